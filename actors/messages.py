@@ -1,0 +1,345 @@
+"""The messages that actors send each other, as msgspec structs in one tagged union.
+
+Owns: names and fields, nothing else. Every struct is `array_like`: on the wire it is a msgpack array
+`[tag, field, ...]`, so fields are only ever added at the end, with a default.
+Record bytes never stand in a struct: they travel in the frame beside it (`Mail.records`).
+Names of actors, as in `zafka status`: "supervisor", "coordinator", "broker 1", "partition orders-0".
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+
+class Message(Struct, array_like=True, frozen=True, gc=False):
+    """Root of all messages."""
+
+
+# -- any actor <-> supervisor --------------------------------------------------------------------
+
+
+class Started(Message, tag=1):
+    """The process runs and its inbox is bound; recovery may still take long."""
+
+    pid: int
+
+
+class Ready(Message, tag=2):
+    """Recovery is done and the actor does its work."""
+
+
+class Heartbeat(Message, tag=3):
+    """Sent every heartbeat interval, and between steps of a long recovery (`state` "recovering")."""
+
+    state: str
+    mailbox: int = 0
+
+
+class Shutdown(Message, tag=4):
+    """Supervisor to actor: finish (flush, answer), then exit 0."""
+
+
+class ActorUp(Message, tag=5):
+    """Supervisor to actor: this incarnation of an actor listens at `endpoint` ("" if it has no inbox)."""
+
+    name: str
+    incarnation: int
+    endpoint: str
+
+
+class ActorDown(Message, tag=6):
+    """Supervisor to actor: this incarnation is confirmed dead. All it held is free, all it owed is lost."""
+
+    name: str
+    incarnation: int
+
+
+class StartPartition(Message, tag=7):
+    """Broker to its supervisor: run this replica (OTP `start_child`); a second request for it changes nothing."""
+
+    topic: str
+    partition: int
+    topic_id: bytes
+    config: dict[str, str]
+
+
+class StopPartition(Message, tag=8):
+    """Broker to its supervisor: stop and forget this replica (`terminate_child`, `delete_child`)."""
+
+    topic: str
+    partition: int
+
+
+class PartitionStopped(Message, tag=9):
+    """Supervisor to broker: the replica's process is confirmed dead and will not be restarted."""
+
+    topic: str
+    partition: int
+
+
+class WhichChildren(Message, tag=10):
+    """Broker to supervisor after a (re)start: answer with `ActorUp` for each running replica, then `ChildrenTold`."""
+
+
+class ChildrenTold(Message, tag=11):
+    """All running replicas were told; every later change comes as `ActorUp` or `ActorDown`.
+
+    wanted: (topic, partition) of every replica under supervision, running or not."""
+
+    wanted: list[tuple[str, int]]
+
+
+# -- partition <-> broker ------------------------------------------------------------------------
+
+
+class ReplicaUp(Message, tag=20):
+    """Partition to broker, first thing on a new link: recovered, and waiting for an epoch or leading already.
+
+    leader_epoch: the epoch in which this incarnation leads, or -1 if it has not been made leader yet.
+    fault: "" or why the replica is offline (the disk failed a flush)."""
+
+    topic: str
+    partition: int
+    topic_id: bytes
+    leader_epoch: int
+    fault: str = ""
+
+
+class BecomeLeader(Message, tag=21):
+    """Broker to partition: lead in this committed epoch. Answered with `Serving`; repeated ones too."""
+
+    leader_epoch: int
+    config: dict[str, str]
+
+
+class Serving(Message, tag=22):
+    """Partition to broker: requests are served from now on. Followed by `Advanced`."""
+
+    leader_epoch: int
+
+
+class ConfigChanged(Message, tag=23):
+    """Broker to partition: the whole effective topic configuration, Kafka's keys."""
+
+    config: dict[str, str]
+
+
+class ProduceItem(Struct, array_like=True, frozen=True, gc=False):
+    request_id: int
+    acks: int
+    size: int
+
+
+class Produce(Message, tag=24):
+    """Broker to partition: append one batch for each item. `records` is the batches one behind the other,
+    `size` bytes each."""
+
+    items: list[ProduceItem]
+
+
+class ProduceAnswer(Struct, array_like=True, frozen=True, gc=False):
+    """base_offset and log_append_time_ms are -1 if there is an error or (the time) CreateTime is used."""
+
+    request_id: int
+    error: int
+    base_offset: int
+    log_append_time_ms: int
+    log_start_offset: int
+    message: str = ""
+
+
+class Produced(Message, tag=25):
+    answers: list[ProduceAnswer]
+
+
+class Advanced(Message, tag=26):
+    """Partition to broker, once per commit: what readers may see.
+
+    end_position: position in bytes of `high_watermark` in the segment `segment_base_offset`."""
+
+    leader_epoch: int
+    log_start_offset: int
+    high_watermark: int
+    last_stable_offset: int
+    segment_base_offset: int
+    inode: int
+    end_position: int
+
+
+class Locate(Message, tag=27):
+    """Broker to partition: where do the batches from `offset` on lie? max_bytes is a wish, at least one batch is told."""
+
+    request_id: int
+    offset: int
+    max_bytes: int
+    current_leader_epoch: int
+    isolation_level: int
+
+
+class Located(Message, tag=28):
+    """position, length: bytes in segment `segment_base_offset` that hold whole batches from the one with `offset`
+    on, at most up to the high watermark (LSO at read_committed). length 0: nothing there yet. cold: the bytes may
+    not be in the page cache, or were written by an earlier process: check their CRCs."""
+
+    request_id: int
+    error: int
+    segment_base_offset: int
+    inode: int
+    position: int
+    length: int
+    high_watermark: int
+    last_stable_offset: int
+    log_start_offset: int
+    cold: bool = True
+
+
+class ListOffset(Message, tag=29):
+    """timestamp_ms: Kafka's: -1 latest, -2 earliest, -3 the record with the largest timestamp, else the first at or after."""
+
+    request_id: int
+    timestamp_ms: int
+    current_leader_epoch: int
+    isolation_level: int
+
+
+class OffsetListed(Message, tag=30):
+    request_id: int
+    error: int
+    timestamp_ms: int
+    offset: int
+    leader_epoch: int
+
+
+# -- broker <-> coordinator ----------------------------------------------------------------------
+
+
+class Endpoint(Struct, array_like=True, frozen=True, gc=False):
+    """A listener as clients are told. protocol: "kafka" or "zmq"."""
+
+    name: str
+    protocol: str
+    host: str
+    port: int
+
+
+class RegisterBroker(Message, tag=40):
+    """Broker to coordinator at each start of either. Answered with `BrokerRegistered`, after the event is committed."""
+
+    broker_id: int
+    incarnation: int
+    rack: str
+    endpoints: list[Endpoint]
+
+
+class BrokerRegistered(Message, tag=41):
+    cluster_id: str
+
+
+class ReadCluster(Message, tag=42):
+    """Broker to coordinator: committed batches of `__cluster` from this offset on; answered when there are some."""
+
+    offset: int
+
+
+class ClusterRecords(Message, tag=43):
+    """`records`: whole committed batches. next_offset: where to read on. high_watermark: of `__cluster`."""
+
+    next_offset: int
+    high_watermark: int
+
+
+class ClaimLeadership(Message, tag=44):
+    """Broker to coordinator: these replicas are recovered and may lead. The committed event is the answer.
+
+    claims: (topic id, partition, incarnation of the partition actor)."""
+
+    claims: list[tuple[bytes, int, int]]
+
+
+class NewTopic(Struct, array_like=True, frozen=True, gc=False):
+    """partitions, replication_factor: -1 means the cluster's default. assignment: replicas of each partition, or empty."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: dict[str, str]
+    assignment: list[list[int]] = []
+
+
+class CreateTopics(Message, tag=45):
+    request_id: int
+    topics: list[NewTopic]
+    validate_only: bool = False
+
+
+class TopicResult(Struct, array_like=True, frozen=True, gc=False):
+    """error: a Kafka error code. partitions and replication_factor as decided, -1 on error."""
+
+    name: str
+    error: int
+    message: str
+    topic_id: bytes
+    partitions: int = -1
+    replication_factor: int = -1
+
+
+class TopicsCreated(Message, tag=46):
+    request_id: int
+    results: list[TopicResult]
+    offset: int  # of `__cluster`: a broker that has applied up to here knows the topics
+
+
+class DeleteTopics(Message, tag=47):
+    """By name, or by id where the name is ""."""
+
+    request_id: int
+    topics: list[tuple[str, bytes]]
+
+
+class TopicsDeleted(Message, tag=48):
+    request_id: int
+    results: list[TopicResult]
+    offset: int
+
+
+class AllocateProducerIds(Message, tag=49):
+    request_id: int
+    broker_id: int
+
+
+class ProducerIdsAllocated(Message, tag=50):
+    """A committed block: first, first + 1, ..., first + count - 1."""
+
+    request_id: int
+    first: int
+    count: int
+
+
+class ReportFault(Message, tag=51):
+    """Broker to coordinator: this replica's disk failed a flush at `flushed_position`; commit that it is offline."""
+
+    topic_id: bytes
+    partition: int
+    broker_id: int
+    flushed_position: int
+    reason: str
+
+
+class DiskFault(Message, tag=52):
+    """Partition to broker, last word before it exits: the flush failed after `flushed_position`."""
+
+    topic_id: bytes
+    partition: int
+    flushed_position: int
+    reason: str
+
+
+AnyMessage = Union[
+    Started, Ready, Heartbeat, Shutdown, ActorUp, ActorDown, StartPartition, StopPartition, PartitionStopped,
+    WhichChildren, ChildrenTold, ReplicaUp, BecomeLeader, Serving, ConfigChanged, Produce, Produced, Advanced,
+    Locate, Located, ListOffset, OffsetListed, RegisterBroker, BrokerRegistered, ReadCluster, ClusterRecords,
+    ClaimLeadership, CreateTopics, TopicsCreated, DeleteTopics, TopicsDeleted, AllocateProducerIds,
+    ProducerIdsAllocated, ReportFault, DiskFault,
+]
