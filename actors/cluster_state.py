@@ -1,0 +1,252 @@
+"""The cluster's truth: what may happen (events) and what holds once it has happened (`ClusterState`).
+
+Owns: the events, their JSON on `__cluster` (one event per record value), and `ClusterState.apply`.
+The coordinator and every broker run this same class over the same log, so equal offsets mean equal states.
+Pure: no clock, no disk, no messages. An event is a decided fact: `apply` never refuses one, and what speaks of
+a topic that is gone by then is passed over.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Union
+
+import msgspec
+from msgspec import Struct
+
+from zafka.actors.messages import Endpoint
+from zafka.storage.batch import walk
+from zafka.storage.records import decode_batch
+
+NO_LEADER = -1
+NO_EPOCH = -1
+TOPIC = "__cluster"
+# Kafka reserves the first uuids in the same way for its own metadata topic.
+TOPIC_ID = (2).to_bytes(16, "big")
+
+
+class Event(Struct, frozen=True, tag=True, tag_field="event"):
+    """Root of all events. Fields are only ever added, with a default: old logs stay readable."""
+
+
+class ClusterCreated(Event):
+    cluster_id: str
+
+
+class BrokerRegistered(Event):
+    """A broker process (re)started and can be reached at these addresses."""
+
+    broker_id: int
+    incarnation: int
+    rack: str
+    endpoints: list[Endpoint]
+
+
+class BrokerRemoved(Event):
+    """The broker is no longer in the topology. What it led has no leader."""
+
+    broker_id: int
+
+
+class TopicCreated(Event):
+    """partitions: the broker ids that hold each partition. config: overrides only, Kafka's keys."""
+
+    topic_id: bytes
+    name: str
+    partitions: list[list[int]]
+    config: dict[str, str] = {}
+
+
+class TopicDeleted(Event):
+    topic_id: bytes
+
+
+class PartitionsAdded(Event):
+    """Replicas of each further partition, numbered on from the last one."""
+
+    topic_id: bytes
+    partitions: list[list[int]]
+
+
+class TopicConfigChanged(Event):
+    """config: all overrides of the topic from now on."""
+
+    topic_id: bytes
+    config: dict[str, str]
+
+
+class LeaderChanged(Event):
+    """leader_epoch: one more than the last of this partition. incarnation: of the partition actor that leads."""
+
+    topic_id: bytes
+    partition: int
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    isr: list[int]
+    incarnation: int
+
+
+class ProducerIdsAllocated(Event):
+    """first, first + 1, ..., first + count - 1 are given away."""
+
+    first: int
+    count: int
+
+
+class ReplicaFaulted(Event):
+    """This replica's disk failed a flush after `flushed_position`, or lost what it had: it is offline."""
+
+    topic_id: bytes
+    partition: int
+    broker_id: int
+    flushed_position: int
+    reason: str
+
+
+AnyEvent = Union[
+    ClusterCreated, BrokerRegistered, BrokerRemoved, TopicCreated, TopicDeleted, PartitionsAdded,
+    TopicConfigChanged, LeaderChanged, ProducerIdsAllocated, ReplicaFaulted,
+]
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: AnyEvent) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode_event(value: bytes) -> AnyEvent:
+    """Raises msgspec.ValidationError for an event of a later version: it cannot be passed over safely."""
+    return _decoder.decode(value)
+
+
+def events_in(records: memoryview) -> Iterator[tuple[int, AnyEvent]]:
+    """(offset, event) for each record of whole batches, as `ClusterRecords` carries them.
+
+    Raises BadBatch if a batch is damaged, msgspec.ValidationError if a value is not an event.
+    """
+    for position, header in walk(records, check_crc=True):
+        for record in decode_batch(records[position : position + header.size_bytes], header):
+            yield record.offset, decode_event(record.value or b"")
+
+
+def id_text(topic_id: bytes) -> str:
+    """A 16-byte id as Kafka prints it: URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(topic_id).rstrip(b"=").decode()
+
+
+@dataclass(slots=True)
+class BrokerState:
+    broker_id: int
+    incarnation: int
+    rack: str
+    endpoints: list[Endpoint]
+
+
+@dataclass(slots=True)
+class PartitionState:
+    replicas: list[int]
+    leader: int = NO_LEADER
+    leader_epoch: int = NO_EPOCH  # strictly increases; at most one leader in each
+    partition_epoch: int = 0  # increases with every change of leader, isr or faults
+    isr: list[int] = field(default_factory=list)
+    incarnation: int = -1  # of the partition actor that leads in `leader_epoch`
+    faults: dict[int, str] = field(default_factory=dict)  # broker id -> why its replica is offline
+
+
+@dataclass(slots=True)
+class TopicState:
+    topic_id: bytes
+    name: str
+    config: dict[str, str]
+    partitions: list[PartitionState]
+
+
+class ClusterState:
+    """What holds after a prefix of `__cluster`. Changed by `apply` alone."""
+
+    def __init__(self) -> None:
+        self.cluster_id = ""
+        self.brokers: dict[int, BrokerState] = {}
+        self.topics_by_name: dict[str, TopicState] = {}
+        self.topics_by_id: dict[bytes, TopicState] = {}
+        self.next_producer_id = 0
+
+    def __repr__(self) -> str:
+        return f"<ClusterState {self.cluster_id} brokers={len(self.brokers)} topics={len(self.topics_by_name)}>"
+
+    def partition(self, topic_id: bytes, partition: int) -> PartitionState | None:
+        topic = self.topics_by_id.get(topic_id)
+        if topic is None or not 0 <= partition < len(topic.partitions):
+            return None
+        return topic.partitions[partition]
+
+    def apply(self, event: AnyEvent) -> None:
+        match event:
+            case ClusterCreated():
+                self.cluster_id = event.cluster_id
+            case BrokerRegistered():
+                self.brokers[event.broker_id] = BrokerState(
+                    event.broker_id, event.incarnation, event.rack, event.endpoints)
+            case BrokerRemoved():
+                self._remove_broker(event.broker_id)
+            case ProducerIdsAllocated():
+                self.next_producer_id = event.first + event.count
+            case LeaderChanged():
+                self._change_leader(event)
+            case ReplicaFaulted():
+                self._fault_replica(event)
+            case _:
+                self._apply_to_topic(event)
+
+    def _apply_to_topic(
+        self, event: TopicCreated | TopicDeleted | PartitionsAdded | TopicConfigChanged
+    ) -> None:
+        if isinstance(event, TopicCreated):
+            topic = TopicState(
+                event.topic_id, event.name, event.config, [PartitionState(ids) for ids in event.partitions])
+            self.topics_by_name[event.name] = self.topics_by_id[event.topic_id] = topic
+            return
+        known = self.topics_by_id.get(event.topic_id)
+        if known is None:
+            return
+        match event:
+            case TopicDeleted():
+                del self.topics_by_id[event.topic_id]
+                del self.topics_by_name[known.name]
+            case PartitionsAdded():
+                known.partitions.extend(PartitionState(ids) for ids in event.partitions)
+            case TopicConfigChanged():
+                known.config = event.config
+
+    def _change_leader(self, event: LeaderChanged) -> None:
+        partition = self.partition(event.topic_id, event.partition)
+        if partition is None:
+            return
+        partition.leader = event.leader
+        partition.leader_epoch = event.leader_epoch
+        partition.partition_epoch = event.partition_epoch
+        partition.isr = event.isr
+        partition.incarnation = event.incarnation
+
+    def _fault_replica(self, event: ReplicaFaulted) -> None:
+        partition = self.partition(event.topic_id, event.partition)
+        if partition is None:
+            return
+        partition.faults[event.broker_id] = event.reason
+        partition.partition_epoch += 1
+        if partition.leader == event.broker_id:
+            # Its isr stays: only a member of it may lead next, or acknowledged records would be lost.
+            partition.leader = NO_LEADER
+
+    def _remove_broker(self, broker_id: int) -> None:
+        self.brokers.pop(broker_id, None)
+        for topic in self.topics_by_id.values():
+            for partition in topic.partitions:
+                if partition.leader == broker_id:
+                    partition.leader = NO_LEADER
+                    partition.partition_epoch += 1
