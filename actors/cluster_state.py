@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Union
 
 import msgspec
 from msgspec import Struct
@@ -23,8 +22,7 @@ from zafka.storage.records import decode_batch
 NO_LEADER = -1
 NO_EPOCH = -1
 TOPIC = "__cluster"
-# Kafka reserves the first uuids in the same way for its own metadata topic.
-TOPIC_ID = (2).to_bytes(16, "big")
+TOPIC_ID = (1).to_bytes(16, "big")  # Kafka reserves the same one for its own metadata topic
 
 
 class Event(Struct, frozen=True, tag=True, tag_field="event"):
@@ -106,10 +104,10 @@ class ReplicaFaulted(Event):
     reason: str
 
 
-AnyEvent = Union[
-    ClusterCreated, BrokerRegistered, BrokerRemoved, TopicCreated, TopicDeleted, PartitionsAdded,
-    TopicConfigChanged, LeaderChanged, ProducerIdsAllocated, ReplicaFaulted,
-]
+AnyEvent = (
+    ClusterCreated | BrokerRegistered | BrokerRemoved | TopicCreated | TopicDeleted | PartitionsAdded
+    | TopicConfigChanged | LeaderChanged | ProducerIdsAllocated | ReplicaFaulted
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
