@@ -58,7 +58,7 @@ def measure_load(results: Results, kinds: list[str], rounds: int) -> None:
     contexts = {kind: targets.running(kind) for kind in kinds}
     systems = {kind: context.__enter__() for kind, context in contexts.items()}
     try:
-        for kind, target in systems.items():  # warm both up, the JVM above all
+        for target in systems.values():  # warm both up, the JVM above all
             load.create_topic(target.bootstrap, "warm")
             for _ in range(2):
                 load.produce(target.bootstrap, "warm", count=300_000, size_bytes=100)

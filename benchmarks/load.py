@@ -14,8 +14,8 @@ GIVE_UP_S = 60.0
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> None:
-    futures = AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(topic, partitions, 1)])
-    futures[topic].result(30)
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # kept: its futures fail once it is collected
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
 
 
 def produce(bootstrap: str, topic: str, *, count: int, size_bytes: int) -> float:
