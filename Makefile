@@ -1,0 +1,50 @@
+# zafka: every target makes what it needs in .venv, from nothing but python3, make and git.
+# Real Kafka clients and Apache Kafka itself, for the tests and benchmarks that want them: scripts/install-peers
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CHECKED := actors runtime storage transport zafka tests benchmarks scripts
+SECONDS ?= 60
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers bench soak clean
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zafka needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV) (the first time only) ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make environments: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+demo: $(READY)  ## stream text through a cluster while its processes are killed, and prove what came out [FILE=text file]
+	@$(BIN)/zafka demo $(if $(FILE),"$(FILE)")
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types layers test  ## everything that CI checks
+
+lint: $(READY)
+	$(BIN)/ruff check $(CHECKED)
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(READY)  ## measure zafka, side by side with Apache Kafka where scripts/install-peers was run
+	$(BIN)/python -m benchmarks.bench
+
+soak: $(READY)  ## random kills for SECONDS=60, then check that nothing is lost
+	SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/faults/test_kills.py
+
+clean:  ## remove the environment and all caches
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
