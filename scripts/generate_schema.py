@@ -252,6 +252,7 @@ def index_text(structs: dict[str, list[str]]) -> str:
         "Names that several APIs use are imported from their API's module:",
         *wrap(shared, "  "),
         '"""',
+        "# ruff: noqa: I001",
         "",
         "from __future__ import annotations",
         "",

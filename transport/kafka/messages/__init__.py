@@ -7,6 +7,7 @@ Names that several APIs use are imported from their API's module:
   AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EpochEndOffset, LeaderIdAndEpoch,
   NodeEndpoint
 """
+# ruff: noqa: I001
 
 from __future__ import annotations
 
