@@ -40,7 +40,7 @@ layers: $(READY)
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: $(READY)  ## measure zafka, side by side with Apache Kafka where scripts/install-peers was run
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 soak: $(READY)  ## random kills for SECONDS=60, then check that nothing is lost
 	SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/faults/test_kills.py
