@@ -44,10 +44,16 @@ HEADER_BYTES = HEADER.size
 assert HEADER_BYTES == 61
 
 PREFIX = struct.Struct(">qii")
+_UNCOVERED = struct.Struct(">qiibI")
+_COVERED = struct.Struct(">hiqqqhii")  # by the CRC
+_TIMESTAMP = struct.Struct(">q")
+_PRODUCER = struct.Struct(">qhi")
+_CRC = struct.Struct(">I")
 LENGTH_END = 12  # base_offset and batch_length: what `batch_length` does not count
 CRC_POSITION = 17
 CRC_START = 21  # the CRC covers everything from here on
 MAX_TIMESTAMP_POSITION = 35
+PRODUCER_POSITION = 43
 
 CODEC_MASK = 0x07
 LOG_APPEND_TIME_FLAG = 0x08
@@ -196,7 +202,9 @@ def check_timestamps(header: BatchHeader, *, now_ms: int, before_max_ms: int, af
     """
     latest = header.max_timestamp
     if latest - now_ms > after_max_ms:
-        raise InvalidTimestamp(f"timestamp {latest} is later than {now_ms} + message.timestamp.after.max.ms={after_max_ms}")
+        raise InvalidTimestamp(
+            f"timestamp {latest} is later than {now_ms} + message.timestamp.after.max.ms={after_max_ms}"
+        )
     first = header.base_timestamp
     if first != NO_TIMESTAMP and now_ms - first > before_max_ms:
         raise InvalidTimestamp(
@@ -209,6 +217,34 @@ def batch_prefix(*, base_offset: int, batch_length: int, leader_epoch: int) -> b
     return PREFIX.pack(base_offset, batch_length, leader_epoch)
 
 
+def build_header(
+    records: Buffer,
+    *,
+    attributes: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    record_count: int,
+    producer_id: int = NO_PRODUCER_ID,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+) -> bytes:
+    """The 61 bytes before `records` (encoded, and compressed as `attributes` say), at base offset 0."""
+    covered = _COVERED.pack(
+        attributes, record_count - 1, base_timestamp, max_timestamp,
+        producer_id, producer_epoch, base_sequence, record_count,
+    )  # fmt: skip
+    crc = crc32c(records, crc32c(covered))
+    return _UNCOVERED.pack(0, _LEAST_BATCH_LENGTH + len(records), -1, 2, crc) + covered
+
+
+def with_producer(data: Buffer, *, producer_id: int, producer_epoch: int, base_sequence: int) -> bytearray:
+    """A copy of the batch as another producer id or epoch sends it, for a client whose epoch was raised."""
+    batch = bytearray(data)
+    _PRODUCER.pack_into(batch, PRODUCER_POSITION, producer_id, producer_epoch, base_sequence)
+    _CRC.pack_into(batch, CRC_POSITION, crc32c(memoryview(batch)[CRC_START:]))
+    return batch
+
+
 def with_log_append_time(data: Buffer, timestamp_ms: int) -> bytearray:
     """A copy of the batch whose records all have the broker's time, with its CRC made to fit.
 
@@ -217,8 +253,8 @@ def with_log_append_time(data: Buffer, timestamp_ms: int) -> bytearray:
     """
     batch = bytearray(data)
     batch[CRC_START + 1] |= LOG_APPEND_TIME_FLAG
-    struct.pack_into(">q", batch, MAX_TIMESTAMP_POSITION, timestamp_ms)
-    struct.pack_into(">I", batch, CRC_POSITION, crc32c(memoryview(batch)[CRC_START:]))
+    _TIMESTAMP.pack_into(batch, MAX_TIMESTAMP_POSITION, timestamp_ms)
+    _CRC.pack_into(batch, CRC_POSITION, crc32c(memoryview(batch)[CRC_START:]))
     return batch
 
 
