@@ -8,8 +8,6 @@ Names of actors, as in `zafka status`: "supervisor", "coordinator", "broker 1", 
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 
@@ -20,28 +18,28 @@ class Message(Struct, array_like=True, frozen=True, gc=False):
 # -- any actor <-> supervisor --------------------------------------------------------------------
 
 
-class Started(Message, tag=1):
+class Started(Message, frozen=True, tag=1):
     """The process runs and its inbox is bound; recovery may still take long."""
 
     pid: int
 
 
-class Ready(Message, tag=2):
+class Ready(Message, frozen=True, tag=2):
     """Recovery is done and the actor does its work."""
 
 
-class Heartbeat(Message, tag=3):
+class Heartbeat(Message, frozen=True, tag=3):
     """Sent every heartbeat interval, and between steps of a long recovery (`state` "recovering")."""
 
     state: str
     mailbox: int = 0
 
 
-class Shutdown(Message, tag=4):
+class Shutdown(Message, frozen=True, tag=4):
     """Supervisor to actor: finish (flush, answer), then exit 0."""
 
 
-class ActorUp(Message, tag=5):
+class ActorUp(Message, frozen=True, tag=5):
     """Supervisor to actor: this incarnation of an actor listens at `endpoint` ("" if it has no inbox)."""
 
     name: str
@@ -49,14 +47,14 @@ class ActorUp(Message, tag=5):
     endpoint: str
 
 
-class ActorDown(Message, tag=6):
+class ActorDown(Message, frozen=True, tag=6):
     """Supervisor to actor: this incarnation is confirmed dead. All it held is free, all it owed is lost."""
 
     name: str
     incarnation: int
 
 
-class StartPartition(Message, tag=7):
+class StartPartition(Message, frozen=True, tag=7):
     """Broker to its supervisor: run this replica (OTP `start_child`); a second request for it changes nothing."""
 
     topic: str
@@ -65,25 +63,25 @@ class StartPartition(Message, tag=7):
     config: dict[str, str]
 
 
-class StopPartition(Message, tag=8):
+class StopPartition(Message, frozen=True, tag=8):
     """Broker to its supervisor: stop and forget this replica (`terminate_child`, `delete_child`)."""
 
     topic: str
     partition: int
 
 
-class PartitionStopped(Message, tag=9):
+class PartitionStopped(Message, frozen=True, tag=9):
     """Supervisor to broker: the replica's process is confirmed dead and will not be restarted."""
 
     topic: str
     partition: int
 
 
-class WhichChildren(Message, tag=10):
+class WhichChildren(Message, frozen=True, tag=10):
     """Broker to supervisor after a (re)start: answer with `ActorUp` for each running replica, then `ChildrenTold`."""
 
 
-class ChildrenTold(Message, tag=11):
+class ChildrenTold(Message, frozen=True, tag=11):
     """All running replicas were told; every later change comes as `ActorUp` or `ActorDown`.
 
     wanted: (topic, partition) of every replica under supervision, running or not."""
@@ -91,10 +89,17 @@ class ChildrenTold(Message, tag=11):
     wanted: list[tuple[str, int]]
 
 
+class Exiting(Message, frozen=True, tag=12):
+    """Actor to supervisor, its last word: why its process ends now."""
+
+    code: int
+    reason: str
+
+
 # -- partition <-> broker ------------------------------------------------------------------------
 
 
-class ReplicaUp(Message, tag=20):
+class ReplicaUp(Message, frozen=True, tag=20):
     """Partition to broker, first thing on a new link: recovered, and waiting for an epoch or leading already.
 
     leader_epoch: the epoch in which this incarnation leads, or -1 if it has not been made leader yet.
@@ -107,20 +112,20 @@ class ReplicaUp(Message, tag=20):
     fault: str = ""
 
 
-class BecomeLeader(Message, tag=21):
+class BecomeLeader(Message, frozen=True, tag=21):
     """Broker to partition: lead in this committed epoch. Answered with `Serving`; repeated ones too."""
 
     leader_epoch: int
     config: dict[str, str]
 
 
-class Serving(Message, tag=22):
+class Serving(Message, frozen=True, tag=22):
     """Partition to broker: requests are served from now on. Followed by `Advanced`."""
 
     leader_epoch: int
 
 
-class ConfigChanged(Message, tag=23):
+class ConfigChanged(Message, frozen=True, tag=23):
     """Broker to partition: the whole effective topic configuration, Kafka's keys."""
 
     config: dict[str, str]
@@ -132,7 +137,7 @@ class ProduceItem(Struct, array_like=True, frozen=True, gc=False):
     size: int
 
 
-class Produce(Message, tag=24):
+class Produce(Message, frozen=True, tag=24):
     """Broker to partition: append one batch for each item. `records` is the batches one behind the other,
     `size` bytes each."""
 
@@ -150,11 +155,11 @@ class ProduceAnswer(Struct, array_like=True, frozen=True, gc=False):
     message: str = ""
 
 
-class Produced(Message, tag=25):
+class Produced(Message, frozen=True, tag=25):
     answers: list[ProduceAnswer]
 
 
-class Advanced(Message, tag=26):
+class Advanced(Message, frozen=True, tag=26):
     """Partition to broker, once per commit: what readers may see.
 
     end_position: position in bytes of `high_watermark` in the segment `segment_base_offset`."""
@@ -168,7 +173,7 @@ class Advanced(Message, tag=26):
     end_position: int
 
 
-class Locate(Message, tag=27):
+class Locate(Message, frozen=True, tag=27):
     """Broker to partition: where do the batches from `offset` on lie? max_bytes is a wish, at least one batch is told."""
 
     request_id: int
@@ -178,7 +183,7 @@ class Locate(Message, tag=27):
     isolation_level: int
 
 
-class Located(Message, tag=28):
+class Located(Message, frozen=True, tag=28):
     """position, length: bytes in segment `segment_base_offset` that hold whole batches from the one with `offset`
     on, at most up to the high watermark (LSO at read_committed). length 0: nothing there yet. cold: the bytes may
     not be in the page cache, or were written by an earlier process: check their CRCs."""
@@ -195,7 +200,7 @@ class Located(Message, tag=28):
     cold: bool = True
 
 
-class ListOffset(Message, tag=29):
+class ListOffset(Message, frozen=True, tag=29):
     """timestamp_ms: Kafka's: -1 latest, -2 earliest, -3 the record with the largest timestamp, else the first at or after."""
 
     request_id: int
@@ -204,7 +209,7 @@ class ListOffset(Message, tag=29):
     isolation_level: int
 
 
-class OffsetListed(Message, tag=30):
+class OffsetListed(Message, frozen=True, tag=30):
     request_id: int
     error: int
     timestamp_ms: int
@@ -224,7 +229,7 @@ class Endpoint(Struct, array_like=True, frozen=True, gc=False):
     port: int
 
 
-class RegisterBroker(Message, tag=40):
+class RegisterBroker(Message, frozen=True, tag=40):
     """Broker to coordinator at each start of either. Answered with `BrokerRegistered`, after the event is committed."""
 
     broker_id: int
@@ -233,24 +238,24 @@ class RegisterBroker(Message, tag=40):
     endpoints: list[Endpoint]
 
 
-class BrokerRegistered(Message, tag=41):
+class BrokerRegistered(Message, frozen=True, tag=41):
     cluster_id: str
 
 
-class ReadCluster(Message, tag=42):
+class ReadCluster(Message, frozen=True, tag=42):
     """Broker to coordinator: committed batches of `__cluster` from this offset on; answered when there are some."""
 
     offset: int
 
 
-class ClusterRecords(Message, tag=43):
+class ClusterRecords(Message, frozen=True, tag=43):
     """`records`: whole committed batches. next_offset: where to read on. high_watermark: of `__cluster`."""
 
     next_offset: int
     high_watermark: int
 
 
-class ClaimLeadership(Message, tag=44):
+class ClaimLeadership(Message, frozen=True, tag=44):
     """Broker to coordinator: these replicas are recovered and may lead. The committed event is the answer.
 
     claims: (topic id, partition, incarnation of the partition actor)."""
@@ -268,7 +273,7 @@ class NewTopic(Struct, array_like=True, frozen=True, gc=False):
     assignment: list[list[int]] = []
 
 
-class CreateTopics(Message, tag=45):
+class CreateTopics(Message, frozen=True, tag=45):
     request_id: int
     topics: list[NewTopic]
     validate_only: bool = False
@@ -285,31 +290,31 @@ class TopicResult(Struct, array_like=True, frozen=True, gc=False):
     replication_factor: int = -1
 
 
-class TopicsCreated(Message, tag=46):
+class TopicsCreated(Message, frozen=True, tag=46):
     request_id: int
     results: list[TopicResult]
     offset: int  # of `__cluster`: a broker that has applied up to here knows the topics
 
 
-class DeleteTopics(Message, tag=47):
+class DeleteTopics(Message, frozen=True, tag=47):
     """By name, or by id where the name is ""."""
 
     request_id: int
     topics: list[tuple[str, bytes]]
 
 
-class TopicsDeleted(Message, tag=48):
+class TopicsDeleted(Message, frozen=True, tag=48):
     request_id: int
     results: list[TopicResult]
     offset: int
 
 
-class AllocateProducerIds(Message, tag=49):
+class AllocateProducerIds(Message, frozen=True, tag=49):
     request_id: int
     broker_id: int
 
 
-class ProducerIdsAllocated(Message, tag=50):
+class ProducerIdsAllocated(Message, frozen=True, tag=50):
     """A committed block: first, first + 1, ..., first + count - 1."""
 
     request_id: int
@@ -317,7 +322,7 @@ class ProducerIdsAllocated(Message, tag=50):
     count: int
 
 
-class ReportFault(Message, tag=51):
+class ReportFault(Message, frozen=True, tag=51):
     """Broker to coordinator: this replica's disk failed a flush at `flushed_position`; commit that it is offline."""
 
     topic_id: bytes
@@ -327,7 +332,7 @@ class ReportFault(Message, tag=51):
     reason: str
 
 
-class DiskFault(Message, tag=52):
+class DiskFault(Message, frozen=True, tag=52):
     """Partition to broker, last word before it exits: the flush failed after `flushed_position`."""
 
     topic_id: bytes
@@ -336,10 +341,41 @@ class DiskFault(Message, tag=52):
     reason: str
 
 
-AnyMessage = Union[
-    Started, Ready, Heartbeat, Shutdown, ActorUp, ActorDown, StartPartition, StopPartition, PartitionStopped,
-    WhichChildren, ChildrenTold, ReplicaUp, BecomeLeader, Serving, ConfigChanged, Produce, Produced, Advanced,
-    Locate, Located, ListOffset, OffsetListed, RegisterBroker, BrokerRegistered, ReadCluster, ClusterRecords,
-    ClaimLeadership, CreateTopics, TopicsCreated, DeleteTopics, TopicsDeleted, AllocateProducerIds,
-    ProducerIdsAllocated, ReportFault, DiskFault,
-]
+AnyMessage = (
+    Started
+    | Ready
+    | Heartbeat
+    | Shutdown
+    | ActorUp
+    | ActorDown
+    | StartPartition
+    | StopPartition
+    | PartitionStopped
+    | WhichChildren
+    | ChildrenTold
+    | Exiting
+    | ReplicaUp
+    | BecomeLeader
+    | Serving
+    | ConfigChanged
+    | Produce
+    | Produced
+    | Advanced
+    | Locate
+    | Located
+    | ListOffset
+    | OffsetListed
+    | RegisterBroker
+    | BrokerRegistered
+    | ReadCluster
+    | ClusterRecords
+    | ClaimLeadership
+    | CreateTopics
+    | TopicsCreated
+    | DeleteTopics
+    | TopicsDeleted
+    | AllocateProducerIds
+    | ProducerIdsAllocated
+    | ReportFault
+    | DiskFault
+)
