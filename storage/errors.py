@@ -6,10 +6,12 @@ Source: org.apache.kafka.common.protocol.Errors.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 UNKNOWN_SERVER_ERROR = -1
 NONE = 0
+OFFSET_OUT_OF_RANGE = 1
 CORRUPT_MESSAGE = 2
 MESSAGE_TOO_LARGE = 10
 INVALID_TIMESTAMP = 32
@@ -17,6 +19,7 @@ INVALID_CONFIG = 40
 UNSUPPORTED_FOR_MESSAGE_FORMAT = 43
 OUT_OF_ORDER_SEQUENCE_NUMBER = 45
 INVALID_PRODUCER_EPOCH = 47
+KAFKA_STORAGE_ERROR = 56
 UNSUPPORTED_COMPRESSION_TYPE = 76
 INVALID_RECORD = 87
 
@@ -75,3 +78,44 @@ class InvalidConfig(StorageError):
 
 class CorruptSnapshot(StorageError):
     """A producer snapshot whose bytes are damaged; the state is rebuilt from the log instead."""
+
+
+class DiskFull(StorageError):
+    """There is no room for an append. The log is as it was before; it goes on when there is room again."""
+
+    kafka_error = KAFKA_STORAGE_ERROR
+
+
+class CorruptLog(StorageError):
+    """Bytes that were known to be on disk are damaged or missing. They are never cut and never served."""
+
+    kafka_error = KAFKA_STORAGE_ERROR
+
+    def __init__(self, path: Path, *, position: int, offset: int, reason: str) -> None:
+        super().__init__(f"{path} is damaged at position {position} (offset {offset}): {reason}")
+        self.path, self.position, self.offset, self.reason = path, position, offset, reason
+
+
+class OffsetOutOfRange(StorageError):
+    """No record with this offset is in the log, and none will be where the log ends now."""
+
+    kafka_error = OFFSET_OUT_OF_RANGE
+
+    def __init__(self, offset: int, *, start_offset: int, end_offset: int) -> None:
+        super().__init__(f"offset {offset} is outside of {start_offset}..{end_offset}")
+
+
+class CorruptCheckpoint(StorageError):
+    """A recovery checkpoint whose bytes are damaged; the whole log is scanned instead."""
+
+
+class IndexMismatch(StorageError):
+    """An index that does not fit its segment; it is rebuilt."""
+
+
+class ForeignTopic(StorageError):
+    """The directory holds a partition of another topic, or nothing that says of which."""
+
+
+class DirectoryLocked(StorageError):
+    """Another process has this partition's directory open."""
