@@ -1,0 +1,182 @@
+"""One client connection, sans-IO: requests start in the order of arrival, answers leave in the order of requests.
+
+Owns: `Exchange`, one request and the place of its answer; `Connection`, the queue of them; `Connections`, all
+of them and the bytes that they hold together.
+Invariants: an answer never overtakes an earlier one. What a connection holds (requests without an answer, and
+answers behind one that is missing) is bounded: beyond the bound it is not read from until half is gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from zafka.actors.actor import Effects
+from zafka.actors.gateway.effects import Buffer, CloseConnection, PauseReading, Respond, ResumeReading
+
+# What a request costs beside its bytes, so that many tiny ones are bounded too.
+REQUEST_OVERHEAD = 1024
+
+Writer = Callable[[Any], Sequence[Buffer]]
+
+
+class Operation(Protocol):
+    """What an exchange waits for, if it wants to know that nobody waits for the answer any more."""
+
+    def on_abandoned(self) -> None: ...
+
+
+class Exchange:
+    """One request. Exactly one of `answer`, `answer_nothing` and `refuse` ends it, at any later time."""
+
+    __slots__ = ("close_reason", "connection", "frame", "head", "held", "operation", "version", "writer")
+
+    def __init__(
+        self, connection: Connection, *, version: int, head: bytes = b"", writer: Writer | None = None, size: int = 0
+    ) -> None:
+        self.connection = connection
+        self.version = version
+        self.head = head  # the response header, ready to send
+        self.writer = writer
+        self.held = size + REQUEST_OVERHEAD
+        self.frame: Sequence[Buffer] | None = None  # the answer; empty where none is due
+        self.close_reason = ""
+        self.operation: Operation | None = None
+
+    def answer(self, response: Any) -> None:
+        """Encode the answer; it leaves at the end of the turn if no earlier one is missing."""
+        if not self.connection.closed:
+            assert self.writer is not None
+            self.answer_frame([self.head, *self.writer(response)])
+
+    def answer_frame(self, frame: Sequence[Buffer]) -> None:
+        """Answer with a frame that is encoded already."""
+        assert self.frame is None
+        self.frame = frame
+        self.operation = None
+        self.connection.on_answered(self, sum(map(len, frame)))
+
+    def answer_nothing(self) -> None:
+        """The request wants no answer (acks=0)."""
+        self.answer_frame(())
+
+    def refuse(self, reason: str) -> None:
+        """Close the connection in place of an answer, once the earlier answers are out."""
+        self.close_reason = reason
+        self.answer_frame(())
+
+
+class Connection:
+    """All exchanges of one client connection that have not left yet."""
+
+    __slots__ = ("all", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading")
+
+    def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
+        self.id = connection_id
+        self.listener = listener
+        self.peer = peer
+        self.all = connections
+        self.exchanges: deque[Exchange] = deque()
+        self.held = 0  # bytes, counted in `all.held` too
+        self.reading = True
+        self.closing = False  # we asked the shell to close it
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.peer} open={len(self.exchanges)} held={self.held}>"
+
+    def begin(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        self._hold(exchange.held)
+
+    def on_answered(self, exchange: Exchange, size: int) -> None:
+        """Now the answer is held in place of the request, until its turn comes."""
+        if not self.closed:
+            self._hold(size - exchange.held)
+            exchange.held = size
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        self.all.held += size
+        self.all.changed[self] = None
+
+    def on_closed(self) -> None:
+        """The client is gone: nothing is held for it any more."""
+        self.closed = True
+        self.all.held -= self.held
+        self.held = 0
+        for exchange in self.exchanges:
+            if exchange.operation is not None:
+                exchange.operation.on_abandoned()
+        self.exchanges.clear()
+
+    def take_answers(self) -> Effects:
+        """What leaves now: the answers up to the first that is missing."""
+        effects: Effects = []
+        frames: list[Sequence[Buffer]] = []
+        while self.exchanges and not self.closing:
+            exchange = self.exchanges[0]
+            if exchange.frame is None:
+                break
+            self.exchanges.popleft()
+            self.held -= exchange.held
+            self.all.held -= exchange.held
+            if exchange.frame:
+                frames.append(exchange.frame)
+            if exchange.close_reason:
+                self.closing = True
+                effects.append(CloseConnection(self.id, exchange.close_reason))
+        if frames:
+            effects.insert(0, Respond(self.id, frames))
+        return effects
+
+
+class Connections:
+    """All client connections. limit: bytes that one may hold; total_limit: all together."""
+
+    def __init__(self, *, limit: int, total_limit: int) -> None:
+        self.limit = limit
+        self.total_limit = total_limit
+        self.by_id: dict[int, Connection] = {}
+        self.held = 0
+        self.changed: dict[Connection, None] = {}  # in this turn
+        self._paused: dict[Connection, None] = {}  # in the order in which they were stopped
+
+    def open(self, connection_id: int, *, listener: str, peer: str) -> Connection:
+        assert connection_id not in self.by_id
+        connection = Connection(connection_id, listener=listener, peer=peer, connections=self)
+        self.by_id[connection_id] = connection
+        return connection
+
+    def close(self, connection_id: int) -> None:
+        connection = self.by_id.pop(connection_id, None)
+        if connection is not None:
+            connection.on_closed()
+            self.changed.pop(connection, None)
+            self._paused.pop(connection, None)
+
+    def on_turn_end(self) -> Effects:
+        """Everything that leaves in this turn, and whose frames are taken from now on."""
+        effects: Effects = []
+        for connection in self.changed:
+            effects += connection.take_answers()
+        for connection in self.changed:
+            # Whoever holds nothing may always send something, or nobody would make progress.
+            crowded = connection.held > 0 and self.held > self.total_limit
+            if connection.reading and not connection.closing and (connection.held > self.limit or crowded):
+                connection.reading = False
+                self._paused[connection] = None
+                effects.append(PauseReading(connection.id))
+        self.changed.clear()
+        if self._paused:
+            self._resume(effects)
+        return effects
+
+    def _resume(self, effects: Effects) -> None:
+        crowded = self.held > self.total_limit // 2
+        for connection in list(self._paused):
+            if connection.held <= self.limit // 2 and not (crowded and connection.held):
+                connection.reading = True
+                del self._paused[connection]
+                effects.append(ResumeReading(connection.id))

@@ -1,0 +1,115 @@
+"""DeleteTopics: the coordinator commits it; the answer waits until nothing of the topic is served or on its name here.
+
+Versions 1-6; from 6 on topics may be named by id.
+Source: ControllerApis.deleteTopics.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from zafka.actors.gateway.connection import Exchange
+from zafka.actors.messages import DeleteTopics, TopicResult, TopicsDeleted
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.delete_topics import (
+    DeletableTopicResult,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    DeleteTopicState,
+)
+from zafka.transport.kafka.types import ZERO_UUID
+
+if TYPE_CHECKING:
+    from zafka.actors.gateway.gateway import Gateway
+
+KEY = ApiKey.DELETE_TOPICS
+VERSIONS = range(1, 7)
+ADVERTISED = VERSIONS
+
+STATES_SINCE = 6  # names and ids in one list, instead of names
+NO_TOPIC_BY_ID = "This server does not host this topic ID."
+
+Wanted = tuple[str, bytes]  # a name, or "" and an id
+
+
+class Deleting:
+    """A request until the topics are gone, or its time is up."""
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, wanted: list[Wanted]) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.wanted = wanted
+        self.results: list[DeletableTopicResult] = []
+        self.deleted: list[TopicResult] = []  # committed, but not gone yet
+        self.done = False
+        self.bucket = 0
+
+    def on_answer(self, answer: TopicsDeleted) -> None:
+        if self.done:
+            return
+        self.wanted = []
+        for result in answer.results:
+            if result.error:
+                self.results.append(refused(result.name, result.topic_id, result.error, result.message))
+            else:
+                self.deleted.append(result)
+        self.gateway.watchers[self] = None
+        self.on_changed()
+
+    def on_lost(self) -> None:
+        self._give_up("the coordinator restarted")
+
+    def on_deadline(self) -> None:
+        self._give_up("not done in time")
+
+    def on_changed(self) -> None:
+        """The cluster looks different: are the topics gone?"""
+        gateway = self.gateway
+        for result in list(self.deleted):
+            if result.topic_id not in gateway.cluster.topics_by_id and not gateway.holds_topic(result.topic_id):
+                self.deleted.remove(result)
+                self.results.append(DeletableTopicResult(result.name, result.topic_id))
+        if not self.deleted:
+            self._answer()
+
+    def _give_up(self, reason: str) -> None:
+        if not self.done:
+            missing = [*self.wanted, *((result.name, result.topic_id) for result in self.deleted)]
+            self.results += [refused(name, topic_id, ErrorCode.REQUEST_TIMED_OUT, reason) for name, topic_id in missing]
+            self._answer()
+
+    def _answer(self) -> None:
+        self.done = True
+        self.gateway.watchers.pop(self, None)
+        self.gateway.deadlines.cancel(self)
+        self.exchange.answer(DeleteTopicsResponse(responses=self.results))
+
+
+def refused(name: str, topic_id: bytes, error: int, message: str) -> DeletableTopicResult:
+    return DeletableTopicResult(name or None, topic_id, error, message or None)
+
+
+def handle(gateway: Gateway, exchange: Exchange, request: DeleteTopicsRequest) -> None:
+    states = request.topics if exchange.version >= STATES_SINCE else [
+        DeleteTopicState(name) for name in request.topic_names]
+    deleting = Deleting(gateway, exchange, [])
+    times = Counter(key(state) for state in states)
+    for (name, topic_id), count in times.items():
+        if count > 1:
+            deleting.results.append(refused(name, topic_id, ErrorCode.INVALID_REQUEST, "Duplicate topic."))
+        elif not name and topic_id not in gateway.cluster.topics_by_id:
+            deleting.results.append(refused("", topic_id, ErrorCode.UNKNOWN_TOPIC_ID, NO_TOPIC_BY_ID))
+        else:
+            deleting.wanted.append((name, topic_id))
+    if not deleting.wanted:
+        exchange.answer(DeleteTopicsResponse(responses=deleting.results))
+        return
+    wanted = deleting.wanted
+    gateway.deadlines.set(deleting, gateway.now.monotonic_s, request.timeout_ms / 1000)
+    gateway.coordinator.ask(lambda request_id: DeleteTopics(request_id, wanted), deleting)
+
+
+def key(state: DeleteTopicState) -> Wanted:
+    return (state.name or "", ZERO_UUID) if state.topic_id == ZERO_UUID else ("", state.topic_id)

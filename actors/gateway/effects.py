@@ -1,0 +1,129 @@
+"""What the broker's shell tells the gateway, and what the gateway asks of the shell beside `actors/actor.py`.
+
+Owns: names and fields, nothing else. The bodies of mail are tuples, because one is made for every request.
+A frame is one Kafka request or answer without its length prefix; which door it came through, Kafka TCP or
+ZeroMQ, is the shell's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from zafka.actors.actor import Peer
+
+Buffer = bytes | bytearray | memoryview
+
+SHELL = Peer("shell", 0)
+"""The sender of the mail below."""
+
+
+# -- mail from the shell ---------------------------------------------------------------------------
+
+
+class ConnectionOpened(NamedTuple):
+    """listener: name of the listener in the topology. peer: the client's address, for logs."""
+
+    connection_id: int
+    listener: str
+    peer: str
+
+
+class FrameReceived(NamedTuple):
+    """frame: stays as it is for as long as anybody holds it."""
+
+    connection_id: int
+    frame: memoryview
+
+
+class ConnectionClosed(NamedTuple):
+    connection_id: int
+
+
+class ReadFault(Enum):
+    """Why a slice was not read."""
+
+    GONE = "no such file, or another one under its name"
+    CORRUPT = "a batch whose CRC does not fit"
+
+
+class FilesRead(NamedTuple):
+    """parts: what `ReadFiles(token)` asked for, one for each slice, shorter at the end of a file."""
+
+    token: int
+    parts: Sequence[Buffer | ReadFault]
+
+
+# -- effects ---------------------------------------------------------------------------------------
+
+
+class Respond(NamedTuple):
+    """Write these answers to a connection, in this order. Each frame is a list of buffers."""
+
+    connection_id: int
+    frames: list[Sequence[Buffer]]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    """Close after what was written before; the reason is logged. `ConnectionClosed` follows."""
+
+    connection_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReading:
+    """Take no more frames from this connection for now: it has too much unanswered."""
+
+    connection_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReading:
+    connection_id: int
+
+
+class FileSlice(NamedTuple):
+    """inode: of the file that was meant; another file under the same name is `ReadFault.GONE`.
+    cold: read in a thread and check each batch's CRC."""
+
+    path: str
+    inode: int
+    position: int
+    length: int
+    cold: bool
+
+
+class ReadFiles(NamedTuple):
+    token: int
+    slices: list[FileSlice]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDoors:
+    """Take clients in from now on; until then their connections wait in the listeners' backlog."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseDoors:
+    """Take no more clients in, read no more requests; what is being answered still goes out."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDirectory:
+    """Unlink a directory with all that is in it, out of the way of requests; not there is fine."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One line in the log. level: "info", "warning" or "error"."""
+
+    level: str
+    event: str
+    fields: dict[str, object]

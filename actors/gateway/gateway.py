@@ -1,0 +1,169 @@
+"""The front door of a broker, sans-IO: frames of client connections in, answers out, whichever door they came by.
+
+Owns: `Gateway`, what the handlers of all APIs share: the connections, the routes to partitions, the link to the
+coordinator, the deadlines. One file per API decides what to answer; `registry.py` lists them.
+Invariant: nothing leaves in the middle of a turn. Handlers gather, `on_turn_end` sends: one message per partition,
+one write per connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from zafka.actors.actor import Effects, Now, SetTimer
+from zafka.actors.cluster_state import ClusterState
+from zafka.actors.gateway import api_versions
+from zafka.actors.gateway.connection import Connection, Connections, Exchange
+from zafka.actors.gateway.coordinator_link import CoordinatorLink
+from zafka.actors.gateway.deadlines import Deadlines
+from zafka.actors.gateway.effects import ConnectionOpened, FileSlice, FilesRead, ReadFiles
+from zafka.actors.gateway.init_producer_id import ProducerIds
+from zafka.actors.gateway.metadata import Creation
+from zafka.actors.gateway.registry import served
+from zafka.actors.gateway.routes import Routes
+from zafka.actors.gateway.settings import Settings
+from zafka.actors.messages import Endpoint
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_request_header, response_header
+from zafka.transport.kafka.errors import ErrorCode
+
+TIMER = "deadlines"
+
+
+class FilesReader(Protocol):
+    def on_files_read(self, read: FilesRead) -> None: ...
+
+
+class Woken(Protocol):
+    """A long poll with news: looked at once per turn, however much came."""
+
+    def on_woken(self) -> None: ...
+
+
+class Watcher(Protocol):
+    """An answer that waits for the cluster to look as it should."""
+
+    def on_changed(self) -> None: ...
+
+
+class Gateway:
+    """What all handlers share. `now` is the time of the turn that is running.
+
+    holds_topic: true while a replica of this topic id exists here, stopped or not.
+    """
+
+    def __init__(
+        self, *, broker_id: int, data_dir: Path, endpoints: list[Endpoint], settings: Settings,
+        defaults: dict[str, str], cluster: ClusterState, now: Now,
+    ) -> None:
+        self.broker_id = broker_id
+        self.endpoints = endpoints
+        self.settings = settings
+        self.defaults = defaults
+        self.cluster = cluster
+        self.now = now
+        self.routes = Routes(data_dir, credit=settings.partition_bytes_max)
+        self.coordinator = CoordinatorLink()
+        self.deadlines = Deadlines()
+        self.connections = Connections(limit=settings.connection_bytes_max, total_limit=settings.queued_bytes_max)
+        self.holds_topic: Callable[[bytes], bool] = lambda topic_id: False
+        self.producer_ids = ProducerIds(self)
+        self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
+        self.woken: dict[Woken, None] = {}
+        self.watchers: dict[Watcher, None] = {}
+        self.changed = False  # what `watchers` look at has changed in this turn
+        self._reads: dict[int, FilesReader] = {}
+        self._last_read = 0
+        self._effects: Effects = []
+        self._timer_s = float("inf")
+
+    def __repr__(self) -> str:
+        return f"<Gateway connections={len(self.connections.by_id)} held={self.connections.held}>"
+
+    # -- mail from the shell --------------------------------------------------------------------
+
+    def on_opened(self, opened: ConnectionOpened) -> None:
+        self.connections.open(opened.connection_id, listener=opened.listener, peer=opened.peer)
+
+    def on_frame(self, connection_id: int, frame: memoryview) -> None:
+        """One request. What cannot be read ends the connection, after the answers that are due before it."""
+        connection = self.connections.by_id.get(connection_id)
+        if connection is None or connection.closing:
+            return
+        try:
+            header = read_request_header(frame)
+            api = served(header.api_key, header.version)
+            if api is None:
+                self._refuse_version(connection, header)
+                return
+            request = api.read(frame, header.body_position)
+        except MalformedMessage as error:
+            self._refuse(connection, f"malformed request: {error}")
+            return
+        head = response_header(header.api_key, header.version, header.correlation_id)
+        exchange = Exchange(connection, version=header.version, head=head, writer=api.write, size=len(frame))
+        connection.begin(exchange)
+        api.handle(self, exchange, request)
+
+    def _refuse_version(self, connection: Connection, header: RequestHeader) -> None:
+        """No such API or version here: the end of the connection, unless it asked for our versions (KIP-511)."""
+        if header.api_key != ApiKey.API_VERSIONS:
+            error = ErrorCode.UNSUPPORTED_VERSION.name
+            self._refuse(connection, f"{error}: API key {header.api_key} version {header.version}")
+            return
+        head = response_header(ApiKey.API_VERSIONS, 0, header.correlation_id)
+        exchange = Exchange(connection, version=0, head=head)
+        connection.begin(exchange)
+        exchange.answer_frame([head, *api_versions.unsupported()])
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        """End a connection whose request gets no answer."""
+        exchange = Exchange(connection, version=0)
+        connection.begin(exchange)
+        exchange.refuse(reason)
+
+    def on_closed(self, connection_id: int) -> None:
+        self.connections.close(connection_id)
+
+    def on_files_read(self, read: FilesRead) -> None:
+        reader = self._reads.pop(read.token)
+        reader.on_files_read(read)
+
+    # -- for handlers ---------------------------------------------------------------------------
+
+    def read_files(self, slices: list[FileSlice], reader: FilesReader) -> None:
+        self._last_read += 1
+        self._reads[self._last_read] = reader
+        self._effects.append(ReadFiles(self._last_read, slices))
+
+    def emit(self, effect: Any) -> None:
+        self._effects.append(effect)
+
+    # -- the turn -------------------------------------------------------------------------------
+
+    def on_turn_end(self) -> Effects:
+        """Everything that was gathered in this turn."""
+        self.deadlines.expire(self.now.monotonic_s)
+        if self.changed:
+            self.changed = False
+            for watcher in list(self.watchers):
+                watcher.on_changed()
+        if self.woken:
+            woken, self.woken = self.woken, {}
+            for reader in woken:
+                reader.on_woken()
+        effects, self._effects = self._effects, []
+        effects += self.routes.on_turn_end()
+        effects += self.coordinator.on_turn_end()
+        effects += self.connections.on_turn_end()
+        next_s = self.deadlines.next_s
+        if next_s is not None and next_s < self._timer_s:
+            self._timer_s = next_s
+            effects.append(SetTimer(TIMER, next_s))
+        return effects
+
+    def on_timer(self) -> None:
+        """`TIMER` fired: the turn's end looks what has expired."""
+        self._timer_s = float("inf")

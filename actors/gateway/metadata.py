@@ -1,0 +1,127 @@
+"""Metadata: brokers, topics, leaders. A topic that is not there is created on the way, if that is wished.
+
+Versions 0-12. Version 0 asks for all topics by an empty list, later ones by null; topics can be asked for by id from
+12 on. A topic that is being created is answered with LEADER_NOT_AVAILABLE; clients ask again.
+Addresses are those of the listener that the client came in by, as Kafka does.
+Source: KafkaApis.handleTopicMetadataRequest, DefaultAutoTopicCreationManager.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zafka.actors.cluster_state import NO_LEADER, PartitionState, TopicState
+from zafka.actors.gateway.connection import Connection, Exchange
+from zafka.actors.messages import CreateTopics, Endpoint, NewTopic, TopicsCreated
+from zafka.actors.topic_rules import Refused, check_name
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.metadata import (
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+from zafka.transport.kafka.types import ZERO_UUID
+
+if TYPE_CHECKING:
+    from zafka.actors.gateway.gateway import Gateway
+
+KEY = ApiKey.METADATA
+VERSIONS = range(13)
+ADVERTISED = VERSIONS
+
+CREATIONS_MAX = 100  # under way at once; more have to ask again
+INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
+
+
+class Creation:
+    """A topic that a client wanted to know and that did not exist."""
+
+    done = False
+
+    def __init__(self, creations: dict[str, Creation], name: str) -> None:
+        self.creations = creations
+        self.name = name
+
+    def on_answer(self, answer: TopicsCreated) -> None:
+        # Whatever came of it: if the topic is still missing, the next client to ask tries again.
+        del self.creations[self.name]
+
+    def on_lost(self) -> None:
+        del self.creations[self.name]
+
+
+def handle(gateway: Gateway, exchange: Exchange, request: MetadataRequest) -> None:
+    wanted = request.topics
+    if wanted is None or (exchange.version == 0 and not wanted):
+        topics = [describe(name, topic) for name, topic in gateway.cluster.topics_by_name.items()]
+    else:
+        topics = [find(gateway, topic, request.allow_auto_topic_creation) for topic in wanted]
+    cluster = gateway.cluster
+    exchange.answer(MetadataResponse(
+        brokers=list(brokers(gateway, exchange.connection)), cluster_id=cluster.cluster_id,
+        controller_id=min(cluster.brokers, default=gateway.broker_id), topics=topics))
+
+
+def brokers(gateway: Gateway, connection: Connection) -> Iterator[MetadataResponseBroker]:
+    """Every broker at the listener of the name by which this client came in, or one of the same protocol."""
+    mine = next((endpoint for endpoint in gateway.endpoints if endpoint.name == connection.listener), None)
+    for broker in gateway.cluster.brokers.values():
+        endpoints = gateway.endpoints if broker.broker_id == gateway.broker_id else broker.endpoints
+        endpoint = match_endpoint(endpoints, mine)
+        if endpoint is not None:
+            yield MetadataResponseBroker(broker.broker_id, endpoint.host, endpoint.port, broker.rack or None)
+
+
+def match_endpoint(endpoints: list[Endpoint], mine: Endpoint | None) -> Endpoint | None:
+    if mine is None:
+        return None
+    fitting = [endpoint for endpoint in endpoints if endpoint.protocol == mine.protocol]
+    return next((endpoint for endpoint in fitting if endpoint.name == mine.name), fitting[0] if fitting else None)
+
+
+def find(gateway: Gateway, wanted: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic:
+    """One topic that was asked for, by id or by name."""
+    if wanted.topic_id != ZERO_UUID:
+        by_id = gateway.cluster.topics_by_id.get(wanted.topic_id)
+        if by_id is None:
+            return MetadataResponseTopic(ErrorCode.UNKNOWN_TOPIC_ID, None, wanted.topic_id)
+        return describe(by_id.name, by_id)
+    name = wanted.name or ""
+    topic = gateway.cluster.topics_by_name.get(name)
+    if topic is not None:
+        return describe(name, topic)
+    return MetadataResponseTopic(create(gateway, name, may_create), name)
+
+
+def create(gateway: Gateway, name: str, may_create: bool) -> int:
+    """Have a missing topic created if that is wished and possible; the error that says how things are."""
+    try:
+        check_name(name, ())
+    except Refused as refused:
+        illegal = refused.error == ErrorCode.INVALID_TOPIC_EXCEPTION
+        return refused.error if illegal else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if not (may_create and gateway.settings.auto_create_topics):
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    creations = gateway.creations
+    if name not in creations and len(creations) < CREATIONS_MAX:
+        creations[name] = Creation(creations, name)
+        topic = NewTopic(name, -1, -1, {})
+        gateway.coordinator.ask(lambda request_id: CreateTopics(request_id, [topic]), creations[name])
+    return ErrorCode.LEADER_NOT_AVAILABLE
+
+
+def describe(name: str, topic: TopicState) -> MetadataResponseTopic:
+    partitions = [describe_partition(index, partition) for index, partition in enumerate(topic.partitions)]
+    return MetadataResponseTopic(0, name, topic.topic_id, name in INTERNAL_TOPICS, partitions)
+
+
+def describe_partition(index: int, partition: PartitionState) -> MetadataResponsePartition:
+    error = ErrorCode.LEADER_NOT_AVAILABLE if partition.leader == NO_LEADER else 0
+    return MetadataResponsePartition(
+        error, index, partition.leader, partition.leader_epoch, partition.replicas, partition.isr,
+        list(partition.faults))

@@ -1,0 +1,66 @@
+"""Which APIs this broker serves, in which versions, by which code: the one place that knows.
+
+Owns: `APIS`. Each API's file says its `KEY`, its `VERSIONS` and, where they differ, what is `ADVERTISED`.
+Readers and writers are compiled when a version is used first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zafka.actors.gateway import (
+    api_versions,
+    create_topics,
+    delete_topics,
+    describe_configs,
+    fetch,
+    find_coordinator,
+    init_producer_id,
+    list_offsets,
+    metadata,
+    produce,
+)
+from zafka.actors.gateway.connection import Exchange
+from zafka.transport.kafka.codec import request_reader, response_writer
+from zafka.transport.kafka.types import Buffer
+
+if TYPE_CHECKING:
+    from zafka.actors.gateway.gateway import Gateway
+
+Handler = Callable[["Gateway", Exchange, Any], None]
+
+
+class Api(NamedTuple):
+    """versions: served. advertised: told to clients, which may be more (see produce.py)."""
+
+    key: int
+    versions: range
+    advertised: range
+    handle: Handler
+
+
+class Served(NamedTuple):
+    """One API in one version."""
+
+    read: Callable[[memoryview, int], Any]
+    write: Callable[[Any], Sequence[Buffer]]
+    handle: Handler
+
+
+APIS: dict[int, Api] = {
+    module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)  # type: ignore[attr-defined]
+    for module in (
+        produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
+        init_producer_id, describe_configs)
+}
+
+
+@cache
+def served(api_key: int, version: int) -> Served | None:
+    """How to serve a request, None if it is not served."""
+    api = APIS.get(api_key)
+    if api is None or version not in api.versions:
+        return None
+    return Served(request_reader(api_key, version), response_writer(api_key, version), api.handle)
