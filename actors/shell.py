@@ -1,0 +1,305 @@
+"""The process shell of an actor: mailbox, timers, disk and clock on one side, a sans-IO actor on the other.
+
+Owns: `ActorRuntime`, what every kind of shell has in common (turns, effects, flushes, timers, heartbeats, links
+to peers); `open_runtime`, the life of one in a process; `main`, the blocking shell of coordinator and partitions.
+The broker's shell has an event loop of its own and drives the same runtime (`actors/broker_shell.py`).
+Invariants: an actor is called by one thread; a flush is performed after everything that the turn sends, and what
+`Flushed` sets free leaves in the same turn; nothing here waits but the poll of the loop and the flush itself.
+May fail with whatever the actor raises: the process ends, the supervisor starts a new incarnation.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import zmq
+
+from zafka.actors.actor import (
+    Actor,
+    CancelTimer,
+    Effect,
+    Effects,
+    Exit,
+    Flush,
+    Flushed,
+    FlushFailed,
+    Mail,
+    Now,
+    Peer,
+    PeerGone,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
+from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, Build
+from zafka.storage.disk import Disk, PosixDisk
+from zafka.transport.mailbox import Mailbox
+
+MESSAGES_PER_TURN = 1000
+BYTES_PER_TURN = 16 * 1024 * 1024
+RETRY_S = 0.005
+LINGER_S = 0.5
+STALE_TIMERS_MAX = 64
+
+RECOVERING = "recovering"
+RUNNING = "running"
+
+
+def read_clock() -> Now:
+    return Now(time.monotonic(), time.time_ns() // 1_000_000)
+
+
+def _refuse(effect: Effect) -> None:
+    raise TypeError(f"this shell does not know the effect {effect!r}")
+
+
+class ActorRuntime:
+    """One actor between its mailbox, timers and disk, whatever loop drives it.
+
+    A loop does, for ever until `exit` is set: wait until a socket of `mailbox` is readable or `wakeup_s()` has
+    come; `tick()`; `turn(due() + receive() + what else it has for the actor)`.
+    perform_other: takes the effects that are not those of `actors/actor.py`.
+    exit: why and with which code the process shall end, once the actor said so.
+    """
+
+    def __init__(
+        self,
+        start: ActorStart,
+        mailbox: Mailbox,
+        disk: Disk,
+        *,
+        clock: Callable[[], Now] = read_clock,
+        perform_other: Callable[[Effect], None] = _refuse,
+    ) -> None:
+        self.start = start
+        self.mailbox = mailbox
+        self.disk = disk
+        self.clock = clock
+        self.perform_other = perform_other
+        self.exit: Exit | None = None
+        self.state = RECOVERING
+        self._actor: Actor
+        self._me = start.me
+        self._supervisor = (SUPERVISOR, start.supervisor_incarnation)
+        self._timers: dict[str, float] = {}
+        self._timer_heap: list[tuple[float, str]] = []  # may name timers that were moved or cancelled since
+        self._flushes: list[Flush] = []
+        self._flush_results: list[Mail] = []
+        self._gone: dict[Peer, None] = {}  # in order, without repetition
+        self._heartbeat_at_s = 0.0
+        self._most_mail = 0  # in one turn since the last heartbeat
+        self._full = False  # the last receive ended at a limit
+
+    def __repr__(self) -> str:
+        return f"<ActorRuntime {self._me.name}#{self._me.incarnation} {self.state} timers={len(self._timers)}>"
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def adopt(self, actor: Actor) -> None:
+        """Drive this actor from now on; its `on_start` is the first turn."""
+        self._actor = actor
+        now = self.clock()
+        self._perform(actor.on_start(now))
+        self._perform(actor.on_turn_end(now))
+        self._settle()
+
+    def progress(self) -> None:
+        """To be called now and then by work that takes long, before the first turn: tells that we are alive."""
+        now_s = self.clock().monotonic_s
+        if now_s >= self._heartbeat_at_s:
+            self._heartbeat(now_s)
+
+    def tick(self) -> None:
+        """Heartbeat and retries, if they are due."""
+        now_s = self.clock().monotonic_s
+        if now_s >= self._heartbeat_at_s:
+            self._heartbeat(now_s)
+        if self.mailbox.queued:
+            self.mailbox.retry()
+
+    def wakeup_s(self) -> float:
+        """Monotonic time at which `tick` or a timer is due next; the past if there is something to do now."""
+        if self._full or self._gone:
+            return 0.0
+        at_s = self._heartbeat_at_s
+        while self._timer_heap:
+            timer_s, name = self._timer_heap[0]
+            if self._timers.get(name) == timer_s:
+                at_s = min(at_s, timer_s)
+                break
+            heapq.heappop(self._timer_heap)
+        if self.mailbox.queued:
+            at_s = min(at_s, self.clock().monotonic_s + RETRY_S)
+        return at_s
+
+    def _heartbeat(self, now_s: float) -> None:
+        self._heartbeat_at_s = now_s + self.start.heartbeat_s
+        self.mailbox.send(self._supervisor, Heartbeat(self.state, self._most_mail))
+        self._most_mail = 0
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def receive(self) -> list[Mail]:
+        """The mail that has come, up to the limits of one turn; links to peers follow what the supervisor says."""
+        mails: list[Mail] = []
+        received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN)
+        size = 0
+        for sender, body, records in received:
+            kind = type(body)
+            if kind is ActorUp:
+                if body.endpoint:
+                    self.mailbox.connect(body.name, body.incarnation, body.endpoint)
+            elif kind is ActorDown:
+                self.mailbox.forget(body.name, body.incarnation)
+            mails.append(Mail(Peer(*sender), body, records))
+            size += len(records)
+        self._full = len(mails) >= MESSAGES_PER_TURN or size >= BYTES_PER_TURN
+        self._most_mail = max(self._most_mail, len(mails))
+        return mails
+
+    def due(self) -> list[Mail]:
+        """What the shell itself has for the actor: timers that are due, peers that could not be reached."""
+        mails = [Mail(self._me, PeerGone(peer)) for peer in self._gone]
+        self._gone.clear()
+        if self._timer_heap:
+            now_s = self.clock().monotonic_s
+            while self._timer_heap and self._timer_heap[0][0] <= now_s:
+                at_s, name = heapq.heappop(self._timer_heap)
+                if self._timers.get(name) == at_s:
+                    del self._timers[name]
+                    mails.append(Mail(self._me, TimerFired(name)))
+        return mails
+
+    def turn(self, mails: Sequence[Mail]) -> None:
+        """Give these to the actor, perform what it wants, and go on until no flush is left to be told of."""
+        now = self.clock()
+        on_mail = self._actor.on_mail
+        for mail in mails:
+            effects = on_mail(mail, now)
+            if effects:
+                self._perform(effects)
+                if self.exit is not None:
+                    return
+        self._perform(self._actor.on_turn_end(now))
+        if self._flushes:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Perform flushes and hand over their results until the actor wants no more."""
+        while self._flushes and self.exit is None:
+            for flush in self._flushes:
+                self._flush_results.append(Mail(self._me, self._flush(flush)))
+            self._flushes.clear()
+            results, self._flush_results = self._flush_results, []
+            now = self.clock()
+            for mail in results:
+                self._perform(self._actor.on_mail(mail, now))
+            self._perform(self._actor.on_turn_end(now))
+
+    def _flush(self, flush: Flush) -> Flushed | FlushFailed:
+        try:
+            for file in flush.files:
+                self.disk.fdatasync(file)
+            for directory in flush.directories:
+                self.disk.fsync_dir(directory)
+        except OSError as error:
+            return FlushFailed(flush.token, str(error))
+        return Flushed(flush.token)
+
+    # -- effects -------------------------------------------------------------------------------
+
+    def _perform(self, effects: Effects) -> None:
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                self._send(effect)
+            elif kind is Flush:
+                self._flushes.append(effect)
+            elif kind is SetTimer:
+                self._set_timer(effect)
+            elif kind is CancelTimer:
+                self._timers.pop(effect.name, None)
+            elif kind is Exit:
+                self.exit = self.exit or effect
+            else:
+                self.perform_other(effect)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        self._timers[effect.name] = effect.at_s
+        heapq.heappush(self._timer_heap, (effect.at_s, effect.name))
+        if len(self._timer_heap) > 2 * len(self._timers) + STALE_TIMERS_MAX:
+            self._timer_heap = [(at_s, name) for name, at_s in self._timers.items()]
+            heapq.heapify(self._timer_heap)
+
+    def _send(self, effect: Send) -> None:
+        to = effect.to
+        if type(effect.body) is Ready:
+            self.state = RUNNING
+        if not self.mailbox.send(to, effect.body, effect.records):
+            if isinstance(to, str):
+                to = Peer(to, self.mailbox.incarnation_of(to) or 0)
+            self._gone[to] = None
+
+
+@contextmanager
+def open_runtime(
+    start: ActorStart, *, disk: Disk | None = None, perform_other: Callable[[Effect], None] = _refuse
+) -> Iterator[ActorRuntime]:
+    """The runtime of a process that was just forked: says `Started`, and at the end why the process ends."""
+    context: zmq.Context[Any] = zmq.Context()
+    mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+    mailbox.connect(SUPERVISOR, start.supervisor_incarnation, start.supervisor_endpoint)
+    mailbox.send(SUPERVISOR, Started(os.getpid()))
+    runtime = ActorRuntime(start, mailbox, disk or PosixDisk(), perform_other=perform_other)
+    try:
+        yield runtime
+    finally:
+        error = sys.exception()
+        if error is not None:
+            runtime.exit = Exit(UNCAUGHT, f"{type(error).__name__}: {error}")
+        if runtime.exit is not None:
+            mailbox.send(SUPERVISOR, Exiting(runtime.exit.code, runtime.exit.reason))
+        mailbox.close(LINGER_S)
+        context.term()
+
+
+def resolve(path: str) -> Any:
+    """What a dotted path "package.module:name" names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def main(start: ActorStart) -> int:
+    """Run one actor in this process until it exits; returns the exit code."""
+    with open_runtime(start) as runtime:
+        build: Build = resolve(start.build)
+        runtime.progress()
+        runtime.adopt(build(start.arguments, runtime.disk, runtime.clock(), runtime.progress))
+        run(runtime)
+    assert runtime.exit is not None
+    return runtime.exit.code
+
+
+def run(runtime: ActorRuntime) -> None:
+    """The blocking loop: one turn for all that has come, until the actor wants to exit."""
+    mailbox = runtime.mailbox
+    known: list[zmq.Socket[bytes]] = []
+    poll_list: list[tuple[Any, int]] = []
+    while runtime.exit is None:
+        if mailbox.sockets() != known:
+            known = list(mailbox.sockets())
+            poll_list = [(socket, int(zmq.POLLIN)) for socket in known]
+        wait_s = runtime.wakeup_s() - time.monotonic()
+        zmq.zmq_poll(poll_list, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
+        runtime.tick()
+        mails = runtime.due() + runtime.receive()
+        if mails:
+            runtime.turn(mails)
