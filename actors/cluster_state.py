@@ -29,11 +29,11 @@ class Event(Struct, frozen=True, tag=True, tag_field="event"):
     """Root of all events. Fields are only ever added, with a default: old logs stay readable."""
 
 
-class ClusterCreated(Event):
+class ClusterCreated(Event, frozen=True):
     cluster_id: str
 
 
-class BrokerRegistered(Event):
+class BrokerRegistered(Event, frozen=True):
     """A broker process (re)started and can be reached at these addresses."""
 
     broker_id: int
@@ -42,13 +42,13 @@ class BrokerRegistered(Event):
     endpoints: list[Endpoint]
 
 
-class BrokerRemoved(Event):
+class BrokerRemoved(Event, frozen=True):
     """The broker is no longer in the topology. What it led has no leader."""
 
     broker_id: int
 
 
-class TopicCreated(Event):
+class TopicCreated(Event, frozen=True):
     """partitions: the broker ids that hold each partition. config: overrides only, Kafka's keys."""
 
     topic_id: bytes
@@ -57,25 +57,25 @@ class TopicCreated(Event):
     config: dict[str, str] = {}
 
 
-class TopicDeleted(Event):
+class TopicDeleted(Event, frozen=True):
     topic_id: bytes
 
 
-class PartitionsAdded(Event):
+class PartitionsAdded(Event, frozen=True):
     """Replicas of each further partition, numbered on from the last one."""
 
     topic_id: bytes
     partitions: list[list[int]]
 
 
-class TopicConfigChanged(Event):
+class TopicConfigChanged(Event, frozen=True):
     """config: all overrides of the topic from now on."""
 
     topic_id: bytes
     config: dict[str, str]
 
 
-class LeaderChanged(Event):
+class LeaderChanged(Event, frozen=True):
     """leader_epoch: one more than the last of this partition. incarnation: of the partition actor that leads."""
 
     topic_id: bytes
@@ -87,14 +87,14 @@ class LeaderChanged(Event):
     incarnation: int
 
 
-class ProducerIdsAllocated(Event):
+class ProducerIdsAllocated(Event, frozen=True):
     """first, first + 1, ..., first + count - 1 are given away."""
 
     first: int
     count: int
 
 
-class ReplicaFaulted(Event):
+class ReplicaFaulted(Event, frozen=True):
     """This replica's disk failed a flush after `flushed_position`, or lost what it had: it is offline."""
 
     topic_id: bytes
@@ -128,7 +128,7 @@ def events_in(records: memoryview) -> Iterator[tuple[int, AnyEvent]]:
     Raises BadBatch if a batch is damaged, msgspec.ValidationError if a value is not an event.
     """
     for position, header in walk(records, check_crc=True):
-        for record in decode_batch(records[position : position + header.size_bytes], header):
+        for record in decode_batch(records[position:], header):
             yield record.offset, decode_event(record.value or b"")
 
 
