@@ -1,0 +1,68 @@
+"""One real broker for all tests of real clients; a missing component skips its tests, and fails them in CI.
+
+ZAFKA_TEST_BOOTSTRAP=host:port runs the same tests against another broker, such as Apache Kafka.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from zafka.testing import Broker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", ROOT / ".peers" / "kafka" / "lib"))
+
+MakeTopic = Callable[..., str]
+
+
+def require(condition: object, missing: str) -> None:
+    if not condition:
+        reason = f"{missing}; scripts/install-peers installs it"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Iterator[str]:
+    if given := os.environ.get("ZAFKA_TEST_BOOTSTRAP"):
+        yield given
+        return
+    with Broker() as broker:
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def make_topic(bootstrap: str) -> MakeTopic:
+    """make_topic(partitions=1, **config) creates a topic with a fresh name and returns the name."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    numbers = itertools.count()
+    run = os.urandom(3).hex()
+
+    def make(partitions: int = 1, **config: str) -> str:
+        name = f"t{next(numbers)}-{run}"
+        new = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
+        admin.create_topics([new])[name].result(30)
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kcat() -> str:
+    path = shutil.which("kcat") or shutil.which("kafkacat")
+    require(path, "kcat is not installed")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def java_tools() -> list[str]:
+    """The start of a command line that runs one of Apache Kafka's classes."""
+    require(shutil.which("java"), "java is not installed")
+    require(any(KAFKA_LIB.glob("kafka-tools-*.jar")), f"Apache Kafka's jars are not in {KAFKA_LIB}")
+    return ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_LIB}/*"]
