@@ -31,6 +31,7 @@ NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key
 MAX_BATCH_BYTES = 2**31 - 1
 MAX_DECODED_BYTES = 128 * 1024 * 1024
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
+_TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
 _LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
 
 _new_tuple = tuple.__new__
@@ -121,37 +122,38 @@ class BatchBuilder:
         """
         number, no_key_then, no_headers_then = _NUMBER, _NO_KEY_THEN, _NO_HEADERS_THEN
         parts, lengths, count, size = self._parts, self._lengths, self.record_count, self.size_bytes
-        last_timestamp, time = None, b""
-        left = None
+        base_timestamp, max_timestamp = self._base_timestamp, self._max_timestamp
+        last_timestamp, time, left = None, b"", None
         for record in records:
             timestamp, key, value, headers = record
             if timestamp != last_timestamp:
                 if count == 0:
-                    self._base_timestamp = self._max_timestamp = timestamp
-                time = b"\0" + number[timestamp - self._base_timestamp]  # no attribute is in use
+                    base_timestamp = max_timestamp = timestamp
+                time = b"\0" + number[timestamp - base_timestamp]  # the attributes before it are never in use
                 last_timestamp = timestamp
-            if value is None:
-                value_bytes, value = -1, b""
-            else:
-                value_bytes = len(value)
             offset = number[count]
-            key_part = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
-            headers_part = _encode_headers(headers) if headers else _NO_HEADERS
-            length = len(time) + len(offset) + len(key_part) + len(value) + len(headers_part)
+            value_bytes = -1 if value is None else len(value)
+            value = value or b""
+            front = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
+            length = len(time) + len(offset) + len(front) + len(value) + 1
+            if headers:
+                encoded_headers = _encode_headers(headers)
+                length += len(encoded_headers) - 1
             if size + length > max_bytes and count > 0:
                 left = record
                 break
-            parts += lengths[length], time, offset, key_part, value
+            parts += lengths[length], time, offset, front, value
             if headers:
-                parts.append(headers_part)
+                parts.append(encoded_headers)
                 lengths = number
             else:
                 lengths = no_headers_then
-            if timestamp > self._max_timestamp:
-                self._max_timestamp = timestamp
+            if timestamp > max_timestamp:  # noqa: PLR1730 - max() is dear for each record
+                max_timestamp = timestamp
             size += length + _LENGTH_BYTES
             count += 1
         self._lengths, self.record_count, self.size_bytes = lengths, count, size
+        self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
         return left
 
     def build(
@@ -225,6 +227,8 @@ def decode_batch(
     if len(data) < size:
         raise CorruptBatch(f"the batch says {size} bytes, {len(data)} are there")
     body = decompress(header.codec, memoryview(data)[HEADER_BYTES:size], max_bytes=max_bytes)
+    if abs(header.base_timestamp) >= _TIMESTAMP_BOUND:
+        raise CorruptBatch(f"a batch at timestamp {header.base_timestamp}")
     if not 0 <= header.record_count <= len(body) // _LEAST_RECORD_BYTES:
         raise CorruptBatch(f"{header.record_count} records cannot be in {len(body)} bytes")
     try:
@@ -234,74 +238,72 @@ def decode_batch(
 
 
 def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[Record]:
-    """Numbers of one or two bytes are read in place, which is most of them; longer ones by `_read_raw`.
+    """Numbers of one or two bytes, which is most of them, are read in place; longer ones by `_read_raw`.
 
     A raw number is what zigzag made of it: even ones are 0, 1, 2, ... and odd ones -1, -2, -3, ...
-    A slice that goes beyond the end comes out shorter, and the read that follows raises IndexError.
+    A slice that goes beyond the end comes out shorter, and the read that follows it raises IndexError.
     """
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
     log_append_time = header.timestamp_type == LOG_APPEND_TIME
     new, records, position, previous = _new_tuple, [], 0, -1
-    raw_time, timestamp = 0, header.max_timestamp if log_append_time else base_timestamp
+    last_time, timestamp = 0, header.max_timestamp if log_append_time else base_timestamp
     for _ in range(header.record_count):
-        length = body[position]
-        position += 1
-        if length > 127:
-            if (high := body[position]) > 127:
-                length, position = _read_raw(body, position - 1)
-            else:
-                length += (high << 7) - 128
-                position += 1
+        if (length := body[position]) < 128:
+            position += 1
+        elif (high := body[position + 1]) < 128:
+            length += (high << 7) - 128
+            position += 2
+        else:
+            length, position = _read_raw(body, position)
         end = position + (length >> 1)
-
-        time = body[position + 1]  # the byte before holds attributes, none of which is in use
-        position += 2
-        if time > 127:
-            time, position = _read_raw(body, position - 1)
-        if time != raw_time and not log_append_time:
-            raw_time, timestamp = time, base_timestamp + (time >> 1 ^ -(time & 1))
-
-        delta = body[position]
-        position += 1
-        if delta > 127:
-            if (high := body[position]) > 127:
-                delta, position = _read_raw(body, position - 1)
-            else:
-                delta += (high << 7) - 128
-                position += 1
+        position += 1  # attributes, none of which is in use
+        if (time := body[position]) < 128:
+            position += 1
+        else:
+            time, position = _read_raw(body, position)
+        if time != last_time and not log_append_time:
+            last_time, timestamp = time, base_timestamp + (time >> 1 ^ -(time & 1))
+        if (delta := body[position]) < 128:
+            position += 1
+        elif (high := body[position + 1]) < 128:
+            delta += (high << 7) - 128
+            position += 2
+        else:
+            delta, position = _read_raw(body, position)
         odd = length | delta
         delta >>= 1
-        if delta <= previous:
+        if delta <= previous or odd & 1:
             raise CorruptBatch(f"record {delta} follows record {previous} in the batch at offset {base_offset}")
         previous = delta
-        if delta < from_delta and not odd & 1:
+        if delta < from_delta:
             position = end
             continue
 
-        raw = body[position]
-        position += 1
-        if raw == 1:
+        if (raw := body[position]) == 1:
             key = None
+            position += 1
         else:
-            if raw > 127:
-                raw, position = _read_raw(body, position - 1)
+            if raw < 128:
+                start = position + 1
+            else:
+                raw, start = _read_raw(body, position)
             odd |= raw
-            start, position = position, position + (raw >> 1)
+            position = start + (raw >> 1)
             key = body[start:position]
 
-        raw = body[position]
-        position += 1
-        if raw == 1:
+        if (raw := body[position]) == 1:
             value = None
+            position += 1
         else:
-            if raw > 127:
-                if (high := body[position]) > 127:
-                    raw, position = _read_raw(body, position - 1)
-                else:
-                    raw += (high << 7) - 128
-                    position += 1
+            if raw < 128:
+                start = position + 1
+            elif (high := body[position + 1]) < 128:
+                raw += (high << 7) - 128
+                start = position + 2
+            else:
+                raw, start = _read_raw(body, position)
             odd |= raw
-            start, position = position, position + (raw >> 1)
+            position = start + (raw >> 1)
             value = body[start:position]
 
         if body[position] == 0:
@@ -318,39 +320,42 @@ def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[R
 
 
 def _read_raw(body: bytes, position: int) -> tuple[int, int]:
-    """A varint before zigzag is undone, and the position after it."""
+    """A varint before zigzag is undone, and the position after it. At most nine bytes: what is larger says nothing."""
     raw = shift = 0
     while (byte := body[position]) > 127:
         raw |= (byte & 127) << shift
         shift += 7
         position += 1
-        if shift > 63:
-            raise CorruptBatch(f"a number of more than 10 bytes before position {position} of the records")
+        if shift > 56:
+            raise CorruptBatch(f"a number of more than 9 bytes before position {position} of the records")
     return raw | byte << shift, position + 1
 
 
-def _read_length(body: bytes, position: int) -> tuple[int, int]:
-    """A varint that may not be negative, and the position after it."""
-    raw, position = _read_raw(body, position)
-    if raw & 1:
-        raise CorruptBatch(f"a negative length before position {position} of the records")
-    return raw >> 1, position
-
-
 def _read_headers(body: bytes, position: int, end: int) -> tuple[Headers, int]:
-    count, position = _read_length(body, position)
-    if count > (end - position) // 2:
-        raise CorruptBatch(f"{count} headers cannot be in {end - position} bytes")
+    count, position = _read_raw(body, position)
+    if count > 2 * (end - position):  # raw, so twice the count; a header has two bytes at least
+        raise CorruptBatch(f"{count >> 1} headers cannot be in {end - position} bytes")
+    odd = count
     headers: list[tuple[str, bytes | None]] = []
-    for _ in range(count):
-        length, start = _read_length(body, position)
-        position = start + length
-        name = body[start:position].decode(errors="replace")  # as Java does
-        if body[position] == 1:
-            headers.append((name, None))
+    for _ in range(count >> 1):
+        if (length := body[position]) < 128:
             position += 1
         else:
-            length, start = _read_length(body, position)
-            position = start + length
-            headers.append((name, body[start:position]))
+            length, position = _read_raw(body, position)
+        odd |= length
+        start, position = position, position + (length >> 1)
+        name = str(body[start:position], "utf-8", "replace")  # as Java does
+        if (length := body[position]) == 1:
+            position += 1
+            headers.append((name, None))
+            continue
+        if length < 128:
+            position += 1
+        else:
+            length, position = _read_raw(body, position)
+        odd |= length
+        start, position = position, position + (length >> 1)
+        headers.append((name, body[start:position]))
+    if odd & 1:
+        raise CorruptBatch(f"a negative length among the headers before position {position} of the records")
     return headers, position
