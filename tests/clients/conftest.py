@@ -65,4 +65,5 @@ def java_tools() -> list[str]:
     """The start of a command line that runs one of Apache Kafka's classes."""
     require(shutil.which("java"), "java is not installed")
     require(any(KAFKA_LIB.glob("kafka-tools-*.jar")), f"Apache Kafka's jars are not in {KAFKA_LIB}")
-    return ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_LIB}/*"]
+    return ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{KAFKA_LIB}/*"]
