@@ -11,6 +11,7 @@ Invariant: `on_open` once, then `on_frame` in the order of the bytes, then `on_c
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Iterable, Sequence
 from enum import IntFlag
@@ -41,7 +42,7 @@ class Pause(IntFlag):
     OWNER = 1  # `Listener.pause_reading`
     ANSWERS = 2  # the peer does not take its answers
     LARGE_FRAMES = 4  # too many bytes of unfinished large frames, all connections together
-    CLOSING = 8
+    DOORS_CLOSED = 8
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -84,6 +85,8 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._frame is None:
             return self.listener.scratch
+        if self._filled == len(self._frame):  # only now: until here the event loop holds the last view of it
+            self._frame += bytes(min(self._filled * (GROWTH - 1), self.frame_size - self._filled))
         return memoryview(self._frame)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -96,14 +99,12 @@ class Connection(asyncio.BufferedProtocol):
         self._filled += nbytes
         if self._filled == self.frame_size:
             self._finish_frame(self._frame)
-        elif self._filled == len(self._frame) and (
-            self.frame_size <= LARGE_FRAME_BYTES or self.listener.admit_large_frame(self)
-        ):
-            self.grow_frame()
+        elif self._filled == len(self._frame) and self.frame_size > LARGE_FRAME_BYTES:
+            self.listener.admit_large_frame(self)
 
     def eof_received(self) -> None:
         """The peer writes no more. Like Kafka we end it then; what was answered already still goes out."""
-        self.closing_since_s = self.listener.now_s()
+        self.closing_since_s = self.closing_since_s or self.listener.now_s()
 
     def pause_writing(self) -> None:
         self.pause(Pause.ANSWERS)
@@ -113,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         self.resume(Pause.ANSWERS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closing_since_s = self.closing_since_s or self.listener.now_s()
+        self.closing_since_s = math.inf
         self._frame = None
         self.listener.connection_closed(self)
 
@@ -137,7 +138,10 @@ class Connection(asyncio.BufferedProtocol):
         # The scratch buffer is another connection's next; all that is kept is copied here, first of all.
         tail = bytes(data[position:])
         whole = memoryview(bytes(data[:position]))
-        self.frame_since_s = self.active_s if tail else None
+        if not tail:
+            self.frame_since_s = None
+        elif stops or self.frame_since_s is None:
+            self.frame_since_s = self.active_s
         start = 0
         for stop in stops:
             self.listener.on_frame(self.id, whole[start + 4 : stop])
@@ -155,10 +159,6 @@ class Connection(asyncio.BufferedProtocol):
         self.frame_size, self._filled = size, len(tail) - 4
         self._frame = bytearray(min(size, FIRST_PIECE_BYTES))
         self._frame[: self._filled] = memoryview(tail)[4:]
-
-    def grow_frame(self) -> None:
-        assert self._frame is not None and self._filled == len(self._frame)
-        self._frame += bytes(min(self._filled * (GROWTH - 1), self.frame_size - self._filled))
 
     def _finish_frame(self, frame: bytearray) -> None:
         self._frame, self.frame_since_s = None, None
@@ -186,26 +186,34 @@ class Connection(asyncio.BufferedProtocol):
     # -- reading or not, and the end ------------------------------------------------------------------
 
     def pause(self, reason: Pause) -> None:
-        if not self.pauses and not self._transport.is_closing():
-            self._transport.pause_reading()
-        self.pauses |= reason
+        if self.closing_since_s is None and not self._transport.is_closing():
+            if not self.pauses:
+                self._transport.pause_reading()
+            self.pauses |= reason
 
     def resume(self, reason: Pause) -> None:
-        if self.pauses:
+        if self.pauses & reason and not self._transport.is_closing():
             self.pauses &= ~reason
-            if not self.pauses and not self._transport.is_closing():
+            if not self.pauses:
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """After what was written; nothing more is read."""
-        if self.closing_since_s is None:
+        """Send what was written, then the end; throw away what still comes until the peer ends it, too.
+
+        To close a socket that holds unread bytes would reset it, and the peer would lose our last answers.
+        """
+        if self.closing_since_s is None and not self._transport.is_closing():
             self.closing_since_s = self.listener.now_s()
-            self.pause(Pause.CLOSING)
-            self._transport.close()
+            if self.pauses:
+                self.pauses = Pause.NONE
+                self._transport.resume_reading()
+            self._frame = None
+            self.listener.release_large_frame(self)
+            self._transport.write_eof()
 
     def abort(self) -> None:
         """At once; what was written and not sent is lost."""
-        self.closing_since_s = self.closing_since_s or self.listener.now_s()
+        self.closing_since_s = math.inf
         self._transport.abort()
 
 

@@ -32,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_s_max: Kafka's connections.max.idle.ms: nothing came, nothing was answered, no full write buffer drained.
     frame_s_max, frame_bytes_per_s_min: a frame that has begun (and the first of a new connection) must be complete
         within frame_s_max, plus its size at this rate. Time in which we chose not to read does not count.
-    close_s_max: how long a connection that we close may take to send what was written.
+    close_s_max: how long a peer may take to end a connection that we close, too.
     """
 
     connections_max: int = 10_000
@@ -125,7 +125,7 @@ class Listener:
             server.close()
         self._servers.clear()
         for connection in self._connections.values():
-            connection.pause(Pause.CLOSING)
+            connection.pause(Pause.DOORS_CLOSED)
 
     def close_all(self) -> None:
         """Close the doors, and every connection after what was written to it."""
@@ -162,19 +162,18 @@ class Listener:
         self.on_bad_peer(connection.peer, reason)
         connection.abort()
 
-    def admit_large_frame(self, connection: Connection) -> bool:
-        """True if the frame may grow to its full size; False: its connection is paused until it may.
+    def admit_large_frame(self, connection: Connection) -> None:
+        """Let the frame grow to its full size, or pause its connection until it may.
 
         One is always admitted, whatever its size, and the sweep ends it if it does not come; so all get their turn.
         """
         if connection.large_frame_bytes:
-            return True
+            return
         if self._waiting or not self._has_room_for(connection):
             self._waiting.append(connection)
             connection.pause(Pause.LARGE_FRAMES)
-            return False
-        self._take_room(connection)
-        return True
+        else:
+            self._take_room(connection)
 
     def release_large_frame(self, connection: Connection) -> None:
         self._large_frames_bytes -= connection.large_frame_bytes
@@ -183,7 +182,6 @@ class Listener:
             waiting = self._waiting.popleft()
             if waiting.closing_since_s is None:
                 self._take_room(waiting)
-                waiting.grow_frame()
                 waiting.resume(Pause.LARGE_FRAMES)
 
     def _has_room_for(self, connection: Connection) -> bool:
@@ -218,7 +216,7 @@ def _overdue(connection: Connection, limits: Limits, now_s: float) -> str:
     """Why this connection has to end now, or "". Pure."""
     if connection.closing_since_s is not None:
         late = now_s - connection.closing_since_s > limits.close_s_max
-        return f"it was closed and did not take its answers within {limits.close_s_max:.0f} s" if late else ""
+        return f"it did not end a closed connection within {limits.close_s_max:.0f} s" if late else ""
     if connection.frame_since_s is not None:
         allowed_s = limits.frame_s_max + connection.frame_size / limits.frame_bytes_per_s_min
         if now_s - connection.frame_since_s > allowed_s:
