@@ -76,6 +76,12 @@ class InvalidConfig(StorageError):
 
     kafka_error = INVALID_CONFIG
 
+    def __init__(self, key: str, reason: str, *, nearest: str = "") -> None:
+        super().__init__(f"{key}: {reason}" + (f"; did you mean {nearest}?" if nearest else ""))
+        self.key = key
+        self.reason = reason
+        self.nearest = nearest
+
 
 class CorruptSnapshot(StorageError):
     """A producer snapshot whose bytes are damaged; the state is rebuilt from the log instead."""
