@@ -11,16 +11,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000  # aliases within aliases grow without bound
 MAX_DEPTH = 20
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class TopologyError(Exception):
@@ -52,6 +48,8 @@ class Value:
         for key in required:
             if key not in fields:
                 self.fail(f"{key!r} is missing")
+            if fields[key].plain is None:
+                fields[key].fail("must not be empty")
         return {key: value for key, value in fields.items() if value.plain is not None}
 
     def mapping(self) -> dict[str, Value]:
@@ -147,11 +145,13 @@ def read_yaml(path: Path) -> Value:
         raise TopologyError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
         raise TopologyError(f"{path}: {len(data)} bytes are more than a topology may have ({MAX_FILE_BYTES})")
+    import yaml  # only here: without a file there is no need for it
+
+    loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        loader = _Loader(data)
+        loader = loader_class(data)
         try:
-            node = loader.get_single_node()
-            return _Builder(loader, str(path)).build(node, "", depth=0)
+            return _Builder(loader, str(path)).build(loader.get_single_node(), "", depth=0)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -178,9 +178,9 @@ class _Builder:
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
             value.fail("too deep or too large for a topology")
-        if isinstance(node, yaml.MappingNode):
+        if node.id == "mapping":
             value.plain = self._mapping(node, path, depth)
-        elif isinstance(node, yaml.SequenceNode):
+        elif node.id == "sequence":
             value.plain = [
                 self.build(item, f"{path}[{number}]", depth=depth + 1) for number, item in enumerate(node.value)
             ]
@@ -192,7 +192,7 @@ class _Builder:
         lines: dict[str, int] = {}
         for key_node, _ in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
+            if key_node.id != "scalar":
                 Value(None, path=path, line=line, file=self.file).fail("a key must be text")
             if key in lines and key != "<<":
                 inner = f"{path}.{key}" if path else key

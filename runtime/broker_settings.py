@@ -1,0 +1,70 @@
+"""The broker settings that the topology's `defaults` may hold beside topic configuration, by Kafka's names.
+
+Owns: their names, default values and limits, and a word for the well-known ones that zafka does not have.
+Values are text, as Kafka writes them. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class BrokerSetting(NamedTuple):
+    """low and high bound a whole number; both -1: true or false."""
+
+    default: str
+    meaning: str
+    low: int = -1
+    high: int = -1
+
+
+BROKER_SETTINGS = {
+    "num.partitions": BrokerSetting("1", "partitions of a topic that is created without a number", 1, 10_000),
+    "default.replication.factor": BrokerSetting("1", "replicas of such a topic's partitions", 1, 2**15 - 1),
+    "auto.create.topics.enable": BrokerSetting("true", "a Kafka client's first use of a topic creates it"),
+    "socket.request.max.bytes": BrokerSetting("104857600", "the largest request", 1024, 2**31 - 1),
+    "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
+    "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
+}
+
+# Kafka's broker-wide names of what a topology says with the topic's own name.
+TOPIC_NAMES = {
+    "log.segment.bytes": "segment.bytes",
+    "log.roll.ms": "segment.ms",
+    "log.roll.hours": "segment.ms",
+    "log.retention.ms": "retention.ms",
+    "log.retention.minutes": "retention.ms",
+    "log.retention.hours": "retention.ms",
+    "log.retention.bytes": "retention.bytes",
+    "log.cleanup.policy": "cleanup.policy",
+    "log.flush.interval.ms": "flush.ms",
+    "log.flush.interval.messages": "flush.messages",
+    "log.index.interval.bytes": "index.interval.bytes",
+    "log.message.timestamp.type": "message.timestamp.type",
+    "message.max.bytes": "max.message.bytes",
+}
+
+NOT_BUILT = ("group.", "offsets.", "transaction.", "replica.", "quota.", "controller.", "broker.session.")
+
+
+def check_broker_setting(key: str, text: str) -> str:
+    """Why `key` cannot have this value, or ""."""
+    setting = BROKER_SETTINGS[key]
+    if setting.high < 0:
+        return "" if text in ("true", "false") else f"must be true or false, not {text!r}"
+    try:
+        number = int(text)
+    except ValueError:
+        return f"must be a whole number, not {text!r}"
+    if not setting.low <= number <= setting.high:
+        return f"must be {setting.low} to {setting.high}, not {number}"
+    return ""
+
+
+def kafka_setting_hint(key: str) -> str:
+    """What to say of a setting that Kafka has and zafka does not, or ""."""
+    if key in TOPIC_NAMES:
+        return f"is written as {TOPIC_NAMES[key]!r} here"
+    if key.startswith(NOT_BUILT):
+        return "not supported yet; leave it out"
+    return ""
