@@ -1,1 +1,64 @@
-"""The Kafka you can pip install: a partitioned, durable commit log of supervised actor processes."""
+"""The Kafka you can pip install: a partitioned, durable commit log of supervised actor processes.
+
+    with zafka.Producer("tcp://localhost:9290") as producer:
+        producer.send("orders", b"value", key=b"key")
+    with zafka.Consumer("orders", bootstrap_servers="tcp://localhost:9290") as consumer:
+        for record in consumer: ...
+    with zafka.Broker(topics={"orders": 3}) as broker: ...       # a real broker, for tests and notebooks
+
+What is listed in `__all__` is the public API. It is imported when first used, so `import zafka` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from zafka.client.admin import Admin as Admin
+    from zafka.client.batches import Deliveries as Deliveries
+    from zafka.client.batches import Delivery as Delivery
+    from zafka.client.batches import RecordMetadata as RecordMetadata
+    from zafka.client.batches import Span as Span
+    from zafka.client.consumer import Consumer as Consumer
+    from zafka.client.errors import ZafkaError as ZafkaError
+    from zafka.client.producer import Producer as Producer
+    from zafka.client.records import OffsetAndTimestamp as OffsetAndTimestamp
+    from zafka.client.records import Record as Record
+    from zafka.client.records import TopicPartition as TopicPartition
+    from zafka.testing import Broker as Broker
+
+_MODULE_OF = {
+    "Admin": "zafka.client.admin",
+    "Broker": "zafka.testing",
+    "Consumer": "zafka.client.consumer",
+    "Deliveries": "zafka.client.batches",
+    "Delivery": "zafka.client.batches",
+    "OffsetAndTimestamp": "zafka.client.records",
+    "Producer": "zafka.client.producer",
+    "Record": "zafka.client.records",
+    "RecordMetadata": "zafka.client.batches",
+    "Span": "zafka.client.batches",
+    "TopicPartition": "zafka.client.records",
+    "ZafkaError": "zafka.client.errors",
+}
+
+__all__ = [
+    "Admin", "Broker", "Consumer", "Deliveries", "Delivery", "OffsetAndTimestamp", "Producer", "Record",
+    "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'zafka' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

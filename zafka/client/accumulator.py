@@ -1,0 +1,276 @@
+"""Records that wait to leave: open batches that user threads fill, and the bound on the memory they take.
+
+Owns: the lock between user threads and the I/O thread, the open batch of each partition, the count of bytes that are
+not acknowledged yet. Records are encoded by the thread that sends them, as they come.
+Invariants: a batch is open in at most one place; `buffered_bytes` is the sum over unfinished batches, and no record is
+taken while it is at `buffer_memory` or above (so it is passed by less than one batch or one record).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import chain
+
+from zafka.client.batches import ProducerBatch
+from zafka.client.cluster import NEVER
+from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
+from zafka.client.partitioning import StickyChoice, partition_of_key
+from zafka.storage.records import BatchBuilder, NewRecord
+
+# Keys come again and again; murmur2 in Python costs more than a look-up.
+KEYS_REMEMBERED_MAX = 50_000
+FAILURES_KEPT_MAX = 1000
+
+
+class TopicRoute:
+    """A topic as the producer sees it: where records go, and the open batch of each partition."""
+
+    __slots__ = ("led", "name", "of_key", "open", "partition_count", "sticky")
+
+    def __init__(self, name: str, batch_size: int) -> None:
+        self.name = name
+        self.partition_count = 0
+        self.led: tuple[int, ...] = ()
+        self.open: list[ProducerBatch | None] = []
+        self.sticky = StickyChoice(batch_size)
+        self.of_key: dict[bytes, int] = {}
+
+    def update(self, partition_count: int, led: tuple[int, ...]) -> None:
+        """Take new metadata. A topic only grows; one that was deleted and made again smaller keeps its open batches."""
+        self.led = led
+        if partition_count != self.partition_count:
+            self.open += [None] * (partition_count - len(self.open))
+            self.partition_count = partition_count
+            self.of_key = {}
+
+    def partition_for(self, key: bytes) -> int:
+        partition = self.of_key.get(key)
+        if partition is None:
+            partition = partition_of_key(key, self.partition_count)
+            if len(self.of_key) >= KEYS_REMEMBERED_MAX:
+                self.of_key.clear()
+            self.of_key[key] = partition
+        return partition
+
+
+class Accumulator:
+    """See the module. `wake` has the I/O thread look at `drain` soon."""
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        linger_s: float,
+        delivery_timeout_s: float,
+        buffer_memory: int,
+        codec: int,
+        level: int | None,
+        wake: Callable[[], None],
+    ) -> None:
+        self.batch_size = batch_size
+        self.linger_s = linger_s
+        self.delivery_timeout_s = delivery_timeout_s
+        self.buffer_memory = buffer_memory
+        self.codec = codec
+        self.level = level
+        self.buffered_bytes = 0
+        self.ended: ZafkaError | None = None
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._waiting_for_room = 0
+        self._routes: dict[str, TopicRoute] = {}
+        self._open: dict[ProducerBatch, TopicRoute] = {}  # oldest first
+        self._closed: deque[ProducerBatch] = deque()
+        self._spoiled: list[ProducerBatch] = []  # half-written when the user's thread was interrupted
+        self._unfinished: set[ProducerBatch] = set()
+        self._failed_unseen: list[ProducerBatch] = []
+        self._flushing = 0
+
+    # -- in the user's threads -------------------------------------------------------------------
+
+    def route(self, topic: str) -> TopicRoute | None:
+        return self._routes.get(topic)
+
+    def set_route(self, topic: str, partition_count: int, led: tuple[int, ...]) -> None:
+        with self._lock:
+            route = self._routes.get(topic)
+            if route is None:
+                route = self._routes[topic] = TopicRoute(topic, self.batch_size)
+            route.update(partition_count, led)
+
+    def append(self, route: TopicRoute, partition: int, record: NewRecord, max_block_s: float) -> tuple[ProducerBatch, int]:
+        """Add one record; partition -1 lets the sticky choice decide. Returns its batch and its index in it.
+
+        Raises BufferFull if there is no room within `max_block_s`.
+        """
+        with self._lock:
+            if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                self._wait_for_room(max_block_s)
+            while True:
+                where = partition if partition >= 0 else route.sticky.choose(route.led)
+                batch = route.open[where] or self._open_batch(route, where)
+                builder = batch.builder
+                before = builder.size_bytes
+                try:
+                    left = builder.extend((record,), self.batch_size)
+                except BaseException:
+                    self._spoil(route, batch)
+                    raise
+                if left is None:
+                    self.buffered_bytes += builder.size_bytes - before
+                    return batch, builder.record_count - 1
+                self._close(route, batch, full=True)
+
+    def append_many(
+        self, route: TopicRoute, partition: int, records: Iterable[NewRecord], max_block_s: float
+    ) -> list[tuple[ProducerBatch, int, int]]:
+        """Add records to one partition, or by the sticky choice; returns (batch, first index, count) pieces in order."""
+        pieces = []
+        source = iter(records)
+        left: NewRecord | None = None
+        more = True
+        with self._lock:
+            while more:
+                if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                    self._wait_for_room(max_block_s)
+                where = partition if partition >= 0 else route.sticky.choose(route.led)
+                batch = route.open[where] or self._open_batch(route, where)
+                builder = batch.builder
+                before, first = builder.size_bytes, builder.record_count
+                try:
+                    # What did not fit into the last batch is the first of this one.
+                    left = builder.extend(source if left is None else chain((left,), source), self.batch_size)
+                except BaseException:
+                    self._spoil(route, batch)
+                    raise
+                self.buffered_bytes += builder.size_bytes - before
+                if builder.record_count > first:
+                    pieces.append((batch, first, builder.record_count - first))
+                more = left is not None
+                if more:
+                    self._close(route, batch, full=True)
+        return pieces
+
+    def _open_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
+        """A new batch. Wakes the I/O thread, which has to know when to send it."""
+        now_s = time.monotonic()
+        batch = ProducerBatch(
+            route.name,
+            partition,
+            BatchBuilder(),
+            now_s=now_s,
+            linger_s=self.linger_s,
+            deadline_s=now_s + self.delivery_timeout_s,
+        )
+        batch.codec, batch.level = self.codec, self.level
+        batch.on_done, batch.hurry = self._on_done, self._wake
+        route.open[partition] = batch
+        self._open[batch] = route
+        self._unfinished.add(batch)
+        self.buffered_bytes += batch.builder.size_bytes
+        self._wake()
+        return batch
+
+    def _spoil(self, route: TopicRoute, batch: ProducerBatch) -> None:
+        """Ctrl-C came while a record was written: what is half in must not be sent."""
+        self._close(route, batch, full=False)
+        self._closed.remove(batch)
+        self._spoiled.append(batch)
+
+    def _close(self, route: TopicRoute, batch: ProducerBatch, *, full: bool) -> None:
+        batch.closed = True
+        batch.count, batch.size_bytes = batch.builder.record_count, batch.builder.size_bytes
+        if batch.partition == route.sticky.choose(route.led):
+            route.sticky.on_batch_closed(batch.size_bytes, full=full)
+        route.open[batch.partition] = None
+        del self._open[batch]
+        self._closed.append(batch)
+        self._wake()
+
+    def _wait_for_room(self, max_block_s: float) -> None:
+        deadline_s = time.monotonic() + max_block_s
+        self._waiting_for_room += 1
+        try:
+            while True:
+                if self.ended is not None:
+                    raise ClientClosed(str(self.ended))
+                if self.buffered_bytes < self.buffer_memory:
+                    return
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise BufferFull(
+                        f"{self.buffered_bytes} bytes wait to be acknowledged, buffer_memory is {self.buffer_memory}, "
+                        f"and nothing became free within {max_block_s:g} s (max_block): the brokers are slower than "
+                        f"the producer, or cannot be reached"
+                    )
+                self._wake()
+                self._room.wait(left_s)
+        finally:
+            self._waiting_for_room -= 1
+
+    def flush(self, timeout_s: float) -> int:
+        """Send all open batches now and wait for all that is unfinished. Returns how many batches still are."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._lock:
+            self._flushing += 1
+            unfinished = list(self._unfinished)
+        try:
+            self._wake()
+            for batch in unfinished:
+                batch.wait(max(0.0, deadline_s - time.monotonic()))
+        finally:
+            with self._lock:
+                self._flushing -= 1
+        return sum(not batch.done for batch in unfinished)
+
+    def take_unseen_failures(self) -> list[ProducerBatch]:
+        """Failed batches, each told once, whose error nobody has fetched from a future."""
+        with self._lock:
+            failed, self._failed_unseen = self._failed_unseen, []
+        return [batch for batch in failed if not batch.error_seen]
+
+    # -- in the I/O thread -----------------------------------------------------------------------
+
+    def drain(self, now_s: float) -> tuple[list[ProducerBatch], float]:
+        """Batches that are to leave now, in order for each partition; and when the next open one is due."""
+        wake_s = NEVER
+        with self._lock:
+            spoiled, self._spoiled = self._spoiled, []
+            for batch, route in list(self._open.items()):
+                if batch.linger_until_s <= now_s or self._flushing or self._waiting_for_room:
+                    if batch.builder.record_count:
+                        self._close(route, batch, full=False)
+                else:
+                    wake_s = min(wake_s, batch.linger_until_s)
+            closed, self._closed = self._closed, deque()
+        for batch in spoiled:
+            batch.fail(ZafkaError("the thread that filled this batch was interrupted; none of its records was sent"))
+        return list(closed), wake_s
+
+    def _on_done(self, batch: ProducerBatch) -> None:
+        with self._lock:
+            self.buffered_bytes -= batch.size_bytes
+            self._unfinished.discard(batch)
+            if batch.error is not None:
+                self._failed_unseen.append(batch)
+                del self._failed_unseen[:-FAILURES_KEPT_MAX]
+            if self._waiting_for_room:
+                self._room.notify_all()
+
+    def end(self, error: ZafkaError) -> None:
+        """No more records are taken, whoever waits for room is told, and batches that never left fail."""
+        with self._lock:
+            self.ended = error
+            self._room.notify_all()
+            batches = [*self._closed, *self._spoiled, *self._open]
+            self._closed.clear()
+            self._spoiled.clear()
+            self._open.clear()
+            for route in self._routes.values():
+                route.open = [None] * len(route.open)
+        for batch in batches:
+            batch.fail(error)

@@ -1,0 +1,232 @@
+"""What producer, consumer and admin share: an I/O thread with a cluster in it, and safe ways to wait for it.
+
+Owns: the start (somebody must answer), the end (everybody who waits is told), and `wait_for`.
+Invariant: no wait is without end: it ends with what was waited for, at its timeout, or when the I/O thread ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Protocol, TypeVar
+
+from zafka.client.addresses import parse_bootstrap
+from zafka.client.cluster import NEVER, Ask, Cluster, Settings, Target
+from zafka.client.errors import ClientClosed, ConfigError, NoBroker, RequestTimedOut, ZafkaError
+from zafka.client.io_thread import IoThread
+from zafka.transport.kafka.api_keys import ApiKey
+
+Found = TypeVar("Found")
+
+# A new topic needs a moment until all brokers know it.
+UNKNOWN_TOPIC_PATIENCE_S = 1.0
+
+
+class Worker(Protocol):
+    """What runs inside a core's I/O thread besides the cluster."""
+
+    def turn(self, now_s: float) -> float: ...
+
+    def end(self, error: ZafkaError) -> None:
+        """The I/O thread ends: fail what is unfinished."""
+        ...
+
+
+class Idle:
+    """A worker that does nothing: for the admin client, which only asks."""
+
+    def turn(self, now_s: float) -> float:
+        return NEVER
+
+    def end(self, error: ZafkaError) -> None:
+        pass
+
+
+class Core:
+    """See the module."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self.changed = threading.Condition()  # metadata or the end
+        self.ended: ZafkaError | None = None
+        self._bootstrap_error: NoBroker | None = None
+        self.worker: Worker = Idle()
+        self.io = IoThread(f"zafka-{name}", self._turn, self._on_crash, self._on_end)
+        self.cluster = Cluster(self.io, settings, self.notify)
+
+    def start(self, worker: Worker | None = None) -> None:
+        """Start the thread and wait until a broker has told us of the cluster. Raises NoBroker."""
+        if worker is not None:
+            self.worker = worker
+        self.io.start()
+        try:
+            settings = self.settings
+            self.wait_for(lambda: self.cluster.metadata_count or None, settings.connect_timeout + 2, "the first contact")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        self.io.stop()
+
+    # -- in the user's thread --------------------------------------------------------------------
+
+    def wait_for(self, check: Callable[[], Found | None], timeout_s: float, what: str) -> Found:
+        """Wait until `check()`, called after each change of metadata, is not None; it may raise.
+
+        Raises RequestTimedOut, ClientClosed, and NoBroker before the first contact.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self.changed:
+            while True:
+                if self.ended is not None:
+                    raise ClientClosed(str(self.ended)) from self.io.failure
+                found = check()
+                if found is not None:
+                    return found
+                if self._bootstrap_error is not None:
+                    raise self._bootstrap_error
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise RequestTimedOut(f"{what} took longer than {timeout_s:g} s; {self.cluster.no_broker()}")
+                self.changed.wait(left_s)
+
+    def wait_for_topics(self, topics: Iterable[str], timeout_s: float) -> None:
+        """Wait until these topics are in the metadata. Raises UnknownTopic soon if one does not exist."""
+        names = list(topics)
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"a topic is a name such as 'orders', not {name!r}")
+        patience_s = time.monotonic() + min(timeout_s, UNKNOWN_TOPIC_PATIENCE_S)
+        cluster = self.cluster
+        self.io.call(lambda: cluster.want(names))
+
+        def check() -> bool | None:
+            missing = [name for name in names if name not in cluster.topics]
+            for name in missing:
+                if name in cluster.topic_errors and time.monotonic() >= patience_s:
+                    raise cluster.unknown_topic(name)
+            return None if missing else True
+
+        self.wait_for(check, timeout_s, f"metadata of {', '.join(names)}")
+
+    def ask(self, target: Target | int, api_key: ApiKey, message: Any, timeout_s: float, *, repeat: bool = True) -> Any:
+        """Send one request and wait for its answer. Raises ZafkaError."""
+        return self.await_all([self.begin_ask(target, api_key, message, timeout_s, repeat=repeat)], timeout_s)[0]
+
+    def begin_ask(
+        self, target: Target | int, api_key: ApiKey, message: Any, timeout_s: float, *, repeat: bool = True
+    ) -> Future[Any]:
+        """Send one request; the future has its answer or error."""
+        future: Future[Any] = Future()
+
+        def on_answer(answer: Any, error: ZafkaError | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
+
+        if self.ended is not None:
+            raise ClientClosed(str(self.ended)) from self.io.failure
+        ask = Ask(target, api_key, message, on_answer, time.monotonic() + timeout_s, repeat)
+        self.io.call(lambda: self.cluster.ask(ask))
+        return future
+
+    def await_all(self, futures: list[Future[Any]], timeout_s: float) -> list[Any]:
+        """The results of asks. They end by themselves; the margin is for an I/O thread that ended in between."""
+        deadline_s = time.monotonic() + timeout_s + 1.0
+        results = []
+        for future in futures:
+            while True:
+                try:
+                    results.append(future.result(min(1.0, max(0.0, deadline_s - time.monotonic()))))
+                    break
+                except FutureTimeout:
+                    if self.ended is not None:
+                        raise ClientClosed(str(self.ended)) from self.io.failure
+                    if time.monotonic() >= deadline_s:
+                        raise RequestTimedOut(f"no answer within {timeout_s:g} s") from None
+        return results
+
+    # -- in the I/O thread -----------------------------------------------------------------------
+
+    def _turn(self, now_s: float) -> float:
+        wake_s = self.cluster.turn(now_s)
+        if self._bootstrap_error is None and not self.cluster.metadata_count:
+            self._bootstrap_error = self.cluster.bootstrap_error(now_s)
+            if self._bootstrap_error is not None:
+                self.notify()
+        return min(wake_s, self.worker.turn(now_s))
+
+    def notify(self) -> None:
+        """Have `wait_for` check again."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def _on_crash(self, error: BaseException) -> None:
+        self.ended = ClientClosed(f"the I/O thread of this {self.name} died: {error!r}; close it and make a new one")
+
+    def _on_end(self) -> None:
+        if self.ended is None:
+            self.ended = ClientClosed(f"this {self.name} is closed")
+        self.cluster.close(str(self.ended))
+        self.worker.end(self.ended)
+        self.notify()
+
+
+def make_settings(bootstrap_servers: str | Iterable[str] | None, **others: Any) -> Settings:
+    """Settings from keyword arguments that several clients share. Raises ConfigError."""
+    for name, value in others.items():
+        if name == "client_id":
+            if not isinstance(value, str):
+                raise ConfigError(f"client_id must be a string, not {value!r}")
+        else:
+            check_seconds(name, value)
+    return Settings(parse_bootstrap(bootstrap_servers), **others)
+
+
+def check_seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+class Closable(Protocol):
+    def close_at_exit(self) -> None: ...
+
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def close_at_exit(client: Closable) -> None:
+    """Have `client.close_at_exit()` called when the interpreter ends, unless `forget` came first."""
+    _open.add(client)
+
+
+def forget(client: Closable) -> None:
+    _open.discard(client)
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open):
+        client.close_at_exit()

@@ -1,0 +1,50 @@
+"""What a consumer hands out.
+
+Owns: `Record`, with the fields of Kafka's consumers, and the small types around it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+CREATE_TIME = 0
+LOG_APPEND_TIME = 1
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """timestamp: milliseconds, of the record at `offset`."""
+
+    offset: int
+    timestamp: int
+
+
+class Record(Struct, frozen=True, gc=False):
+    """One record as it lies in a partition.
+
+    timestamp: milliseconds since 1970. timestamp_type: 0 the producer's time, 1 the broker's.
+    headers: pairs of name and value; a name may come more than once.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    def header(self, name: str) -> bytes | None:
+        """The value of the last header of this name, or None."""
+        for key, value in reversed(self.headers):
+            if key == name:
+                return value
+        return None
