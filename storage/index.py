@@ -60,9 +60,9 @@ class Index:
         """The newest entry."""
         size = self._entry.size
         if self._tail:
-            return self._entry.unpack_from(self._tail, len(self._tail) - size)  # type: ignore[return-value]
+            return self._entry.unpack_from(self._tail, len(self._tail) - size)
         if self._stored_bytes:
-            return self._entry.unpack(self._read(self._stored_bytes - size, size))  # type: ignore[return-value]
+            return self._entry.unpack(self._read(self._stored_bytes - size, size))
         return None
 
     def floor(self, wanted: int, *, field: int = 0) -> tuple[int, int] | None:
@@ -114,7 +114,7 @@ class Index:
     def _floor_in(self, entries: Buffer, wanted: int, field: int) -> tuple[int, int] | None:
         size, unpack = self._entry.size, self._entry.unpack_from
         at = bisect_right(range(len(entries) // size), wanted, key=lambda i: unpack(entries, i * size)[field])
-        return unpack(entries, (at - 1) * size) if at else None  # type: ignore[return-value]
+        return unpack(entries, (at - 1) * size) if at else None
 
     def _read(self, position: int, length: int) -> bytes:
         if not length:
