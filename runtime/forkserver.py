@@ -58,6 +58,7 @@ class ForkServer:
 
         self._socket = sock
         self._root = root
+        self._pid = os.getpid()  # what a child's parent must be; the child itself may ask too late
         self._hung_after_s = hung_after_s
         self._stopped_s: float | None = None  # since when the root is seen stopped
         self._incarnations: dict[int, int] = {}  # of each child, by process id
@@ -110,12 +111,11 @@ class ForkServer:
         """Be this actor from now on, in the forked process."""
         code = 70
         try:
-            parent = os.getppid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for fd in (self._wake_read, self._wake_write, self._socket.detach()):
                 os.close(fd)
-            die_with_parent(parent)
+            die_with_parent(self._pid)
             code = run_actor(name, fds)
         finally:
             # Without this the exception would go up into the server's own loop.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 
-from zafka.actors.start import INHERITED_FD, ActorStart, CustomStart
+from zafka.actors.actor import Effects, Exit, Mail, Now, Send
+from zafka.actors.messages import ChildrenTold, ReadCluster, Ready, Shutdown, WhichChildren
+from zafka.actors.start import INHERITED_FD, SUPERVISOR, ActorStart, CustomStart
+from zafka.storage.disk import Disk
 
 
 def exit_with(start: ActorStart) -> int:
@@ -36,3 +40,31 @@ def tell(start: ActorStart) -> int:
     }
     os.write(INHERITED_FD, json.dumps(facts).encode())
     return 0
+
+
+# -- actors for `zafka.actors.shell:main` ----------------------------------------------------------
+
+
+class Echo:
+    """Answers WhichChildren, crashes on ReadCluster, stops on Shutdown."""
+
+    def on_start(self, now: Now) -> Effects:
+        return [Send(SUPERVISOR, Ready())]
+
+    def on_mail(self, mail: Mail, now: Now) -> Effects:
+        match mail.body:
+            case Shutdown():
+                return [Exit(0, "shutdown")]
+            case WhichChildren():
+                return [Send(mail.sender, ChildrenTold([]))]
+            case ReadCluster(offset=offset):
+                raise ValueError(f"planted at {offset}")
+        return []
+
+    def on_turn_end(self, now: Now) -> Effects:
+        return []
+
+
+def build_echo(start: CustomStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Echo:
+    progress()
+    return Echo()
