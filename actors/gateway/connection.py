@@ -22,9 +22,15 @@ Writer = Callable[[Any], Sequence[Buffer]]
 
 
 class Operation(Protocol):
-    """What an exchange waits for, if it wants to know that nobody waits for the answer any more."""
+    """What an exchange waits for, if that can be cut short."""
 
-    def on_abandoned(self) -> None: ...
+    def on_abandoned(self) -> None:
+        """Nobody waits for the answer any more."""
+        ...
+
+    def on_hurry(self) -> None:
+        """Answer soon with what there is."""
+        ...
 
 
 class Exchange:

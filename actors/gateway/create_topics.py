@@ -14,6 +14,7 @@ from zafka.actors.cluster_state import NO_LEADER
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.gateway.describe_configs import topic_configs
 from zafka.actors.messages import CreateTopics, NewTopic, TopicResult, TopicsCreated
+from zafka.actors.refused import Refused
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.create_topics import (
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
 KEY = ApiKey.CREATE_TOPICS
 VERSIONS = range(2, 8)
 ADVERTISED = VERSIONS
-
-
-class Refused(Exception):
-    """A topic that is not even worth a question to the coordinator."""
-
-    def __init__(self, error: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.error = error
 
 
 class Creating:
@@ -119,7 +112,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: CreateTopicsRequest) -
             try:
                 creating.asked[topic.name] = new_topic(topic)
             except Refused as refused:
-                creating.refuse(topic.name, refused.error, str(refused))
+                creating.refuse(topic.name, refused.error, refused.message)
     if not creating.asked:
         exchange.answer(CreateTopicsResponse(topics=creating.results))
         return

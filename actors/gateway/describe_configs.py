@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from zafka.storage.config import ConfigEntry, describe_config
-
 from zafka.actors.gateway.connection import Exchange
+from zafka.storage.config import ConfigEntry, describe_config
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.describe_configs import (

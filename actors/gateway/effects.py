@@ -118,12 +118,3 @@ class RemoveDirectory:
     """Unlink a directory with all that is in it, out of the way of requests; not there is fine."""
 
     path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One line in the log. level: "info", "warning" or "error"."""
-
-    level: str
-    event: str
-    fields: dict[str, object]

@@ -16,6 +16,7 @@ from zafka.actors.gateway.produce import route_error
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.fetch import (
+    AbortedTransaction,
     FetchableTopicResponse,
     FetchPartition,
     FetchRequest,
@@ -103,6 +104,11 @@ class LongPoll:
         """The client is gone."""
         self._end()
 
+    def on_hurry(self) -> None:
+        self.expired = True
+        if self.waits:
+            self._look_again()
+
     def _look_again(self) -> None:
         for part in self.parts:
             part.look()
@@ -132,15 +138,16 @@ class LongPoll:
         """Read what is there, in the order of the request, until the answer is full."""
         self._stop_waiting()
         self.expired = True  # from here on, what is found is enough
-        left = self.max_bytes
+        left, empty = self.max_bytes, True
         slices = []
         for part in self.parts:
             if part.response.records:
-                left -= len(part.response.records)
+                left, empty = left - len(part.response.records), False
             elif part.length and not part.done and left > 0:
-                slices.append(part.slice(left))
+                # The first one has its first batch whole, however large it is (KIP-74).
+                slices.append(part.slice(max(left, part.length) if empty else left))
                 self.reading.append(part)
-                left -= part.wanted
+                left, empty = left - part.wanted, False
             else:
                 part.length = 0
         if slices:
@@ -196,7 +203,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: FetchRequest) -> None:
 def begin(poll: LongPoll, topic: str, wanted: FetchPartition) -> PartitionData:
     """The partition's place in the answer, and its part of the work if it can be asked."""
     gateway = poll.gateway
-    aborted = [] if poll.isolation_level == READ_COMMITTED else None
+    aborted: list[AbortedTransaction] | None = [] if poll.isolation_level == READ_COMMITTED else None
     response = PartitionData(wanted.partition, aborted_transactions=aborted, records=NO_BYTES)
     route = gateway.routes.find(topic, wanted.partition)
     error = route_error(gateway, route, topic, wanted.partition)

@@ -74,6 +74,7 @@ class Gateway:
         self.woken: dict[Woken, None] = {}
         self.watchers: dict[Watcher, None] = {}
         self.changed = False  # what `watchers` look at has changed in this turn
+        self.stopping = False
         self._reads: dict[int, FilesReader] = {}
         self._last_read = 0
         self._effects: Effects = []
@@ -90,7 +91,7 @@ class Gateway:
     def on_frame(self, connection_id: int, frame: memoryview) -> None:
         """One request. What cannot be read ends the connection, after the answers that are due before it."""
         connection = self.connections.by_id.get(connection_id)
-        if connection is None or connection.closing:
+        if connection is None or connection.closing or self.stopping:
             return
         try:
             header = read_request_header(frame)
@@ -123,6 +124,18 @@ class Gateway:
         exchange = Exchange(connection, version=0)
         connection.begin(exchange)
         exchange.refuse(reason)
+
+    def stop(self) -> None:
+        """Take no more requests; long polls are answered with what is there."""
+        self.stopping = True
+        for connection in self.connections.by_id.values():
+            for exchange in connection.exchanges:
+                if exchange.operation is not None:
+                    exchange.operation.on_hurry()
+
+    def is_idle(self) -> bool:
+        """True if no client waits for anything."""
+        return not any(connection.exchanges for connection in self.connections.by_id.values())
 
     def on_closed(self, connection_id: int) -> None:
         self.connections.close(connection_id)

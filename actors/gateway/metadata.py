@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from zafka.actors.cluster_state import NO_LEADER, PartitionState, TopicState
 from zafka.actors.gateway.connection import Connection, Exchange
 from zafka.actors.messages import CreateTopics, Endpoint, NewTopic, TopicsCreated
-from zafka.actors.topic_rules import Refused, check_name
+from zafka.actors.refused import Refused
+from zafka.actors.topic_rules import check_name
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.metadata import (

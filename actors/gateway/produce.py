@@ -28,8 +28,7 @@ KEY = ApiKey.PRODUCE
 VERSIONS = range(3, 12)
 ADVERTISED = range(12)
 
-ATTRIBUTES_POSITION = 22  # of the attributes' low byte in a record batch
-HEADER_SIZE = 61
+ATTRIBUTES = slice(22, 23)  # their low byte in a record batch; nothing, if the batch ends before
 CODEC_MASK = 0x07
 ZSTD = 4
 ZSTD_SINCE = 7  # KIP-110
@@ -152,8 +151,8 @@ def route_error(gateway: Gateway, route: Route | None, topic: str, partition: in
 
 def records_error(records: memoryview | None, version: int) -> int:
     """What only the broker can tell, because it depends on the request; the partition checks the batch itself."""
-    if records is None or len(records) < HEADER_SIZE:
+    if not records:
         return ErrorCode.INVALID_RECORD
-    if version < ZSTD_SINCE and records[ATTRIBUTES_POSITION] & CODEC_MASK == ZSTD:
+    if version < ZSTD_SINCE and records[ATTRIBUTES] and records[ATTRIBUTES][0] & CODEC_MASK == ZSTD:
         return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
     return 0

@@ -50,7 +50,7 @@ class Served(NamedTuple):
 
 
 APIS: dict[int, Api] = {
-    module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)  # type: ignore[attr-defined]
+    module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
         init_producer_id, describe_configs)

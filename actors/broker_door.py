@@ -1,0 +1,235 @@
+"""The broker's side of the ZeroMQ client door: sessions behind one ROUTER socket, each a connection of the gateway.
+
+Owns: `Door`, the ROUTER on a listening descriptor that the supervisor holds, and its sessions. What a message
+means is said by `transport/door.py`.
+A session is over when its client says so, is gone, takes no answers, or is silent for `IDLE_S_MAX`. A session with
+too much unanswered stops the whole door from being read: one socket carries them all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import zmq
+
+from zafka.transport.door import (
+    GOODBYE,
+    Arrival,
+    BadDoorMessage,
+    Buffer,
+    judge_arrival,
+    read_message,
+    set_door_options,
+    write_message,
+)
+
+MESSAGES_PER_READ = 1000
+IDLE_S_MAX = 600.0
+QUEUED_BYTES_MAX = 64 * 1024 * 1024
+LARGE_BYTES = 64 * 1024  # from here on ZeroMQ sends from our buffer
+
+POLLIN = int(zmq.POLLIN)
+_NO_WAIT = int(zmq.NOBLOCK)
+
+
+class Session:
+    """One client socket. queue: what ZeroMQ did not take yet."""
+
+    __slots__ = ("active_s", "connection_id", "paused", "queue", "queued_bytes", "routing_id", "session")
+
+    def __init__(self, connection_id: int, routing_id: bytes, session: int, now_s: float) -> None:
+        self.connection_id = connection_id
+        self.routing_id = routing_id
+        self.session = session
+        self.active_s = now_s
+        self.paused = False
+        self.queue: deque[tuple[bytes, Buffer]] = deque()
+        self.queued_bytes = 0
+
+
+class Door:
+    """on_open(connection id, listener name, peer), on_frame(connection id, frame), on_close(connection id), as the
+    TCP listener has them. incarnation: the broker's, which a request has to name."""
+
+    def __init__(
+        self, context: zmq.Context[Any], *, name: str, bind: str, fd: int, incarnation: int, frame_bytes_max: int,
+        sessions_max: int, on_open: Callable[[int, str, str], None], on_frame: Callable[[int, memoryview], None],
+        on_close: Callable[[int], None], clock: Callable[[], float], connection_ids: Iterator[int] | None = None,
+    ) -> None:
+        self.name = name
+        self.incarnation = incarnation
+        self.sessions_max = sessions_max
+        self.on_open = on_open
+        self.on_frame = on_frame
+        self.on_close = on_close
+        self.clock = clock
+        self._connection_ids = connection_ids or itertools.count(1)
+        self._by_route: dict[bytes, Session] = {}
+        self._by_id: dict[int, Session] = {}
+        self._waiting: dict[int, Session] = {}  # with something in `queue`
+        self._paused = 0
+        self._closing = False
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+        set_door_options(self.socket, frame_bytes_max=frame_bytes_max)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.USE_FD, os.dup(fd))  # libzmq closes it
+        self.socket.bind(f"tcp://{bind}")
+
+    def __repr__(self) -> str:
+        return f"<Door {self.name} sessions={len(self._by_id)} waiting={len(self._waiting)}>"
+
+    @property
+    def readable(self) -> bool:
+        """True if `read` would find something. Sending can take the descriptor's signal away, so ask after it."""
+        return not self._paused and bool(int(self.socket.getsockopt(zmq.EVENTS)) & POLLIN)
+
+    @property
+    def queued(self) -> bool:
+        return bool(self._waiting)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take what has come, up to a limit, and hand it on."""
+        for _ in range(MESSAGES_PER_READ):
+            if self._paused or self._closing:
+                return
+            try:
+                routing_id, *frames = self.socket.recv_multipart(_NO_WAIT)
+            except zmq.Again:
+                return
+            self._take(routing_id, frames)
+
+    def _take(self, routing_id: bytes, frames: list[bytes]) -> None:
+        try:
+            message = read_message(frames)
+        except BadDoorMessage:
+            return  # not one of ours: no session, no answer
+        arrival = judge_arrival(message, self.incarnation)
+        session = self._by_route.get(routing_id)
+        if session is not None and session.session != message.session:
+            self._end(session)
+            session = None
+        if arrival is Arrival.GOODBYE:
+            if session is not None:
+                self._end(session)
+            return
+        if session is None:
+            if arrival is Arrival.REQUEST or len(self._by_id) >= self.sessions_max:
+                self._say(routing_id, message.session, GOODBYE)
+                return
+            session = self._begin(routing_id, message.session)
+        session.active_s = self.clock()
+        if arrival is Arrival.REQUEST:
+            self.on_frame(session.connection_id, memoryview(message.body))
+        else:
+            self._send(session, write_message(session.session, self.incarnation))
+
+    def _begin(self, routing_id: bytes, number: int) -> Session:
+        session = Session(next(self._connection_ids), routing_id, number, self.clock())
+        self._by_route[routing_id] = self._by_id[session.connection_id] = session
+        self.on_open(session.connection_id, self.name, f"zmq session {number:x}")
+        return session
+
+    def _end(self, session: Session) -> None:
+        """Forget a session; `on_close` is the last that is heard of it."""
+        if self._by_id.pop(session.connection_id, None) is None:
+            return
+        del self._by_route[session.routing_id]
+        self._waiting.pop(session.connection_id, None)
+        self._paused -= session.paused
+        self.on_close(session.connection_id)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def owns(self, connection_id: int) -> bool:
+        return connection_id in self._by_id
+
+    def write(self, connection_id: int, frames: Iterable[Sequence[Buffer]]) -> None:
+        """Send whole answers, each given in pieces. A session that is gone takes nothing."""
+        session = self._by_id.get(connection_id)
+        if session is None:
+            return
+        for frame in frames:
+            body = b"".join(frame)
+            self._send(session, write_message(session.session, self.incarnation, body))
+
+    def _send(self, session: Session, message: tuple[bytes, Buffer]) -> None:
+        if not session.queue and self._try_send(session, message):
+            return
+        size = len(message[1])
+        if session.queued_bytes + size > QUEUED_BYTES_MAX:
+            self._end(session)
+            return
+        if session.connection_id in self._by_id:
+            session.queue.append(message)
+            session.queued_bytes += size
+            self._waiting[session.connection_id] = session
+
+    def _try_send(self, session: Session, message: tuple[bytes, Buffer]) -> bool:
+        """False if ZeroMQ takes no more for this client now; a client that is gone is forgotten."""
+        try:
+            copy = len(message[1]) < LARGE_BYTES
+            self.socket.send_multipart((session.routing_id, *message), _NO_WAIT, copy=copy)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._end(session)
+        return True
+
+    def _say(self, routing_id: bytes, session: int, incarnation: int) -> None:
+        """A word to a client without a session; it is no loss if it does not arrive."""
+        try:
+            self.socket.send_multipart((routing_id, *write_message(session, incarnation)), _NO_WAIT)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+
+    def retry(self) -> None:
+        """Send what waits, as far as it goes. To be called every few ms while `queued`."""
+        for session in list(self._waiting.values()):
+            while session.queue and self._try_send(session, session.queue[0]):
+                if session.queue:
+                    session.queued_bytes -= len(session.queue.popleft()[1])
+            if not session.queue:
+                self._waiting.pop(session.connection_id, None)
+
+    # -- limits and the end --------------------------------------------------------------------
+
+    def pause(self, connection_id: int) -> None:
+        session = self._by_id.get(connection_id)
+        if session is not None and not session.paused:
+            session.paused = True
+            self._paused += 1
+
+    def resume(self, connection_id: int) -> None:
+        session = self._by_id.get(connection_id)
+        if session is not None and session.paused:
+            session.paused = False
+            self._paused -= 1
+
+    def close(self, connection_id: int) -> None:
+        """End a session from our side, after what was written."""
+        session = self._by_id.get(connection_id)
+        if session is not None:
+            self._send(session, write_message(session.session, GOODBYE))
+            self._end(session)
+
+    def sweep(self) -> None:
+        """Forget sessions that were silent for too long."""
+        now_s = self.clock()
+        for session in list(self._by_id.values()):
+            if now_s - session.active_s > IDLE_S_MAX:
+                self.close(session.connection_id)
+
+    def stop_reading(self) -> None:
+        self._closing = True
+
+    def shut(self, linger_s: float) -> None:
+        self.socket.close(linger=int(linger_s * 1000))

@@ -1,0 +1,97 @@
+"""Reads record batches from segment files for the broker's shell: hot bytes at once, cold ones checked in a thread.
+
+Owns: `OpenFiles`, a few descriptors that are kept open; `read_checked`, for bytes that may have rotted.
+Invariants: only the file that was meant is read, whatever lies under its name by now; cold bytes whose CRC does not
+fit are never handed out.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import structlog
+
+from zafka.actors.gateway.effects import FileSlice, ReadFault
+from zafka.storage.batch import walk
+from zafka.storage.errors import BadBatch
+
+OPEN_FILES_MAX = 256
+
+logger = structlog.get_logger(__name__)
+
+
+class OpenFile(NamedTuple):
+    fd: int
+    inode: int
+
+
+class OpenFiles:
+    """Descriptors of the files that were read last. Used by one thread."""
+
+    def __init__(self, limit: int = OPEN_FILES_MAX) -> None:
+        self.limit = limit
+        self._open: dict[str, OpenFile] = {}  # the one used longest ago first
+        self._used: set[str] = set()  # since the last `sweep`
+
+    def read(self, wanted: FileSlice) -> bytes | ReadFault:
+        """The bytes, fewer at the end of the file."""
+        file = self._open.pop(wanted.path, None)
+        if file is not None and file.inode != wanted.inode:
+            os.close(file.fd)
+            file = None
+        if file is None:
+            file = open_slice(wanted)
+            if file is None:
+                return ReadFault.GONE
+            if len(self._open) >= self.limit:
+                os.close(self._open.pop(next(iter(self._open))).fd)
+        self._open[wanted.path] = file
+        self._used.add(wanted.path)
+        return os.pread(file.fd, wanted.length, wanted.position)
+
+    def sweep(self) -> None:
+        """Close what was not used since the last sweep, so that deleted segments give their room back."""
+        for path in self._open.keys() - self._used:
+            os.close(self._open.pop(path).fd)
+        self._used.clear()
+
+    def close(self) -> None:
+        for file in self._open.values():
+            os.close(file.fd)
+        self._open.clear()
+
+
+def open_slice(wanted: FileSlice) -> OpenFile | None:
+    """The file, None if it is not there or another one is."""
+    try:
+        fd = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    file = OpenFile(fd, os.fstat(fd).st_ino)
+    if file.inode == wanted.inode:
+        return file
+    os.close(fd)
+    return None
+
+
+def read_checked(wanted: FileSlice) -> memoryview | ReadFault:
+    """The bytes with every whole batch's CRC checked. Ends before the first bad batch; `CORRUPT` if that is the first.
+
+    For threads: shares nothing with `OpenFiles`.
+    """
+    file = open_slice(wanted)
+    if file is None:
+        return ReadFault.GONE
+    try:
+        data = memoryview(os.pread(file.fd, wanted.length, wanted.position))
+    finally:
+        os.close(file.fd)
+    end = 0
+    try:
+        for position, header in walk(data, check_crc=True):
+            end = position + header.size_bytes
+    except BadBatch as error:
+        logger.error("corrupt batch not served", path=wanted.path, position=wanted.position + end, reason=str(error))
+        return data[:end] if end else ReadFault.CORRUPT
+    return data

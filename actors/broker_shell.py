@@ -1,0 +1,347 @@
+"""The process shell of a broker: uvloop around the same `ActorRuntime` that all actors have.
+
+Owns: the event loop, the Kafka listeners and the ZeroMQ doors on descriptors that the supervisor holds, the reading of
+segment files. All that one round of the loop brought, from clients and from actors, is one turn of the actor.
+Invariants: the actor runs in the loop's thread only; nothing blocks the loop but reads of bytes that are hot.
+May fail with whatever the actor raises: the process ends, clients find the next incarnation in the backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import structlog
+import zmq
+
+from zafka.actors.actor import Effect, Mail
+from zafka.actors.broker import BrokerActor
+from zafka.actors.broker_door import Door
+from zafka.actors.broker_files import OpenFiles, read_checked
+from zafka.actors.gateway.effects import (
+    SHELL,
+    CloseConnection,
+    CloseDoors,
+    ConnectionClosed,
+    ConnectionOpened,
+    FileSlice,
+    FilesRead,
+    FrameReceived,
+    OpenDoors,
+    PauseReading,
+    ReadFiles,
+    RemoveDirectory,
+    Respond,
+    ResumeReading,
+)
+from zafka.actors.shell import ActorRuntime, open_runtime
+from zafka.actors.start import ActorStart, BrokerStart, ListenerStart
+from zafka.transport.kafka.listener import Limits, Listener
+
+POLLIN = int(zmq.POLLIN)
+READ_THREADS = 4
+SWEEP_S = 10.0
+DOOR_RETRY_S = 0.005
+# How long what was answered last may take to reach the clients when the process ends.
+DRAIN_S = 0.5
+
+logger = structlog.get_logger(__name__)
+
+
+class BrokerShell:
+    """One broker process between its loop, its clients and its actor."""
+
+    def __init__(self, start: ActorStart, runtime: ActorRuntime) -> None:
+        assert isinstance(start.arguments, BrokerStart)
+        self.arguments = start.arguments
+        self.incarnation = start.incarnation
+        self.runtime = runtime
+        self.context: zmq.Context[Any] = zmq.Context()  # of the doors, so that clients do not slow actors' mail
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._on_error)
+        self.finished: asyncio.Future[None] = self.loop.create_future()
+        self.connection_ids = itertools.count(1)
+        self.frame_bytes_max = int(self.arguments.defaults.get("socket.request.max.bytes", 100 << 20))
+        self.connections_max = int(self.arguments.defaults.get("max.connections", 10_000))
+        self.listener = Listener(
+            on_open=self._on_tcp_open, on_frame=self._on_frame, on_close=self._on_tcp_close,
+            on_bad_peer=_log_bad_peer,
+            limits=Limits(connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max),
+            connection_ids=self.connection_ids)
+        self.doors: list[Door] = []
+        self.files = OpenFiles()
+        self.threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="cold-read")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._mail: list[Mail] = []  # for the next turn
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._watched: list[int] = []  # their descriptors
+        self._readable = True  # some ZeroMQ socket may have something for us
+        self._connected: set[int] = set()  # over TCP
+        self._performers: dict[type, Callable[[Any], None]] = {
+            Respond: self._respond, ReadFiles: self._read_files, PauseReading: self._pause,
+            ResumeReading: self._resume, CloseConnection: self._close_connection, OpenDoors: self._open_doors,
+            CloseDoors: self._close_doors, RemoveDirectory: self._remove_directory}
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """From the actor's first turn to its exit."""
+        actor = BrokerActor(
+            self.arguments, incarnation=self.incarnation, disk=self.runtime.disk, now=self.runtime.clock())
+        self.runtime.adopt(actor)
+        self._schedule()
+        self._sweep()
+        try:
+            await self.finished
+            await self._drain()
+        finally:
+            self._end()
+
+    def _schedule(self) -> None:
+        """Have a turn soon: after everything that this round of the loop has for us."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if not self.finished.done():
+            self._take_turn()
+
+    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something was raised in a callback of the loop. Nobody here handles it: it ends the process."""
+        error = context.get("exception")
+        if error is None:
+            logger.warning("event loop", message=context.get("message"))
+        elif not self.finished.done():
+            self.finished.set_exception(error)
+
+    def _take_turn(self) -> None:
+        runtime = self.runtime
+        runtime.tick()
+        if self._readable:
+            for door in self.doors:
+                door.retry()
+                door.read()
+        mail, self._mail = self._mail, []
+        mail += runtime.due()
+        if self._readable:
+            mail += runtime.receive()
+        while mail:
+            runtime.turn(mail)
+            # Hot files were read at once, the answers need not wait for another round.
+            mail, self._mail = self._mail, []
+        if runtime.exit is not None:
+            self.finished.set_result(None)
+            return
+        self._watch()
+        self._arm()
+
+    def _watch(self) -> None:
+        """Follow the sockets as they come and go, and ask each for events: sending may have swallowed the signal."""
+        sockets = [*self.runtime.mailbox.sockets(), *(door.socket for door in self.doors)]
+        if sockets != self._sockets:
+            # A closed socket's descriptor may be another one's by now: all go before any comes.
+            self._unwatch()
+            self._sockets = sockets
+            self._watched = [int(each.getsockopt(zmq.FD)) for each in sockets]
+            for fd in self._watched:
+                self.loop.add_reader(fd, self._on_readable)
+        self._readable = any(door.readable for door in self.doors) or any(
+            int(each.getsockopt(zmq.EVENTS)) & POLLIN for each in self.runtime.mailbox.sockets())
+        if self._readable:
+            self._schedule()
+
+    def _unwatch(self) -> None:
+        for fd in self._watched:
+            self.loop.remove_reader(fd)
+        self._watched = []
+
+    def _on_readable(self) -> None:
+        self._readable = True
+        self._schedule()
+
+    def _arm(self) -> None:
+        """One timer of the loop for the next thing that is due."""
+        now_s = time.monotonic()
+        at_s = self.runtime.wakeup_s()
+        if any(door.queued for door in self.doors):
+            at_s = min(at_s, now_s + DOOR_RETRY_S)
+        if at_s <= now_s:
+            self._schedule()
+        elif self._timer is None or at_s < self._timer_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_s = at_s
+            self._timer = self.loop.call_later(at_s - now_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._schedule()
+
+    def _sweep(self) -> None:
+        self.files.sweep()
+        for door in self.doors:
+            door.sweep()
+        self.loop.call_later(SWEEP_S, self._sweep)
+
+    # -- from clients --------------------------------------------------------------------------
+
+    def _on_open(self, connection_id: int, listener: str, peer: str) -> None:
+        self._mail.append(Mail(SHELL, ConnectionOpened(connection_id, listener, peer)))
+        self._schedule()
+
+    def _on_tcp_open(self, connection_id: int, listener: str, peer: str) -> None:
+        self._connected.add(connection_id)
+        self._on_open(connection_id, listener, peer)
+
+    def _on_tcp_close(self, connection_id: int) -> None:
+        self._connected.discard(connection_id)
+        self._on_close(connection_id)
+
+    def _on_frame(self, connection_id: int, frame: memoryview) -> None:
+        self._mail.append(Mail(SHELL, FrameReceived(connection_id, frame)))
+        self._schedule()
+
+    def _on_close(self, connection_id: int) -> None:
+        self._mail.append(Mail(SHELL, ConnectionClosed(connection_id)))
+        self._schedule()
+
+    # -- effects -------------------------------------------------------------------------------
+
+    def perform(self, effect: Effect) -> None:
+        """What the actor wants beside mail and timers."""
+        self._performers[type(effect)](effect)
+
+    def _door_of(self, connection_id: int) -> Door | None:
+        for door in self.doors:
+            if door.owns(connection_id):
+                return door
+        return None
+
+    def _respond(self, effect: Respond) -> None:
+        door = self._door_of(effect.connection_id)
+        if door is None:
+            self.listener.write(effect.connection_id, effect.frames)
+        else:
+            door.write(effect.connection_id, effect.frames)
+
+    def _pause(self, effect: PauseReading) -> None:
+        door = self._door_of(effect.connection_id)
+        if door is None:
+            self.listener.pause_reading(effect.connection_id)
+        else:
+            door.pause(effect.connection_id)
+
+    def _resume(self, effect: ResumeReading) -> None:
+        door = self._door_of(effect.connection_id)
+        if door is None:
+            self.listener.resume_reading(effect.connection_id)
+        else:
+            door.resume(effect.connection_id)
+
+    def _close_connection(self, effect: CloseConnection) -> None:
+        door = self._door_of(effect.connection_id)
+        if door is None:
+            self.listener.close(effect.connection_id, effect.reason)
+        else:
+            _log_bad_peer(door.name, effect.reason)
+            door.close(effect.connection_id)
+
+    def _read_files(self, effect: ReadFiles) -> None:
+        if any(wanted.cold for wanted in effect.slices):
+            future = self.threads.submit(_read_all, effect.slices)
+            future.add_done_callback(partial(self._on_read_in_thread, effect.token))
+        else:
+            parts = [self.files.read(wanted) for wanted in effect.slices]
+            self._mail.append(Mail(SHELL, FilesRead(effect.token, parts)))
+
+    def _on_read_in_thread(self, token: int, future: Future[list[Any]]) -> None:
+        self.loop.call_soon_threadsafe(self._on_cold_read, token, future)
+
+    def _on_cold_read(self, token: int, future: Future[list[Any]]) -> None:
+        self._mail.append(Mail(SHELL, FilesRead(token, future.result())))
+        self._schedule()
+
+    def _remove_directory(self, effect: RemoveDirectory) -> None:
+        self.threads.submit(shutil.rmtree, effect.path, ignore_errors=True)
+
+    # -- doors ---------------------------------------------------------------------------------
+
+    def _open_doors(self, effect: OpenDoors) -> None:
+        for each in self.arguments.listeners:
+            if each.protocol == "kafka":
+                task = self.loop.create_task(self.listener.listen(socket.socket(fileno=each.fd), each.name))
+                self._tasks.append(task)
+                task.add_done_callback(self._on_listening)
+            else:
+                self.doors.append(self._make_door(each))
+        self._schedule()
+
+    def _on_listening(self, task: asyncio.Task[None]) -> None:
+        error = task.exception()
+        if error is not None and not self.finished.done():
+            self.finished.set_exception(error)
+
+    def _make_door(self, each: ListenerStart) -> Door:
+        return Door(
+            self.context, name=each.name, bind=each.bind, fd=each.fd, incarnation=self.incarnation,
+            frame_bytes_max=self.frame_bytes_max, sessions_max=self.connections_max, on_open=self._on_open,
+            on_frame=self._on_frame, on_close=self._on_close, clock=time.monotonic,
+            connection_ids=self.connection_ids)
+
+    def _close_doors(self, effect: CloseDoors) -> None:
+        self.listener.close_doors()
+        for door in self.doors:
+            door.stop_reading()
+
+    async def _drain(self) -> None:
+        """Let the last answers reach the clients."""
+        self.listener.close_all()
+        end_s = time.monotonic() + DRAIN_S
+        while self._connected and time.monotonic() < end_s:
+            await asyncio.sleep(0.005)
+
+    def _end(self) -> None:
+        self._unwatch()
+        self.listener.abort_all()
+        for door in self.doors:
+            door.shut(DRAIN_S)
+        self.context.term()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.files.close()
+
+
+def _read_all(slices: list[FileSlice]) -> list[Any]:
+    return [read_checked(wanted) for wanted in slices]
+
+
+def _log_bad_peer(peer: str, reason: str) -> None:
+    logger.warning("connection ended", peer=peer, reason=reason)
+
+
+def main(start: ActorStart) -> int:
+    """Run a broker in this process until it exits; returns the exit code."""
+    import uvloop
+
+    with open_runtime(start) as runtime:
+        runtime.progress()
+
+        async def serve() -> None:
+            shell = BrokerShell(start, runtime)
+            runtime.perform_other = shell.perform
+            await shell.run()
+
+        uvloop.run(serve())
+    assert runtime.exit is not None
+    return runtime.exit.code

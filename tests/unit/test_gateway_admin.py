@@ -1,0 +1,398 @@
+"""Metadata, topics, configuration, offsets, producer ids, coordinators: the APIs that are about the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.broker_bench import COORDINATOR, SUPERVISOR, Bench, topic_id
+from zafka.actors import cluster_state as cs
+from zafka.actors import messages
+from zafka.actors.actor import Peer
+from zafka.actors.gateway.effects import Respond
+from zafka.actors.gateway.registry import APIS, served
+from zafka.transport.kafka import messages as kafka
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+
+RANGES = {
+    ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 7), ApiKey.METADATA: (0, 12),
+    ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
+    ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.DESCRIBE_CONFIGS: (1, 4),
+}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path).start()
+
+
+# -- versions ------------------------------------------------------------------------------------
+
+
+def test_the_served_ranges_are_those_of_the_issue() -> None:
+    assert {key: (api.versions.start, api.versions.stop - 1) for key, api in APIS.items()} == RANGES
+    for key, (first, last) in RANGES.items():
+        assert all(served(key, version) for version in range(first, last + 1))
+        assert served(key, last + 1) is None and served(key, first - 1) is None
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_api_versions_advertises_what_is_served_and_old_produce(bench: Bench, version: int) -> None:
+    answer = bench.client().ask(ApiKey.API_VERSIONS, version, kafka.ApiVersionsRequest("librdkafka", "2.15.0"))
+    advertised = {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
+    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 11)}
+    assert answer.error_code == 0
+
+
+def test_a_client_name_that_is_none_is_refused(bench: Bench) -> None:
+    answer = bench.client().ask(ApiKey.API_VERSIONS, 3, kafka.ApiVersionsRequest("bad name!", "1"))
+    assert answer.error_code == ErrorCode.INVALID_REQUEST
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+def metadata(*names: str, create: bool = True) -> kafka.MetadataRequest:
+    topics = [kafka.MetadataRequestTopic(name=name) for name in names]
+    return kafka.MetadataRequest(topics=topics, allow_auto_topic_creation=create)
+
+
+@pytest.mark.parametrize("version", range(13))
+def test_metadata_tells_brokers_and_leaders(bench: Bench, version: int) -> None:
+    bench.create("t", partitions=2)
+    bench.serve("t", 1, epoch=3)
+    answer = bench.client().ask(ApiKey.METADATA, version, metadata("t"))
+    (broker,) = answer.brokers
+    assert (broker.node_id, broker.host, broker.port) == (1, "127.0.0.1", 9092)
+    (topic,) = answer.topics
+    assert (topic.name, topic.error_code) == ("t", 0)
+    waiting, leading = topic.partitions
+    assert (waiting.error_code, waiting.leader_id) == (ErrorCode.LEADER_NOT_AVAILABLE, -1)
+    assert (leading.error_code, leading.leader_id, leading.isr_nodes, leading.replica_nodes) == (0, 1, [1], [1])
+    if version >= 1:
+        assert (answer.controller_id, broker.rack) == (1, "a")
+    if version >= 2:
+        assert answer.cluster_id == "cluster"
+    if version >= 7:
+        assert leading.leader_epoch == 3
+    if version >= 10:
+        assert topic.topic_id == topic_id("t")
+    assert topic.topic_authorized_operations == -2147483648
+    assert answer.cluster_authorized_operations == -2147483648
+
+
+def test_all_topics_are_null_but_in_version_0_an_empty_list(bench: Bench) -> None:
+    bench.create("a")
+    bench.create("b")
+    client = bench.client()
+
+    def names(version: int, topics: Any) -> list[str]:
+        answer = client.ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=topics))
+        return [topic.name for topic in answer.topics]
+
+    assert names(0, []) == ["a", "b"]
+    assert names(1, None) == names(12, None) == ["a", "b"]
+    assert names(1, []) == names(12, []) == []
+
+
+def test_addresses_are_those_of_the_listener_that_the_client_came_by(bench: Bench) -> None:
+    for listener, host, port in (("outside", "broker.example", 19092), ("zmq", "127.0.0.1", 9290)):
+        (broker,) = bench.client(listener).ask(ApiKey.METADATA, 9, metadata()).brokers
+        assert (broker.host, broker.port) == (host, port)
+
+
+def test_a_topic_is_found_by_its_id(bench: Bench) -> None:
+    bench.create("t")
+    wanted = [kafka.MetadataRequestTopic(topic_id("t"), None), kafka.MetadataRequestTopic(b"?" * 16, None)]
+    answer = bench.client().ask(ApiKey.METADATA, 12, kafka.MetadataRequest(topics=wanted))
+    assert [(topic.error_code, topic.name) for topic in answer.topics] == [
+        (0, "t"), (ErrorCode.UNKNOWN_TOPIC_ID, None)]
+
+
+def test_a_topic_that_is_missing_is_created_once_and_then_there(bench: Bench) -> None:
+    client, other = bench.client(), bench.client()
+    answer = client.ask(ApiKey.METADATA, 9, metadata("new"))
+    assert [topic.error_code for topic in answer.topics] == [ErrorCode.LEADER_NOT_AVAILABLE]
+    (asked,) = bench.sent(messages.CreateTopics)
+    assert asked.topics == [messages.NewTopic("new", -1, -1, {})]
+    answer = other.ask(ApiKey.METADATA, 9, metadata("new"))
+    assert [topic.error_code for topic in answer.topics] == [ErrorCode.LEADER_NOT_AVAILABLE]
+    assert not bench.sent(messages.CreateTopics)
+    result = messages.TopicResult("new", 0, "", topic_id("new"), 1, 1)
+    bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 9))
+    bench.create("new")
+    bench.serve("new")
+    (topic,) = client.ask(ApiKey.METADATA, 9, metadata("new")).topics
+    assert (topic.error_code, topic.partitions[0].leader_id) == (0, 1)
+
+
+def test_a_topic_is_not_created_if_nobody_wants_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, defaults={"auto.create.topics.enable": "false"}).start()
+    (topic,) = bench.client().ask(ApiKey.METADATA, 9, metadata("new")).topics
+    assert topic.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not bench.sent(messages.CreateTopics)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "x" * 250])
+def test_a_name_that_no_topic_may_have_is_told_so(bench: Bench, name: str) -> None:
+    (topic,) = bench.client().ask(ApiKey.METADATA, 9, metadata(name)).topics
+    assert topic.error_code == ErrorCode.INVALID_TOPIC_EXCEPTION and not bench.sent(messages.CreateTopics)
+
+
+def test_without_the_wish_a_missing_topic_is_unknown(bench: Bench) -> None:
+    (topic,) = bench.client().ask(ApiKey.METADATA, 9, metadata("new", create=False)).topics
+    assert topic.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not bench.sent(messages.CreateTopics)
+
+
+# -- topics --------------------------------------------------------------------------------------
+
+
+def create(*topics: kafka.CreatableTopic, timeout_ms: int = 5_000, only_check: bool = False) -> Any:
+    return kafka.CreateTopicsRequest(list(topics), timeout_ms, only_check)
+
+
+@pytest.mark.parametrize("version", range(2, 8))
+def test_a_created_topic_is_answered_when_it_serves(bench: Bench, version: int) -> None:
+    client = bench.client()
+    config = [kafka.CreatableTopicConfig("retention.ms", "5")]
+    client.send(ApiKey.CREATE_TOPICS, version, create(kafka.CreatableTopic("t", 1, 1, [], config)))
+    (asked,) = bench.sent(messages.CreateTopics)
+    assert asked.topics == [messages.NewTopic("t", 1, 1, {"retention.ms": "5"}, [])]
+    result = messages.TopicResult("t", 0, "", topic_id("t"), 1, 1)
+    bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 2))
+    bench.create("t", config={"retention.ms": "5"})
+    assert not bench.of(Respond)
+    bench.serve("t")
+    (answer,) = client.answers()
+    (topic,) = answer.topics
+    assert (topic.name, topic.error_code) == ("t", 0)
+    if version >= 5:
+        assert (topic.num_partitions, topic.replication_factor) == (1, 1)
+        entry = next(entry for entry in topic.configs if entry.name == "retention.ms")
+        assert (entry.value, entry.config_source) == ("5", 1)
+    if version >= 7:
+        assert topic.topic_id == topic_id("t")
+
+
+def test_a_topic_that_does_not_serve_in_time_is_answered_so(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.CREATE_TOPICS, 7, create(kafka.CreatableTopic("t", 1, 1), timeout_ms=1_000))
+    (asked,) = bench.sent(messages.CreateTopics)
+    result = messages.TopicResult("t", 0, "", topic_id("t"), 1, 1)
+    bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 2))
+    bench.pass_time(1.1)
+    (answer,) = client.answers()
+    assert [topic.error_code for topic in answer.topics] == [ErrorCode.REQUEST_TIMED_OUT]
+    assert not bench.gateway.watchers
+
+
+def test_the_coordinator_s_refusal_is_passed_on(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.CREATE_TOPICS, 7, create(kafka.CreatableTopic("t", 1, 1)))
+    (asked,) = bench.sent(messages.CreateTopics)
+    result = messages.TopicResult("t", ErrorCode.TOPIC_ALREADY_EXISTS, "it exists", bytes(16))
+    bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 2))
+    (topic,) = client.answers()[0].topics
+    assert (topic.error_code, topic.error_message) == (ErrorCode.TOPIC_ALREADY_EXISTS, "it exists")
+
+
+def test_a_dry_run_is_answered_at_once(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.CREATE_TOPICS, 7, create(kafka.CreatableTopic("t", 1, 1), only_check=True))
+    (asked,) = bench.sent(messages.CreateTopics)
+    assert asked.validate_only
+    result = messages.TopicResult("t", 0, "", bytes(16), 1, 1)
+    bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 2))
+    assert [topic.error_code for topic in client.answers()[0].topics] == [0]
+
+
+def test_what_is_wrong_in_a_request_for_topics_is_refused_without_a_question(bench: Bench) -> None:
+    twice = [kafka.CreatableTopic("t", 1, 1), kafka.CreatableTopic("t", 1, 1)]
+    gap = kafka.CreatableTopic("gap", -1, -1, [kafka.CreatableReplicaAssignment(1, [1])])
+    null = kafka.CreatableTopic("null", 1, 1, [], [kafka.CreatableTopicConfig("retention.ms", None)])
+    answer = bench.client().ask(ApiKey.CREATE_TOPICS, 7, create(*twice, gap, null))
+    assert {topic.name: topic.error_code for topic in answer.topics} == {
+        "t": ErrorCode.INVALID_REQUEST, "gap": ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+        "null": ErrorCode.INVALID_CONFIG}
+    assert not bench.sent(messages.CreateTopics)
+
+
+def test_a_question_waits_for_the_coordinator_and_one_that_died_with_it_is_in_doubt(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.CREATE_TOPICS, 7, create(kafka.CreatableTopic("asked", 1, 1)))
+    bench.tell(SUPERVISOR, messages.ActorDown(*COORDINATOR))
+    (answer,) = client.answers()
+    assert [topic.error_code for topic in answer.topics] == [ErrorCode.REQUEST_TIMED_OUT]
+    client.send(ApiKey.CREATE_TOPICS, 7, create(kafka.CreatableTopic("kept", 1, 1)))
+    assert not bench.sent(messages.CreateTopics) and not bench.of(Respond)
+    bench.tell(SUPERVISOR, messages.ActorUp("coordinator", 8, "ipc://d"))
+    bench.tell(Peer("coordinator", 8), messages.BrokerRegistered("cluster"))
+    assert [topic.name for asked in bench.sent(messages.CreateTopics) for topic in asked.topics] == ["kept"]
+
+
+@pytest.mark.parametrize("version", range(1, 7))
+def test_a_deleted_topic_is_answered_when_nothing_of_it_is_left(tmp_path: Path, version: int) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    if version < 6:
+        request = kafka.DeleteTopicsRequest(topic_names=["t"], timeout_ms=5_000)
+    else:
+        request = kafka.DeleteTopicsRequest([kafka.DeleteTopicState(None, topic_id("t"))], timeout_ms=5_000)
+    client.send(ApiKey.DELETE_TOPICS, version, request)
+    (asked,) = bench.sent(messages.DeleteTopics)
+    assert asked.topics == [("t", bytes(16)) if version < 6 else ("", topic_id("t"))]
+    result = messages.TopicResult("t", 0, "", topic_id("t"))
+    bench.tell(COORDINATOR, messages.TopicsDeleted(asked.request_id, [result], 4))
+    bench.commit(cs.TopicDeleted(topic_id("t")))
+    assert not bench.of(Respond)
+    bench.tell(SUPERVISOR, messages.PartitionStopped("t", 0))
+    (response,) = client.answers()[0].responses
+    assert (response.name, response.error_code) == ("t", 0)
+
+
+def test_deleting_what_is_not_there(bench: Bench) -> None:
+    client = bench.client()
+    unknown = kafka.DeleteTopicState(None, b"?" * 16)
+    answer = client.ask(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest([unknown], timeout_ms=1_000))
+    assert [each.error_code for each in answer.responses] == [ErrorCode.UNKNOWN_TOPIC_ID]
+    client.send(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest([kafka.DeleteTopicState("no")], timeout_ms=1_000))
+    (asked,) = bench.sent(messages.DeleteTopics)
+    result = messages.TopicResult("no", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "", bytes(16))
+    bench.tell(COORDINATOR, messages.TopicsDeleted(asked.request_id, [result], 4))
+    assert [each.error_code for each in client.answers()[0].responses] == [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+
+
+# -- configuration -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+def test_configuration_of_a_topic(bench: Bench, version: int) -> None:
+    bench.create("t", config={"retention.ms": "5"})
+    resources = [kafka.DescribeConfigsResource(2, "t", None), kafka.DescribeConfigsResource(2, "none", None)]
+    request = kafka.DescribeConfigsRequest(resources, include_synonyms=True)
+    known, unknown = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, version, request).results
+    entry = next(entry for entry in known.configs if entry.name == "retention.ms")
+    assert (entry.value, entry.config_source, entry.synonyms[0].value) == ("5", 1, "5")
+    assert unknown.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_only_the_keys_that_were_asked_for(bench: Bench) -> None:
+    bench.create("t")
+    resources = [kafka.DescribeConfigsResource(2, "t", ["retention.ms"]), kafka.DescribeConfigsResource(2, "t", [])]
+    some, none = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
+    assert [entry.name for entry in some.configs] == ["retention.ms"] and none.configs == []
+
+
+def test_configuration_of_this_broker_and_of_none(bench: Bench) -> None:
+    resources = [kafka.DescribeConfigsResource(4, name, None) for name in ("1", "9")]
+    mine, other = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
+    assert mine.configs and other.error_code == ErrorCode.INVALID_REQUEST
+
+
+# -- offsets -------------------------------------------------------------------------------------
+
+
+def offsets(timestamp: int, topic: str = "t", epoch: int = -1) -> kafka.ListOffsetsRequest:
+    partition = kafka.ListOffsetsPartition(0, epoch, timestamp)
+    return kafka.ListOffsetsRequest(-1, 0, [kafka.ListOffsetsTopic(topic, [partition])])
+
+
+@pytest.mark.parametrize("version", range(1, 8))
+def test_offsets_are_the_partition_s_to_tell(tmp_path: Path, version: int) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    client.send(ApiKey.LIST_OFFSETS, version, offsets(1234))
+    (asked,) = bench.sent(messages.ListOffset)
+    assert (asked.timestamp_ms, asked.current_leader_epoch, asked.isolation_level) == (1234, -1, 0)
+    bench.tell(bench.partitions["t", 0], messages.OffsetListed(asked.request_id, 0, 1240, 17, 3))
+    (part,) = client.answers()[0].topics[0].partitions
+    assert (part.error_code, part.timestamp, part.offset) == (0, 1240, 17)
+    assert part.leader_epoch == (3 if version >= 4 else -1)
+
+
+def test_offsets_that_cannot_be_asked_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    bench.create("starting")
+    client = bench.client()
+
+    def ask(version: int, request: kafka.ListOffsetsRequest) -> int:
+        answer = client.ask(ApiKey.LIST_OFFSETS, version, request)
+        return int(answer.topics[0].partitions[0].error_code)
+
+    assert ask(7, offsets(-1, "none")) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert ask(7, offsets(-1, "starting")) == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert ask(6, offsets(-3)) == ask(7, offsets(-4)) == ErrorCode.UNSUPPORTED_VERSION
+
+
+def test_offsets_of_a_partition_that_dies_or_is_silent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
+    bench.down("t")
+    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    bench.serve("t", epoch=1)
+    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
+    bench.pass_time(31)
+    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.REQUEST_TIMED_OUT
+
+
+# -- producer ids and coordinators ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_producer_ids_come_from_a_block(bench: Bench, version: int) -> None:
+    client = bench.client()
+    request = kafka.InitProducerIdRequest(None, 60_000)
+    bench.turn(*(client.mail(ApiKey.INIT_PRODUCER_ID, version, request) for _ in range(2)))
+    (asked,) = bench.sent(messages.AllocateProducerIds)
+    bench.tell(COORDINATOR, messages.ProducerIdsAllocated(asked.request_id, 500, 3))
+    assert [(answer.producer_id, answer.producer_epoch) for answer in client.answers()] == [(500, 0), (501, 0)]
+    assert client.ask(ApiKey.INIT_PRODUCER_ID, version, request).producer_id == 502
+    client.send(ApiKey.INIT_PRODUCER_ID, version, request)
+    assert len(bench.sent(messages.AllocateProducerIds)) == 1
+
+
+def test_a_producer_with_an_id_gets_its_next_epoch(bench: Bench) -> None:
+    bench.commit(cs.ProducerIdsAllocated(0, 1000))
+    client = bench.client()
+    answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0, 77, 4))
+    assert (answer.error_code, answer.producer_id, answer.producer_epoch) == (0, 77, 5)
+    for producer_id, epoch in ((5000, 1), (77, 32766), (77, -1)):
+        client.send(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0, producer_id, epoch))
+        assert not bench.of(Respond)  # a new id is needed
+
+
+def test_without_a_coordinator_a_producer_is_told_to_try_again(bench: Bench) -> None:
+    bench.tell(SUPERVISOR, messages.ActorDown(*COORDINATOR))
+    client = bench.client()
+    client.send(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0))
+    bench.pass_time(10.5)
+    (answer,) = client.answers()
+    assert answer.error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    bench.tell(SUPERVISOR, messages.ActorUp("coordinator", 8, "ipc://d"))
+    bench.tell(Peer("coordinator", 8), messages.BrokerRegistered("cluster"))
+    (asked,) = bench.sent(messages.AllocateProducerIds)
+    bench.tell(Peer("coordinator", 8), messages.ProducerIdsAllocated(asked.request_id, 0, 10))
+    assert client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0)).producer_id == 0
+
+
+def test_transactions_are_refused_for_good(bench: Bench) -> None:
+    client = bench.client()
+    answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest("x", 60_000))
+    assert answer.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    answer = client.ask(ApiKey.FIND_COORDINATOR, 3, kafka.FindCoordinatorRequest("x", 1))
+    assert answer.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    assert "not supported yet" in answer.error_message
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_groups_have_no_coordinator_yet(bench: Bench, version: int) -> None:
+    client = bench.client()
+    answer = client.ask(ApiKey.FIND_COORDINATOR, version, kafka.FindCoordinatorRequest("g", 0, ["g", "h"]))
+    if version < 4:
+        assert (answer.error_code, answer.node_id, answer.port) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1, -1)
+    else:
+        assert [(each.key, each.error_code) for each in answer.coordinators] == [
+            ("g", ErrorCode.COORDINATOR_NOT_AVAILABLE), ("h", ErrorCode.COORDINATOR_NOT_AVAILABLE)]
