@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from zafka.actors.actor import Actor, Effect, Exit, Flush, Flushed, FlushFailed, Mail, Now, Peer, Send, SetTimer, TimerFired
+from zafka.actors.actor import (
+    Actor,
+    Effect,
+    Exit,
+    Flush,
+    Flushed,
+    FlushFailed,
+    Mail,
+    Now,
+    Peer,
+    Send,
+    SetTimer,
+    TimerFired,
+)
 
 SHELL = Peer("shell", 0)
 Body = TypeVar("Body")
@@ -30,8 +43,7 @@ class Drive:
         for mail in mails:
             self._keep(self.actor.on_mail(mail, self.now))
         self._keep(self.actor.on_turn_end(self.now))
-        while self.flushes and self.auto_flush:
-            self._tell(Flushed(self.flushes.pop(0).token))
+        self._settle()
         return self.take()
 
     def send(self, sender: Peer, *bodies: Any, records: bytes = b"") -> list[Effect]:
@@ -40,6 +52,7 @@ class Drive:
     def flush(self) -> list[Effect]:
         """The oldest flush that runs succeeds."""
         self._tell(Flushed(self.flushes.pop(0).token))
+        self._settle()
         return self.take()
 
     def fail_flush(self, reason: str = "EIO") -> list[Effect]:
@@ -63,6 +76,10 @@ class Drive:
     def take(self) -> list[Effect]:
         effects, self.effects = self.effects, []
         return effects
+
+    def _settle(self) -> None:
+        while self.flushes and self.auto_flush:
+            self._tell(Flushed(self.flushes.pop(0).token))
 
     def _tell(self, body: Any) -> None:
         self._keep(self.actor.on_mail(Mail(SHELL, body), self.now))

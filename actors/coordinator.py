@@ -1,0 +1,380 @@
+"""The coordinator: decides what holds in the cluster, by appending events to `__cluster` as its leader.
+
+Owns: `CoordinatorActor`, a state machine on a replica of one log (`actors/replica.py`). What came in one turn is
+decided together and appended as one batch; an answer leaves once everything that it rests on is committed.
+`state` runs ahead of the commit, so that a decision sees the one before it; nobody is shown it: brokers read the
+log, up to the high watermark (Kafka's QuorumController does it so).
+May fail with: a failed flush of `__cluster`, which ends the tree (`COORDINATOR_DISK_FAULT`), and a topology that
+the log contradicts (`TOPOLOGY_REFUSED`). A full disk is answered, or tried again a second later.
+Source: Kafka QuorumController, ReplicationControlManager, ProducerIdControlManager.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import structlog
+
+from zafka.actors import cluster_state, messages
+from zafka.actors.actor import (
+    Effects,
+    Exit,
+    Flushed,
+    FlushFailed,
+    Mail,
+    Now,
+    Peer,
+    PeerGone,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from zafka.actors.cluster_state import AnyEvent, ClusterState
+from zafka.actors.messages import NewTopic, TopicResult
+from zafka.actors.refused import Refused
+from zafka.actors.replica import Replica, open_replica
+from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED, CoordinatorStart
+from zafka.actors.topic_rules import Place, decide_topic, place_partitions
+from zafka.storage.batch import read_header
+from zafka.storage.config import check_topic_config, parse_config
+from zafka.storage.disk import Disk
+from zafka.storage.errors import DiskFull, InvalidConfig
+from zafka.storage.records import encode_batch
+from zafka.transport.kafka.errors import ErrorCode
+
+PRODUCER_IDS_BLOCK = 1000
+ANSWER_BYTES_MAX = 1024 * 1024  # of `__cluster` in one answer to ReadCluster, at least one batch
+RETRY_TIMER = "retry"
+RETRY_S = 1.0
+NO_ID = bytes(16)
+CONFIG = {"fsync": "always", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+logger = structlog.get_logger(__name__)
+
+
+class TopologyRefused(Exception):
+    """The topology asks for what cannot be had from the cluster as it is. The message is for the operator."""
+
+
+class CoordinatorActor:
+    """start: with the brokers and topics of the topology. replica: of `__cluster-0`.
+
+    new_id: 16 random bytes for each call.
+    """
+
+    def __init__(
+        self, start: CoordinatorStart, replica: Replica[Effects],
+        new_id: Callable[[], bytes] = lambda: uuid.uuid4().bytes,
+    ) -> None:
+        self.replica = replica
+        self.state = replay(replica)
+        self._places = [Place(broker_id, rack) for broker_id, rack in start.brokers]
+        self._cluster_id = start.cluster_id
+        self._defaults = start.defaults
+        self._topics: Sequence[NewTopic] = start.topics
+        self._topology_done = False
+        self._new_id = new_id
+        self._events: list[AnyEvent] = []  # decided in this turn
+        self._requests: list[Mail] = []  # of this turn
+        self._postponed: list[Mail] = []  # while the disk is full
+        self._disk_full = False  # and said so in the log
+        self._retry_at_s: float | None = None
+        self._registered: dict[Peer, int] = {}  # broker id of each broker process that told its addresses
+        self._readers: dict[str, tuple[Peer, int]] = {}  # long polls: each broker's, and the offset it reads from
+        self._decide: dict[type, Callable[[Mail], Effects]] = {
+            messages.RegisterBroker: self._register_broker,
+            messages.ClaimLeadership: self._claim_leadership,
+            messages.CreateTopics: self._create_topics,
+            messages.DeleteTopics: self._delete_topics,
+            messages.AllocateProducerIds: self._allocate_producer_ids,
+            messages.ReportFault: self._report_fault,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Coordinator {self.replica!r} {self.state!r}>"
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def on_start(self, now: Now) -> Effects:
+        # Alone on its log, it needs nobody's leave to begin an epoch.
+        self.replica.become_leader(self.replica.log.leader_epochs.latest + 1)
+        return [Send(SUPERVISOR, messages.Ready())]
+
+    def on_mail(self, mail: Mail, now: Now) -> Effects:
+        match mail.body:
+            case body if type(body) in self._decide:
+                self._requests.append(mail)
+            case messages.ReadCluster(offset=offset):
+                self._readers[mail.sender.name] = (mail.sender, offset)
+            case Flushed(token=token):
+                self.replica.on_flushed(token)
+            case FlushFailed(reason=reason):
+                return [Exit(COORDINATOR_DISK_FAULT, f"a flush of {cluster_state.TOPIC} failed: {reason}")]
+            case TimerFired(name=name) if name == RETRY_TIMER:
+                self._retry_at_s = None
+                self._requests, self._postponed = self._postponed + self._requests, []
+            case messages.Shutdown():
+                self.replica.close()
+            case PeerGone(peer=peer) if self._readers.get(peer.name, (None, 0))[0] == peer:
+                del self._readers[peer.name]
+        return []
+
+    def on_turn_end(self, now: Now) -> Effects:
+        if self.replica.leads:
+            try:
+                self._decide_turn(now)
+            except TopologyRefused as refused:
+                return [Exit(TOPOLOGY_REFUSED, str(refused))]
+        effects = [effect for answers in self.replica.commit() for effect in answers]
+        effects += self._answer_readers()
+        effects += self.replica.flush_effects(now)
+        if self._retry_at_s is not None:
+            effects.append(SetTimer(RETRY_TIMER, self._retry_at_s))
+        if self.replica.closed:
+            effects.append(Exit(0, "shutdown"))
+        return effects
+
+    def _decide_turn(self, now: Now) -> None:
+        """Decide all requests of the turn, append what follows as one batch, and let the answers wait for it."""
+        requests, self._requests = self._requests, []
+        if not self._topology_done:
+            self._ensure_topology()
+        answers = [answer for mail in requests for answer in self._decide[type(mail.body)](mail)]
+        try:
+            self._append(now)
+            self._disk_full = False
+        except DiskFull as full:
+            answers = self._take_back(requests, str(full), now)
+        if answers:
+            self.replica.wait(answers)
+
+    def _event(self, event: AnyEvent) -> None:
+        self._events.append(event)
+        self.state.apply(event)
+
+    def _append(self, now: Now) -> None:
+        if self._events:
+            events, self._events = self._events, []
+            batch = memoryview(encode_batch(
+                (now.wall_ms, None, cluster_state.encode_event(event), ()) for event in events))
+            self.replica.append([(read_header(batch), batch)], now.wall_ms)
+
+    def _take_back(self, requests: Iterable[Mail], reason: str, now: Now) -> Effects:
+        """Nothing of this turn was written: go back to what the log says, and say so where there is a word for it."""
+        if not self._disk_full:
+            logger.error("disk full: the cluster cannot be changed until there is room", reason=reason)
+        self._disk_full = True
+        if self._retry_at_s is None:
+            self._retry_at_s = now.monotonic_s + RETRY_S
+        self.state = replay(self.replica)
+        self._topology_done = False
+        answers: Effects = []
+        for mail in requests:
+            body = mail.body
+            if isinstance(body, messages.CreateTopics):
+                failed = [_failed(topic.name, NO_ID, reason) for topic in body.topics]
+                answers.append(Send(mail.sender, messages.TopicsCreated(body.request_id, failed, -1)))
+            elif isinstance(body, messages.DeleteTopics):
+                failed = [_failed(name, topic_id, reason) for name, topic_id in body.topics]
+                answers.append(Send(mail.sender, messages.TopicsDeleted(body.request_id, failed, -1)))
+            else:
+                self._postponed.append(mail)
+        return answers
+
+    @property
+    def _decided_offset(self) -> int:
+        """Who has applied `__cluster` up to here knows everything decided so far."""
+        return self.replica.log.end_offset + len(self._events)
+
+    # -- brokers -------------------------------------------------------------------------------
+
+    def _register_broker(self, mail: Mail) -> Effects:
+        body: messages.RegisterBroker = mail.body
+        known = self.state.brokers.get(body.broker_id)
+        if known is not None and known.incarnation > body.incarnation:
+            return []
+        self._registered = {peer: i for peer, i in self._registered.items() if i != body.broker_id}
+        self._registered[mail.sender] = body.broker_id
+        told = cluster_state.BrokerState(body.broker_id, body.incarnation, body.rack, body.endpoints)
+        if told != known:
+            self._event(cluster_state.BrokerRegistered(body.broker_id, body.incarnation, body.rack, body.endpoints))
+        return [Send(mail.sender, messages.BrokerRegistered(self.state.cluster_id))]
+
+    def _answer_readers(self) -> Effects:
+        """Give the brokers that wait what is committed by now."""
+        effects: Effects = []
+        high_watermark = self.replica.high_watermark
+        for peer, offset in list(self._readers.values()):
+            if offset < high_watermark:
+                records, next_offset = self.replica.read(offset, ANSWER_BYTES_MAX)
+                effects.append(Send(peer, messages.ClusterRecords(next_offset, high_watermark), [records]))
+                del self._readers[peer.name]
+        return effects
+
+    def _claim_leadership(self, mail: Mail) -> Effects:
+        """Give each recovered replica a new epoch to lead in. Claims that are repeated or late change nothing."""
+        broker_id = self._registered.get(mail.sender)
+        if broker_id is None:
+            return []
+        body: messages.ClaimLeadership = mail.body
+        for topic_id, number, incarnation in body.claims:
+            partition = self.state.partition(topic_id, number)
+            if partition is None or broker_id not in partition.replicas or broker_id in partition.faults:
+                continue
+            if incarnation < partition.incarnation:
+                continue
+            if incarnation == partition.incarnation and partition.leader == broker_id:
+                continue
+            self._event(cluster_state.LeaderChanged(
+                topic_id, number, leader=broker_id, leader_epoch=partition.leader_epoch + 1,
+                partition_epoch=partition.partition_epoch + 1, isr=[broker_id], incarnation=incarnation))
+        return []
+
+    def _report_fault(self, mail: Mail) -> Effects:
+        body: messages.ReportFault = mail.body
+        partition = self.state.partition(body.topic_id, body.partition)
+        if partition is not None and body.broker_id in partition.replicas and body.broker_id not in partition.faults:
+            self._event(cluster_state.ReplicaFaulted(
+                body.topic_id, body.partition, body.broker_id, body.flushed_position, body.reason))
+        return []
+
+    def _allocate_producer_ids(self, mail: Mail) -> Effects:
+        body: messages.AllocateProducerIds = mail.body
+        first = self.state.next_producer_id
+        self._event(cluster_state.ProducerIdsAllocated(first, PRODUCER_IDS_BLOCK))
+        return [Send(mail.sender, messages.ProducerIdsAllocated(body.request_id, first, PRODUCER_IDS_BLOCK))]
+
+    # -- topics --------------------------------------------------------------------------------
+
+    def _create_topics(self, mail: Mail) -> Effects:
+        body: messages.CreateTopics = mail.body
+        topics = {topic.name: topic for topic in body.topics}
+        twice = _twice(topic.name for topic in body.topics)
+        results = []
+        for name, topic in topics.items():
+            if name in twice:
+                results.append(TopicResult(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.", NO_ID))
+                continue
+            try:
+                results.append(self._create_topic(topic, validate_only=body.validate_only))
+            except Refused as refused:
+                results.append(TopicResult(name, refused.error, refused.message, NO_ID))
+        return [Send(mail.sender, messages.TopicsCreated(body.request_id, results, self._decided_offset))]
+
+    def _create_topic(self, topic: NewTopic, *, validate_only: bool = False) -> TopicResult:
+        partitions = decide_topic(
+            topic, taken=self.state.topics_by_name, places=self._registered_places(), defaults=self._defaults,
+            placed=self._placed())
+        topic_id = NO_ID
+        if not validate_only:
+            topic_id = self._new_id()
+            self._event(cluster_state.TopicCreated(topic_id, topic.name, partitions, topic.config))
+        return TopicResult(topic.name, ErrorCode.NONE, "", topic_id, len(partitions), len(partitions[0]))
+
+    def _registered_places(self) -> list[Place]:
+        return [place for place in self._places if place.broker_id in self.state.brokers]
+
+    def _placed(self) -> int:
+        """Partitions that the cluster has: the next one goes to the broker after the last one's."""
+        return sum(len(topic.partitions) for topic in self.state.topics_by_name.values())
+
+    def _delete_topics(self, mail: Mail) -> Effects:
+        body: messages.DeleteTopics = mail.body
+        twice = _twice(body.topics)
+        results = [self._delete_topic(name, topic_id, named_twice=(name, topic_id) in twice)
+                   for name, topic_id in dict.fromkeys(body.topics)]
+        return [Send(mail.sender, messages.TopicsDeleted(body.request_id, results, self._decided_offset))]
+
+    def _delete_topic(self, name: str, topic_id: bytes, *, named_twice: bool) -> TopicResult:
+        if named_twice:
+            what = "name" if name else "id"
+            return TopicResult(name, ErrorCode.INVALID_REQUEST, f"Duplicate topic {what}.", topic_id)
+        if name:
+            known = self.state.topics_by_name.get(name)
+            error, message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition."
+        else:
+            known = self.state.topics_by_id.get(topic_id)
+            error, message = ErrorCode.UNKNOWN_TOPIC_ID, "This server does not host this topic ID."
+        if known is None:
+            return TopicResult(name, error, message, topic_id)
+        self._event(cluster_state.TopicDeleted(known.topic_id))
+        return TopicResult(known.name, ErrorCode.NONE, "", known.topic_id)
+
+    # -- the topology's topics -----------------------------------------------------------------
+
+    def _ensure_topology(self) -> None:
+        """Make the cluster as the file says: its brokers, and once all of these are known, its topics."""
+        state = self.state
+        if not state.cluster_id:
+            self._event(cluster_state.ClusterCreated(self._cluster_id or _id_text(self._new_id())))
+        elif self._cluster_id not in ("", state.cluster_id):
+            raise TopologyRefused(
+                f"the coordinator's log is of cluster {state.cluster_id}, the data directory of {self._cluster_id}")
+        for broker_id in sorted(state.brokers.keys() - {place.broker_id for place in self._places}):
+            self._event(cluster_state.BrokerRemoved(broker_id))
+        places = self._registered_places()
+        if len(places) < len(self._places):
+            return
+        self._topology_done = True
+        for topic in self._topics:
+            try:
+                self._ensure_topic(topic, places)
+            except (Refused, InvalidConfig) as refused:
+                raise TopologyRefused(f"topology, topic {topic.name!r}: {refused}") from None
+
+    def _ensure_topic(self, topic: NewTopic, places: Sequence[Place]) -> None:
+        known = self.state.topics_by_name.get(topic.name)
+        if known is None:
+            self._create_topic(topic)
+            return
+        count = len(known.partitions)
+        if 0 < topic.partitions < count:
+            raise TopologyRefused(
+                f"topology, topic {topic.name!r}: it has {count} partitions, the file says {topic.partitions}; "
+                f"partitions cannot be taken away: say {count} or more, or delete the topic first")
+        if topic.partitions > count:
+            factor = len(known.partitions[0].replicas)
+            added = place_partitions(topic.partitions - count, factor, places=places, placed=self._placed())
+            self._event(cluster_state.PartitionsAdded(known.topic_id, added))
+        if topic.config != known.config:
+            check_topic_config(topic.config)
+            self._event(cluster_state.TopicConfigChanged(known.topic_id, topic.config))
+
+
+def replay(replica: Replica[Effects]) -> ClusterState:
+    """The state after everything that the log holds, committed or not."""
+    state = ClusterState()
+    offset = replica.log.start_offset
+    while offset < replica.log.end_offset:
+        records, offset = replica.read(offset, ANSWER_BYTES_MAX, limit_offset=replica.log.end_offset)
+        for _, event in cluster_state.events_in(records):
+            state.apply(event)
+    return state
+
+
+def build(start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None]) -> CoordinatorActor:
+    """Recover `__cluster-0` and replay it.
+
+    Raises CorruptLog, DirectoryLocked, ForeignTopic: there is no cluster without this log.
+    """
+    directory = Path(start.data_dir) / "coordinator" / f"{cluster_state.TOPIC}-0"
+    replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(CONFIG), disk, now, progress)
+    return CoordinatorActor(start, replica)
+
+
+def _id_text(random: bytes) -> str:
+    """A cluster id in Kafka's form, which no command line takes for an option."""
+    text = cluster_state.id_text(random)
+    return "A" + text[1:] if text.startswith("-") else text
+
+
+def _twice(names: Iterable[object]) -> set[object]:
+    return {name for name, count in Counter(names).items() if count > 1}
+
+
+def _failed(name: str, topic_id: bytes, reason: str) -> TopicResult:
+    return TopicResult(name, ErrorCode.KAFKA_STORAGE_ERROR, reason, topic_id)

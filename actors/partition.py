@@ -1,0 +1,480 @@
+"""The partition leader: takes batches, writes them, and says when they are committed and where they lie.
+
+Owns: `PartitionActor`, one replica of one partition with its log (`actors/replica.py`).
+A turn takes all mail that has come; its batches are checked, written with one append, flushed with one flush and
+answered with one message, so that small requests share what is dear. Records are never decoded here.
+May fail with: a failed flush, after which nothing that this disk says is believed: `DiskFault` to the broker, a
+marker that keeps the next incarnation from serving (`actors/offline.py`), exit. A full disk is answered.
+Invariants: an answer to acks=1 or all leaves when the batch is committed, a duplicate's when its original is.
+Source: ReplicaManager.appendRecords, UnifiedLog.append, Partition.fetchOffsetForTimestamp.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from zafka.actors.actor import (
+    Actor,
+    Effects,
+    Exit,
+    Flushed,
+    FlushFailed,
+    Mail,
+    Now,
+    Peer,
+    PeerGone,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from zafka.actors.messages import (
+    ActorDown,
+    ActorUp,
+    Advanced,
+    BecomeLeader,
+    ConfigChanged,
+    DiskFault,
+    ListOffset,
+    Locate,
+    Located,
+    OffsetListed,
+    Produce,
+    ProduceAnswer,
+    Produced,
+    ProduceItem,
+    Ready,
+    ReplicaUp,
+    Serving,
+    Shutdown,
+)
+from zafka.actors.offline import OfflinePartition, leave_marker, read_marker
+from zafka.actors.refused import Refused
+from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
+from zafka.actors.start import SUPERVISOR, PartitionStart
+from zafka.storage.batch import (
+    LOG_APPEND_TIME,
+    BatchHeader,
+    check_batch,
+    check_timestamps,
+    read_header,
+    with_log_append_time,
+)
+from zafka.storage.config import LogConfig, parse_config
+from zafka.storage.disk import Disk
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange, StorageError
+from zafka.storage.producer_state import Duplicate
+from zafka.transport.kafka.errors import ErrorCode
+
+RETENTION_TIMER = "retention"
+UNLINK_TIMER = "unlink"
+RETENTION_CHECK = "log.retention.check.interval.ms"
+RETENTION_CHECK_MS = "300000"
+DISK_FAULT_EXIT = 71
+PEER_GONE_EXIT = 72
+
+LATEST, EARLIEST, MAX_TIMESTAMP = -1, -2, -3
+READ_COMMITTED = 1
+
+logger = structlog.get_logger(__name__)
+
+
+class Accepted(NamedTuple):
+    """A batch that will be written, and the question that it answers."""
+
+    item: ProduceItem
+    header: BatchHeader
+    data: memoryview
+
+
+class PartitionActor:
+    """One replica of one partition.
+
+    start: who we are, and the effective configuration. disk: for the marker of a failed flush.
+    """
+
+    def __init__(self, start: PartitionStart, replica: Replica[list[ProduceAnswer]], disk: Disk) -> None:
+        self.topic, self.partition, self.topic_id = start.topic, start.partition, start.topic_id
+        self.replica = replica
+        self._disk = disk
+        self._broker_name = f"broker {start.broker_id}"
+        self._broker: Peer | None = None  # the incarnation that is owed answers
+        self._retention_check_s = 0.0
+        self._configure(start.config)
+        self._gathered: list[Mail] = []  # Produce of this turn
+        self._accepted: list[Accepted] = []  # checked, and not written yet
+        self._newest: dict[int, BatchHeader] = {}  # by producer id, among `_accepted`
+        self._written: list[ProduceAnswer] = []  # wait for what this turn wrote
+        self._answers: list[ProduceAnswer] = []  # leave at the end of this turn
+        self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
+        self._deleted: deque[tuple[float, list[Path]]] = deque()  # when to unlink which files
+        self._disk_full = False
+        self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
+            Produce: self._on_produce,
+            Locate: self._on_locate,
+            ListOffset: self._on_list_offset,
+            BecomeLeader: self._on_become_leader,
+            ConfigChanged: self._on_config_changed,
+            Flushed: self._on_flushed,
+            FlushFailed: self._on_flush_failed,
+            TimerFired: self._on_timer,
+            ActorUp: self._on_actor_up,
+            ActorDown: self._on_actor_down,
+            PeerGone: self._on_peer_gone,
+            Shutdown: self._on_shutdown,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Partition {self.topic}-{self.partition} {self.replica!r}>"
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def on_start(self, now: Now) -> Effects:
+        return [Send(SUPERVISOR, Ready()), SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
+
+    def on_mail(self, mail: Mail, now: Now) -> Effects:
+        return self._handlers[type(mail.body)](mail, now)
+
+    def on_turn_end(self, now: Now) -> Effects:
+        if self._gathered:
+            self._append_gathered(now)
+        replica = self.replica
+        for answers in replica.commit():
+            self._answers += answers
+        effects: Effects = []
+        if self._broker is not None:
+            # The broker learns what readers may see before a producer learns that its batch is there.
+            advanced = self._advanced()
+            if advanced is not None:
+                effects.append(Send(self._broker, advanced))
+            if self._answers:
+                effects.append(Send(self._broker, Produced(self._answers)))
+                self._answers = []
+        effects += replica.flush_effects(now)
+        if replica.closed:
+            effects.append(Exit(0, "shutdown"))
+        return effects
+
+    def _advanced(self) -> Advanced | None:
+        """What readers may see, if that is more than the broker was told."""
+        replica = self.replica
+        log = replica.log
+        visible = replica.leader_epoch, log.start_offset, replica.high_watermark
+        if not replica.leads or visible == self._told:
+            return None
+        self._told = visible
+        segment_base_offset, inode, position = log.commit_point(replica.high_watermark)
+        return Advanced(*visible, replica.last_stable_offset, segment_base_offset, inode, position)
+
+    # -- produce -------------------------------------------------------------------------------
+
+    def _on_produce(self, mail: Mail, now: Now) -> Effects:
+        if mail.sender == self._broker:
+            self._gathered.append(mail)
+        return []
+
+    def _append_gathered(self, now: Now) -> None:
+        """Check every batch of the turn, write the good ones, and have an answer ready for each."""
+        gathered, self._gathered = self._gathered, []
+        for mail in gathered:
+            position = 0
+            for item in mail.body.items:
+                end = position + item.size
+                self._take(item, mail.records[position:end], now)
+                position = end
+            assert position == len(mail.records)
+        self._write(now)
+        if self._written:
+            self.replica.wait(self._written)
+            self._written = []
+
+    def _take(self, item: ProduceItem, data: memoryview, now: Now) -> None:
+        """Accept one batch, or answer it."""
+        replica = self.replica
+        if not replica.leads:
+            self._refuse(item, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+            return
+        try:
+            header, data = check_produced(item, data, replica.log.config, now.wall_ms)
+            if header.producer_id >= 0 and self._is_duplicate(item, header, now):
+                return
+        except Refused as refused:
+            self._refuse(item, refused.error, refused.message)
+        except BadBatch as bad:
+            self._refuse(item, bad.kafka_error, str(bad))
+        else:
+            self._accepted.append(Accepted(item, header, data))
+
+    def _is_duplicate(self, item: ProduceItem, header: BatchHeader, now: Now) -> bool:
+        """Whether the log has this batch of an idempotent producer already; if so it is answered as it was then.
+
+        Raises Refused if it does not follow the producer's last one.
+        """
+        newest = self._newest.get(header.producer_id)
+        if newest is None or not follows(newest, header):
+            if newest is not None:
+                self._write(now)  # so that the log's producer state knows all batches before this one
+            verdict = self.replica.log.producers.check(header)
+            if isinstance(verdict, Duplicate):
+                self._answer_duplicate(item, verdict)
+                return True
+            if verdict.error:
+                raise Refused(ErrorCode(verdict.error), verdict.message)
+        self._newest[header.producer_id] = header
+        return False
+
+    def _answer_duplicate(self, item: ProduceItem, original: Duplicate) -> None:
+        replica = self.replica
+        stamped = replica.log.config.message_timestamp_type == "LogAppendTime"
+        answer = ProduceAnswer(
+            item.request_id, 0, original.base_offset, original.timestamp if stamped else -1,
+            replica.log.start_offset)
+        committed = original.last_offset < replica.high_watermark
+        (self._answers if committed or item.acks == 0 else self._written).append(answer)
+
+    def _write(self, now: Now) -> None:
+        """Append what was accepted, all of it or nothing."""
+        accepted, self._accepted = self._accepted, []
+        self._newest.clear()
+        if not accepted:
+            return
+        replica = self.replica
+        try:
+            base_offsets = replica.append([(header, data) for _, header, data in accepted], now.wall_ms)
+        except DiskFull as full:
+            self._on_disk_full(str(full))
+            for item, _, _ in accepted:
+                self._refuse(item, ErrorCode.KAFKA_STORAGE_ERROR, str(full))
+            return
+        self._disk_full = False
+        start_offset = replica.log.start_offset
+        for (item, header, _), base_offset in zip(accepted, base_offsets, strict=True):
+            time_ms = header.max_timestamp if header.timestamp_type == LOG_APPEND_TIME else -1
+            answer = ProduceAnswer(item.request_id, 0, base_offset, time_ms, start_offset)
+            (self._written if item.acks else self._answers).append(answer)
+
+    def _refuse(self, item: ProduceItem, error: int, message: str = "") -> None:
+        self._answers.append(ProduceAnswer(item.request_id, error, -1, -1, self.replica.log.start_offset, message))
+
+    def _on_disk_full(self, reason: str) -> None:
+        if not self._disk_full:
+            self._disk_full = True
+            logger.error("disk full: writes are refused until there is room", reason=reason)
+
+    # -- reads ---------------------------------------------------------------------------------
+
+    def _on_locate(self, mail: Mail, now: Now) -> Effects:
+        body: Locate = mail.body
+        replica = self.replica
+        error = self._fence(body.current_leader_epoch)
+        segment_base_offset = inode = position = length = 0
+        cold = True
+        if not error:
+            limit = self._limit_offset(body.isolation_level)
+            try:
+                segment_base_offset, inode, position, length, cold = replica.log.locate(
+                    body.offset, body.max_bytes, limit)
+            except (OffsetOutOfRange, CorruptLog) as failed:
+                error = self._read_error(failed)
+        located = Located(
+            body.request_id, error, segment_base_offset, inode, position, length, replica.high_watermark,
+            replica.last_stable_offset, replica.log.start_offset, cold)
+        return [Send(mail.sender, located)]
+
+    def _on_list_offset(self, mail: Mail, now: Now) -> Effects:
+        body: ListOffset = mail.body
+        error = self._fence(body.current_leader_epoch)
+        if error:
+            return [Send(mail.sender, OffsetListed(body.request_id, error, -1, -1, -1))]
+        try:
+            timestamp_ms, offset, leader_epoch = self._find_offset(body.timestamp_ms, body.isolation_level)
+        except Refused as refused:
+            return [Send(mail.sender, OffsetListed(body.request_id, refused.error, -1, -1, -1))]
+        except (BadBatch, CorruptLog) as damaged:
+            return [Send(mail.sender, OffsetListed(body.request_id, self._read_error(damaged), -1, -1, -1))]
+        return [Send(mail.sender, OffsetListed(body.request_id, 0, timestamp_ms, offset, leader_epoch))]
+
+    def _find_offset(self, timestamp_ms: int, isolation_level: int) -> tuple[int, int, int]:
+        """(timestamp, offset, leader epoch), each -1 if there is none. Raises Refused."""
+        replica = self.replica
+        log = replica.log
+        limit = self._limit_offset(isolation_level)
+        if timestamp_ms == EARLIEST:
+            return -1, log.start_offset, log.leader_epochs.epoch_for(log.start_offset)
+        if timestamp_ms < MAX_TIMESTAMP:
+            raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"there is no offset for timestamp {timestamp_ms}")
+        found = None
+        if timestamp_ms == MAX_TIMESTAMP:
+            found = log.max_timestamp_offset()
+        elif timestamp_ms >= 0:
+            found = log.offset_for_timestamp(timestamp_ms)
+        if found is not None and found[1] < limit:
+            return found
+        if not replica.knows_latest:
+            raise Refused(ErrorCode.OFFSET_NOT_AVAILABLE, "the high watermark has not reached this epoch's start")
+        return (-1, limit, replica.leader_epoch) if timestamp_ms == LATEST else (-1, -1, -1)
+
+    def _read_error(self, error: StorageError) -> int:
+        """Damage is named in the log; the other offsets are served as before."""
+        if isinstance(error, OffsetOutOfRange):
+            return ErrorCode.OFFSET_OUT_OF_RANGE
+        logger.error("damaged bytes are not served", reason=str(error))
+        return ErrorCode.CORRUPT_MESSAGE
+
+    def _limit_offset(self, isolation_level: int) -> int:
+        replica = self.replica
+        return replica.last_stable_offset if isolation_level == READ_COMMITTED else replica.high_watermark
+
+    def _fence(self, current_leader_epoch: int) -> int:
+        """The error for a client that knows another leader epoch (KIP-320), 0 if there is none."""
+        replica = self.replica
+        if not replica.leads:
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        if current_leader_epoch in (-1, replica.leader_epoch):
+            return 0
+        if current_leader_epoch < replica.leader_epoch:
+            return ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+
+    # -- leadership, configuration -------------------------------------------------------------
+
+    def _on_actor_up(self, mail: Mail, now: Now) -> Effects:
+        body: ActorUp = mail.body
+        if body.name != self._broker_name:
+            return []
+        broker = Peer(body.name, body.incarnation)
+        if broker != self._broker:
+            self._forget_broker()
+            self._broker = broker
+        replica = self.replica
+        leader_epoch = replica.leader_epoch if replica.leads else -1
+        return [Send(broker, ReplicaUp(self.topic, self.partition, self.topic_id, leader_epoch))]
+
+    def _on_actor_down(self, mail: Mail, now: Now) -> Effects:
+        if self._broker == (mail.body.name, mail.body.incarnation):
+            self._forget_broker()
+        return []
+
+    def _on_peer_gone(self, mail: Mail, now: Now) -> Effects:
+        if self._broker != mail.body.peer:
+            return []
+        # It lives, and does not take its mail: only a new start of this end of the link makes both agree again.
+        return [Exit(PEER_GONE_EXIT, f"mail to {self._broker_name} cannot be delivered")]
+
+    def _forget_broker(self) -> None:
+        """Nobody is there to be answered any more; the next incarnation numbers its requests afresh."""
+        self._broker = None
+        self._gathered.clear()
+        self._answers.clear()
+        self.replica.abandon()
+
+    def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
+        body: BecomeLeader = mail.body
+        if not self.replica.become_leader(body.leader_epoch):
+            return []
+        self._configure(body.config)
+        self._told = (-1, -1, -1)  # `Advanced` follows at the end of the turn
+        return [Send(mail.sender, Serving(body.leader_epoch))]
+
+    def _on_config_changed(self, mail: Mail, now: Now) -> Effects:
+        self._configure(mail.body.config)
+        return [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
+
+    def _configure(self, config: Mapping[str, str]) -> None:
+        self._retention_check_s = int(config.get(RETENTION_CHECK, RETENTION_CHECK_MS)) / 1000
+        self.replica.update_config(parse_config(config))
+
+    # -- disk ----------------------------------------------------------------------------------
+
+    def _on_flushed(self, mail: Mail, now: Now) -> Effects:
+        self.replica.on_flushed(mail.body.token)
+        return []
+
+    def _on_flush_failed(self, mail: Mail, now: Now) -> Effects:
+        """The page cache lies from now on: say so everywhere, and end."""
+        log = self.replica.log
+        reason = f"flush failed: {mail.body.reason}"
+        position = log.commit_point(log.flushed_offset)[2]
+        leave_marker(self._disk, log.directory, reason)
+        effects: Effects = []
+        if self._broker is not None:
+            effects.append(Send(self._broker, DiskFault(self.topic_id, self.partition, position, reason)))
+        effects.append(Exit(DISK_FAULT_EXIT, reason))
+        return effects
+
+    def _on_timer(self, mail: Mail, now: Now) -> Effects:
+        name = mail.body.name
+        if name == FLUSH_TIMER:
+            self.replica.on_flush_timer()
+            return []
+        return self._apply_retention(now) if name == RETENTION_TIMER else self._unlink_deleted(now)
+
+    def _apply_retention(self, now: Now) -> Effects:
+        """Drop what is too old or too much. Readers that are in the middle of it have a while to finish."""
+        log = self.replica.log
+        effects: Effects = [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
+        if self.replica.leads:
+            paths = log.apply_retention(now.wall_ms, self.replica.high_watermark)
+            log.producers.expire(now.wall_ms, log.config.producer_id_expiration_ms)
+            if paths:
+                due_s = now.monotonic_s + log.config.file_delete_delay_ms / 1000
+                self._deleted.append((due_s, paths))
+                effects.append(SetTimer(UNLINK_TIMER, self._deleted[0][0]))
+        return effects
+
+    def _unlink_deleted(self, now: Now) -> Effects:
+        while self._deleted and self._deleted[0][0] <= now.monotonic_s:
+            self.replica.log.unlink_deleted(self._deleted.popleft()[1])
+        return [SetTimer(UNLINK_TIMER, self._deleted[0][0])] if self._deleted else []
+
+    def _on_shutdown(self, mail: Mail, now: Now) -> Effects:
+        """What came with this turn is refused; what was appended before is flushed and answered."""
+        self.replica.close()
+        return []
+
+
+def check_produced(
+    item: ProduceItem, data: memoryview, config: LogConfig, now_ms: int
+) -> tuple[BatchHeader, memoryview]:
+    """A batch as it will be written, or Refused or BadBatch with what is wrong with it. Pure."""
+    if not -1 <= item.acks <= 1:
+        raise Refused(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is -1, 0 or 1, not {item.acks}")
+    header = check_batch(data, max_bytes=config.max_message_bytes)
+    if header.is_transactional:
+        raise Refused(ErrorCode.INVALID_TXN_STATE, "transactions are not supported yet")
+    if item.size > config.segment_bytes:
+        raise Refused(
+            ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {item.size} bytes, a segment at most {config.segment_bytes}")
+    if config.message_timestamp_type == "LogAppendTime":
+        data = memoryview(with_log_append_time(data, now_ms))
+        return read_header(data), data
+    check_timestamps(
+        header, now_ms=now_ms, before_max_ms=config.message_timestamp_before_max_ms,
+        after_max_ms=config.message_timestamp_after_max_ms)
+    return header, data
+
+
+def follows(before: BatchHeader, batch: BatchHeader) -> bool:
+    """Whether a producer's batch continues the one before; sequences begin at 0 again after 2^31 - 1."""
+    following = (before.base_sequence + before.last_offset_delta + 1) & 0x7FFFFFFF
+    return batch.base_sequence == following and batch.producer_epoch == before.producer_epoch
+
+
+def build(start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:
+    """Recover the log. A replica that must not be believed comes up too, and says why it is offline.
+
+    Raises DirectoryLocked if the predecessor does not let go, ForeignTopic.
+    """
+    directory = Path(start.directory)
+    fault = read_marker(disk, directory)
+    if not fault:
+        try:
+            replica = open_replica(directory, start.topic_id, parse_config(start.config), disk, now, progress)
+            return PartitionActor(start, replica, disk)
+        except CorruptLog as corrupt:
+            fault = str(corrupt)
+    return OfflinePartition(start, fault)
