@@ -21,7 +21,7 @@ from zafka.transport.kafka.types import MalformedMessage, Reader
 
 # Elements of arrays and tagged fields in one message. A request is a stranger's; an answer with the metadata of a large
 # cluster may be long.
-REQUEST_ELEMENTS_MAX = 250_000
+REQUEST_ELEMENTS_MAX = 100_000
 RESPONSE_ELEMENTS_MAX = 4_000_000
 
 
