@@ -97,6 +97,10 @@ class Broker:
         """Process id of the supervisor."""
         return self._running().pid
 
+    def is_running(self) -> bool:
+        """True while the supervisor lives."""
+        return self._process is not None and self._process.poll() is None
+
     @property
     def data_dir(self) -> Path:
         return self._given_data_dir or self._work() / "data"
@@ -146,7 +150,7 @@ class Broker:
 
     def start(self) -> Self:
         """Start, and return once every listed topic accepts clients. Durable data of an earlier start is served again."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running():
             return self
         self._forget()
         work = self._directory = self._directory or Path(tempfile.mkdtemp(prefix="zafka-"))
