@@ -54,6 +54,15 @@ class _Load(threading.Thread):
         self.join(DELIVERY_S + 10)
         assert not self.is_alive(), "the load does not end"
 
+    def abandon(self) -> None:
+        """Stop sending and wait for nothing."""
+        self._stop_sending.set()
+        self.purge()
+        self.join(DELIVERY_S)
+
+    def purge(self) -> None:
+        raise NotImplementedError
+
     def note(self, partition: int, sequence: int, offset: int, error: object) -> None:
         if error is None:
             self.acknowledged[partition][sequence] = offset
@@ -90,6 +99,9 @@ class ConfluentLoad(_Load):
             except BufferError:
                 self._producer.poll(0.05)
         self._producer.poll(0)
+
+    def purge(self) -> None:
+        self._producer.purge()
 
     def flush(self) -> None:
         left = self._producer.flush(DELIVERY_S)
