@@ -23,7 +23,12 @@ BROKER_SETTINGS = {
     "default.replication.factor": BrokerSetting("1", "replicas of such a topic's partitions", 1, 2**15 - 1),
     "auto.create.topics.enable": BrokerSetting("true", "a Kafka client's first use of a topic creates it"),
     "socket.request.max.bytes": BrokerSetting("104857600", "the largest request", 1024, 2**31 - 1),
+    "queued.max.request.bytes": BrokerSetting(
+        "268435456", "requests and answers of all connections that may wait", 1024 * 1024, 2**40),
+    "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
     "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
+    "log.retention.check.interval.ms": BrokerSetting(
+        "300000", "how often old segments are looked for", 100, 2**31 - 1),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
 }
 
