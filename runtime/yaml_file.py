@@ -11,6 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from zafka.runtime.errors import RuntimeFault
+
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000  # aliases within aliases grow without bound
 MAX_DEPTH = 20
@@ -19,7 +21,7 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class TopologyError(Exception):
+class TopologyError(RuntimeFault):
     """The topology, or a flag or variable that changes it, cannot be run. The message is for its author."""
 
 

@@ -33,7 +33,6 @@ NOT_BUILT = {
 
 # What users can mend, by module, so that an error's module need not be imported to be recognised.
 OUR_ERRORS = (
-    ("zafka.runtime.yaml_file", "TopologyError"),
     ("zafka.runtime.errors", "RuntimeFault"),
     ("zafka.client.errors", "ZafkaError"),
     ("zafka.testing", "BrokerFailed"),
