@@ -127,7 +127,7 @@ def test_broken_requests_are_malformed(key: ApiKey, version: int, body: bytes) -
         codec.request_reader(key, version)(memoryview(body), 0)
 
 
-def test_the_number_of_elements_is_bounded_over_nested_arrays() -> None:
+def test_the_number_of_elements_is_bounded_over_nested_arrays_and_tags() -> None:
     api = load_api(ApiKey.METADATA)
     read = compile_reader(api, 4, api.request, elements_max=10)
     write = codec.request_writer(ApiKey.METADATA, 4)
@@ -138,6 +138,10 @@ def test_the_number_of_elements_is_bounded_over_nested_arrays() -> None:
     assert len(read(frame(10), 0).topics) == 10
     with pytest.raises(MalformedMessage, match="too many"):
         read(frame(11), 0)
+    read = compile_reader(api, 12, api.request, elements_max=10)
+    assert read(memoryview(b"\x01\x00\x00\x0a" + b"\x09\x00" * 10), 0).topics == []
+    with pytest.raises(MalformedMessage, match="too many"):
+        read(memoryview(b"\x01\x00\x00\x0b" + b"\x09\x00" * 11), 0)
     fetch = load_api(ApiKey.FETCH)
     read = compile_reader(fetch, 4, fetch.response, elements_max=10)
     two_topics = FetchResponse(responses=[FetchableTopicResponse(partitions=[PartitionData()] * 5)] * 2)
