@@ -92,7 +92,7 @@ class Cluster:
         self._io = io
         self._on_change = on_change  # metadata or a channel changed
         self._wanted: set[str] = set()
-        self._channels: dict[Address, Channel] = {}
+        self._channels: dict[tuple[Address, str], Channel] = {}  # by address and purpose
         self._failures: dict[Address, tuple[int, float, str]] = {}  # in a row, when to try again, why
         self._asks: list[Ask] = []
         self._started_s = time.monotonic()
@@ -143,25 +143,32 @@ class Cluster:
 
     # -- channels --------------------------------------------------------------------------------
 
-    def channel(self, broker_id: int) -> Channel | None:
-        """The channel to a broker if it is ready; else connecting begins or goes on."""
+    def channel(self, broker_id: int, purpose: str = "") -> Channel | None:
+        """The channel to a broker if it is ready; else connecting begins or goes on. One for each purpose."""
         address = self.brokers.get(broker_id)
-        return None if address is None else self._ready_channel(address, time.monotonic())
+        return None if address is None else self._ready_channel(address, purpose, time.monotonic())
+
+    def drop_channel(self, broker_id: int, purpose: str, reason: str) -> None:
+        """Close a healthy channel because what it waits for is not wanted any more."""
+        address = self.brokers.get(broker_id)
+        channel = None if address is None else self._channels.pop((address, purpose), None)
+        if channel is not None:
+            channel.close(reason)
 
     def any_channel(self) -> Channel | None:
         """A ready channel to whomever; else connecting to everybody we know begins or goes on."""
         least: Channel | None = None
-        for channel in self._channels.values():
-            if channel.ready and (least is None or channel.outstanding < least.outstanding):
+        for (_, purpose), channel in self._channels.items():
+            if channel.ready and not purpose and (least is None or channel.outstanding < least.outstanding):
                 least = channel
         if least is None:
             now_s = time.monotonic()
             for address in dict.fromkeys((*self.brokers.values(), *self.settings.bootstrap)):
-                self._ready_channel(address, now_s)
+                self._ready_channel(address, "", now_s)
         return least
 
-    def _ready_channel(self, address: Address, now_s: float) -> Channel | None:
-        channel = self._channels.get(address)
+    def _ready_channel(self, address: Address, purpose: str, now_s: float) -> Channel | None:
+        channel = self._channels.get((address, purpose))
         if channel is not None:
             return channel if channel.ready else None
         if not self._closed and now_s >= self._failures.get(address, (0, 0.0, ""))[1]:
@@ -169,17 +176,17 @@ class Cluster:
             channel = Channel(
                 self._io, address, client_id=self.settings.client_id, connect_timeout_s=timeout_s, on_change=self._io.wake
             )
-            self._channels[address] = channel
+            self._channels[address, purpose] = channel
             self._io.wake()
         return None
 
     def _look_at_channels(self, now_s: float) -> float:
         """Forget closed channels, note why, and return when to look again."""
         wake_s = NEVER
-        for address, channel in list(self._channels.items()):
+        for (address, purpose), channel in list(self._channels.items()):
             wake_s = min(wake_s, channel.check(now_s))
             if channel.closed:
-                del self._channels[address]
+                del self._channels[address, purpose]
                 failures = self._failures[address][0] + 1 if address in self._failures else 1
                 if channel.was_open:
                     failures = 1
@@ -323,9 +330,9 @@ class Cluster:
     def _close_strangers(self) -> None:
         """Bootstrap addresses that no broker calls its own, such as a load balancer's or another name, are not kept."""
         known = set(self.brokers.values())
-        for address, channel in list(self._channels.items()):
-            if address not in known and channel.ready and not channel.outstanding and known:
-                del self._channels[address]
+        for (address, purpose), channel in list(self._channels.items()):
+            if known and address not in known and channel.ready and not channel.outstanding:
+                del self._channels[address, purpose]
                 channel.close("not needed any more")
 
     def close(self, reason: str) -> None:

@@ -82,3 +82,11 @@ def error_name(code: int) -> str:
         return ErrorCode(code).name
     except ValueError:
         return f"error {code}"
+
+
+def is_retriable(code: int) -> bool:
+    """True if the same request may succeed later."""
+    try:
+        return ErrorCode(code).is_retriable
+    except ValueError:
+        return False

@@ -20,7 +20,7 @@ from collections import deque
 from enum import Enum
 
 from zafka.client.batches import NOT_NUMBERED, SEQUENCE_MASK, ProducerBatch
-from zafka.client.errors import BrokerRefused, DeliveryTimeout, error_name
+from zafka.client.errors import BrokerRefused, DeliveryTimeout, error_name, is_retriable
 from zafka.transport.kafka.errors import ErrorCode
 
 IN_FLIGHT_MAX = 5
@@ -156,7 +156,7 @@ class PartitionQueue:
             self.on_acknowledged(batch)
             return Verdict.DONE
         is_about_sequence = self.idempotent and code in _SEQUENCE_ERRORS
-        if not is_about_sequence and not _is_retriable(code):
+        if not is_about_sequence and not is_retriable(code):
             self.on_refused(batch)
             batch.fail(_refusal(batch, code, detail))
             return Verdict.FAILED
@@ -215,12 +215,6 @@ class PartitionQueue:
             if batch.deadline_s <= now_s and not batch.done:
                 batch.fail(_expired(batch, self.last_error))
 
-
-def _is_retriable(code: int) -> bool:
-    try:
-        return ErrorCode(code).is_retriable
-    except ValueError:
-        return False
 
 
 def _expired(batch: ProducerBatch, why: str) -> DeliveryTimeout:

@@ -15,10 +15,16 @@ from typing import Any
 from zafka.client.batches import NO_OFFSET, ProducerBatch
 from zafka.client.channel import Channel
 from zafka.client.cluster import NEVER, Ask, Cluster, Target
-from zafka.client.errors import BrokerRefused, ConnectionLost, NotSupportedYet, RequestTimedOut, ZafkaError
+from zafka.client.errors import (
+    BrokerRefused,
+    ConnectionLost,
+    NotSupportedYet,
+    RequestTimedOut,
+    ZafkaError,
+    is_retriable,
+)
 from zafka.client.partition_queue import NO_PRODUCER_ID, PartitionQueue, Verdict
 from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
     InitProducerIdRequest,
     InitProducerIdResponse,
@@ -260,7 +266,7 @@ class Sender:
         if answer is not None and answer.error_code == 0:
             self._producer_id, self._producer_epoch = answer.producer_id, answer.producer_epoch
             return
-        if answer is not None and not _is_retriable(answer.error_code):
+        if answer is not None and not is_retriable(answer.error_code):
             error = BrokerRefused("the cluster gave no producer id; enable_idempotence=False does without", answer.error_code)
         elif not isinstance(error, NotSupportedYet):
             return  # asked for again, until the batches expire
@@ -270,10 +276,3 @@ class Sender:
                     queue.waiting.remove(batch)
                     batch.fail(error)
                 self._forget_if_empty(queue)
-
-
-def _is_retriable(code: int) -> bool:
-    try:
-        return ErrorCode(code).is_retriable
-    except ValueError:
-        return False

@@ -1,0 +1,297 @@
+"""`zafka.Admin`: topics and configuration.
+
+Owns: the few requests of administration, one method each, and their errors. Every method waits for its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from zafka.client.addresses import Address
+from zafka.client.cluster import Target
+from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
+from zafka.client.errors import BrokerRefused, ConfigError, UnknownTopic, is_retriable
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import (
+    CreatableReplicaAssignment,
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    DescribeConfigsResponse,
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+)
+
+BY_BROKER_DEFAULT = -1
+RESOURCE_TOPIC = 2
+RESOURCE_BROKER = 4
+
+# Kafka's ConfigSource and ConfigType.
+CONFIG_SOURCES = {1: "topic", 2: "broker dynamic", 3: "broker default dynamic", 4: "broker static", 5: "default"}
+CONFIG_TYPES = ("unknown", "boolean", "string", "int", "short", "long", "double", "list", "class", "password")
+
+
+class NewTopic(NamedTuple):
+    """A topic to create. -1: what the brokers' num.partitions and default.replication.factor say.
+
+    assignment: broker ids of each partition's replicas, instead of the two numbers."""
+
+    name: str
+    partitions: int = BY_BROKER_DEFAULT
+    replication_factor: int = BY_BROKER_DEFAULT
+    config: Mapping[str, str] = {}
+    assignment: tuple[tuple[int, ...], ...] = ()
+
+
+class PartitionInfo(NamedTuple):
+    """leader: broker id, or -1. in_sync: the replicas that are."""
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+    offline: tuple[int, ...]
+
+
+class TopicInfo(NamedTuple):
+    name: str
+    topic_id: bytes
+    is_internal: bool
+    partitions: tuple[PartitionInfo, ...]
+
+
+class BrokerInfo(NamedTuple):
+    broker_id: int
+    address: Address
+    rack: str | None
+
+
+class ClusterInfo(NamedTuple):
+    cluster_id: str
+    controller_id: int
+    brokers: tuple[BrokerInfo, ...]
+
+
+class ConfigEntry(NamedTuple):
+    """source: "topic", "broker static", "default", ...; type: "int", "list", ..."""
+
+    name: str
+    value: str | None
+    source: str
+    type: str
+    is_default: bool
+    read_only: bool
+    is_sensitive: bool
+    documentation: str | None
+
+
+class Admin:
+    """Create, list, describe and delete topics, at any broker.
+
+    bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
+    api_timeout: seconds for each method. Raises NoBroker, ConfigError.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Iterable[str] | None = None,
+        *,
+        client_id: str = "zafka-admin",
+        api_timeout: float = 30.0,
+        request_timeout: float = 30.0,
+        bootstrap_timeout: float = 3.0,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        self._timeout = check_seconds("api_timeout", api_timeout)
+        settings = make_settings(
+            bootstrap_servers,
+            client_id=client_id,
+            bootstrap_timeout=bootstrap_timeout,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+        )
+        self._core = Core("admin client", settings)
+        self._core.start()
+        close_at_exit(self)
+
+    def __repr__(self) -> str:
+        return f"<Admin {','.join(map(str, self._core.settings.bootstrap))}>"
+
+    # -- topics ----------------------------------------------------------------------------------
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = BY_BROKER_DEFAULT,
+        replication_factor: int = BY_BROKER_DEFAULT,
+        config: Mapping[str, Any] | None = None,
+    ) -> TopicInfo:
+        """Create one topic and return it once its partitions have leaders. Raises BrokerRefused."""
+        config = {key: str(value) for key, value in (config or {}).items()}
+        return self.create_topics([NewTopic(name, partitions, replication_factor, config)])[0]
+
+    def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[TopicInfo]:
+        """Create topics; returns them once their partitions have leaders (with `validate_only`: []).
+
+        Raises BrokerRefused for the first that was refused; then the others may have been created.
+        """
+        wanted = list(topics)
+        request = CreateTopicsRequest(
+            topics=[_creatable(topic) for topic in wanted],
+            timeout_ms=int(self._timeout * 1000),
+            validate_only=validate_only,
+        )
+        # Not repeated: a second try of what succeeded would say that the topic exists.
+        answer: CreateTopicsResponse = self._core.ask(
+            Target.CONTROLLER, ApiKey.CREATE_TOPICS, request, self._timeout, repeat=False
+        )
+        for result in answer.topics:
+            if result.error_code:
+                raise BrokerRefused(f"topic {result.name!r} was not created", result.error_code, result.error_message)
+        if validate_only:
+            return []
+        names = [topic.name for topic in wanted]
+        self._core.wait_for_topics(names, self._timeout)
+        self._core.wait_for(lambda: self._all_led(names) or None, self._timeout, f"leaders of {', '.join(names)}")
+        return self.describe_topics(names)
+
+    def _all_led(self, names: list[str]) -> bool:
+        known = self._core.cluster.topics
+        return all(name in known and min(known[name].leaders) >= 0 for name in names)
+
+    def delete_topics(self, names: str | Iterable[str]) -> None:
+        """Delete topics and all their records. Raises UnknownTopic, BrokerRefused."""
+        wanted = [names] if isinstance(names, str) else list(names)
+        request = DeleteTopicsRequest(topic_names=wanted, timeout_ms=int(self._timeout * 1000))
+        answer: DeleteTopicsResponse = self._core.ask(
+            Target.CONTROLLER, ApiKey.DELETE_TOPICS, request, self._timeout, repeat=False
+        )
+        for result in answer.responses:
+            if result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise UnknownTopic(f"topic {result.name!r} does not exist")
+            if result.error_code:
+                raise BrokerRefused(f"topic {result.name!r} was not deleted", result.error_code, result.error_message)
+
+    def list_topics(self, *, internal: bool = False) -> list[str]:
+        """Names of all topics, in order; internal ones only if asked for."""
+        return list_topics(self._core, self._timeout, internal=internal)
+
+    def describe_topics(self, names: str | Iterable[str]) -> list[TopicInfo]:
+        """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
+        wanted = [names] if isinstance(names, str) else list(names)
+        request = MetadataRequest(
+            topics=[MetadataRequestTopic(name=name) for name in wanted], allow_auto_topic_creation=False
+        )
+        answer: MetadataResponse = self._core.ask(Target.ANY, ApiKey.METADATA, request, self._timeout)
+        found = {topic.name: topic for topic in answer.topics}
+        described = []
+        for name in wanted:
+            topic = found.get(name)
+            if topic is None or topic.error_code in (
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+                ErrorCode.INVALID_TOPIC_EXCEPTION,
+            ):
+                raise UnknownTopic(f"topic {name!r} does not exist")
+            if topic.error_code and not is_retriable(topic.error_code):
+                raise BrokerRefused(f"topic {name!r}", topic.error_code)
+            partitions = tuple(
+                PartitionInfo(
+                    part.partition_index,
+                    part.leader_id,
+                    part.leader_epoch,
+                    tuple(part.replica_nodes),
+                    tuple(part.isr_nodes),
+                    tuple(part.offline_replicas),
+                )
+                for part in sorted(topic.partitions, key=lambda part: part.partition_index)
+            )
+            described.append(TopicInfo(name, topic.topic_id, topic.is_internal, partitions))
+        return described
+
+    def describe_cluster(self) -> ClusterInfo:
+        """Brokers as this client reaches them, and the cluster's id."""
+        cluster = self._core.cluster
+        brokers = tuple(BrokerInfo(number, cluster.brokers[number], cluster.racks[number]) for number in sorted(cluster.brokers))
+        return ClusterInfo(cluster.cluster_id, cluster.controller_id, brokers)
+
+    def describe_configs(
+        self, *, topic: str | None = None, broker: int | None = None, documentation: bool = False
+    ) -> list[ConfigEntry]:
+        """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
+        if (topic is None) == (broker is None):
+            raise ConfigError("describe_configs needs either topic= or broker=")
+        kind, name = (RESOURCE_TOPIC, topic) if topic is not None else (RESOURCE_BROKER, str(broker))
+        assert name is not None
+        resource = DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=None)
+        request = DescribeConfigsRequest(resources=[resource], include_synonyms=False, include_documentation=documentation)
+        target: Target | int = Target.ANY if broker is None else broker
+        answer: DescribeConfigsResponse = self._core.ask(target, ApiKey.DESCRIBE_CONFIGS, request, self._timeout)
+        result = answer.results[0]
+        if result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            raise UnknownTopic(f"topic {name!r} does not exist")
+        if result.error_code:
+            raise BrokerRefused(f"the configuration of {name!r}", result.error_code, result.error_message)
+        return [
+            ConfigEntry(
+                name=entry.name,
+                value=entry.value,
+                source=CONFIG_SOURCES.get(entry.config_source, "unknown"),
+                type=CONFIG_TYPES[entry.config_type] if 0 <= entry.config_type < len(CONFIG_TYPES) else "unknown",
+                is_default=entry.config_source == 5,
+                read_only=entry.read_only,
+                is_sensitive=entry.is_sensitive,
+                documentation=entry.documentation,
+            )
+            for entry in sorted(result.configs, key=lambda entry: entry.name)
+        ]
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the I/O thread. Closing again does nothing."""
+        forget(self)
+        self._core.stop()
+
+    def close_at_exit(self) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def list_topics(core: Core, timeout_s: float, *, internal: bool = False) -> list[str]:
+    request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
+    answer: MetadataResponse = core.ask(Target.ANY, ApiKey.METADATA, request, timeout_s)
+    return sorted(topic.name for topic in answer.topics if topic.name and (internal or not topic.is_internal))
+
+
+def _creatable(topic: NewTopic) -> CreatableTopic:
+    if topic.partitions != BY_BROKER_DEFAULT:
+        check_count("partitions", topic.partitions)
+    if topic.replication_factor != BY_BROKER_DEFAULT:
+        check_count("replication_factor", topic.replication_factor)
+    return CreatableTopic(
+        name=topic.name,
+        num_partitions=BY_BROKER_DEFAULT if topic.assignment else topic.partitions,
+        replication_factor=BY_BROKER_DEFAULT if topic.assignment else topic.replication_factor,
+        assignments=[
+            CreatableReplicaAssignment(partition_index=index, broker_ids=list(replicas))
+            for index, replicas in enumerate(topic.assignment)
+        ],
+        configs=[CreatableTopicConfig(name=key, value=value) for key, value in topic.config.items()],
+    )
