@@ -24,10 +24,10 @@ from zafka.storage.batch import BatchHeader, crc_fits
 from zafka.storage.checkpoint import Checkpoint, publish, write_temporary
 from zafka.storage.config import LogConfig
 from zafka.storage.disk import Disk, File, Flush
-from zafka.storage.errors import CorruptLog, DiskFull, OffsetOutOfRange
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange
 from zafka.storage.leader_epochs import LeaderEpochs
 from zafka.storage.producer_state import ProducerStates
-from zafka.storage.records import decode_batch
+from zafka.storage.records import find_timestamp
 from zafka.storage.roll import Run, expired_segments, should_roll
 from zafka.storage.segment import Segment
 
@@ -421,9 +421,12 @@ class Log:
             if not crc_fits(batch, 0, header):
                 reason = "the CRC-32C does not fit"
                 raise CorruptLog(segment.path, position=position, offset=header.base_offset, reason=reason)
-            for record in decode_batch(batch, header):
-                if record.timestamp >= timestamp_ms and record.offset >= self.start_offset:
-                    return TimestampOffset(record.timestamp, record.offset, header.leader_epoch)
+            try:
+                found = find_timestamp(batch, header, timestamp_ms, from_offset=self.start_offset)
+            except BadBatch:  # a client wrote what does not decode; whoever reads from here on will see
+                found = header.max_timestamp, max(header.base_offset, self.start_offset)
+            if found is not None:
+                return TimestampOffset(*found, header.leader_epoch)
         return None
 
     def _limit_position(self, segment: Segment, limit_offset: int) -> int:

@@ -30,6 +30,7 @@ NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key
 
 MAX_BATCH_BYTES = 2**31 - 1
 MAX_DECODED_BYTES = 128 * 1024 * 1024
+MAX_SEARCHED_BYTES = 16 * 1024 * 1024  # about a second of work, if the records are as small as they can be
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
 _LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
@@ -223,6 +224,50 @@ def decode_batch(
     max_bytes: bound of what the records may take when decompressed.
     The CRC is not checked here. Raises CorruptBatch, BatchTooLarge, UnsupportedCodec.
     """
+    body = _read_body(data, header, max_bytes)
+    try:
+        return _decode_records(body, header, from_offset - header.base_offset)
+    except IndexError:
+        raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
+
+
+def find_timestamp(
+    data: Buffer,
+    header: BatchHeader,
+    timestamp_ms: int,
+    *,
+    from_offset: int = 0,
+    max_bytes: int = MAX_SEARCHED_BYTES,
+) -> tuple[int, int] | None:
+    """(timestamp, offset) of the first record that is not before either, or None. Makes no records.
+
+    data, and what it raises: as for `decode_batch`. A client may have written anything behind a good header, so
+    a broker that looks for an offset must be ready for a batch that does not decode.
+    """
+    body = _read_body(data, header, max(max_bytes, header.size_bytes))
+    position = 0
+    try:
+        for _ in range(header.record_count):
+            length, position = _read_raw(body, position)
+            end = position + (length >> 1)
+            time, position = _read_raw(body, position + 1)
+            delta, position = _read_raw(body, position)
+            timestamp = header.base_timestamp + (time >> 1 ^ -(time & 1))
+            if header.timestamp_type == LOG_APPEND_TIME:
+                timestamp = header.max_timestamp
+            offset = header.base_offset + (delta >> 1)
+            if offset > header.last_offset:
+                break
+            if timestamp >= timestamp_ms and offset >= from_offset:
+                return timestamp, offset
+            position = end
+    except IndexError:
+        raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
+    return None
+
+
+def _read_body(data: Buffer, header: BatchHeader, max_bytes: int) -> bytes:
+    """All records, decompressed; there may be as many of them as the header says."""
     size = header.size_bytes
     if len(data) < size:
         raise CorruptBatch(f"the batch says {size} bytes, {len(data)} are there")
@@ -231,10 +276,7 @@ def decode_batch(
         raise CorruptBatch(f"a batch at timestamp {header.base_timestamp}")
     if not 0 <= header.record_count <= len(body) // _LEAST_RECORD_BYTES:
         raise CorruptBatch(f"{header.record_count} records cannot be in {len(body)} bytes")
-    try:
-        return _decode_records(body, header, from_offset - header.base_offset)
-    except IndexError:
-        raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
+    return body
 
 
 def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[Record]:
