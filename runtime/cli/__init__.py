@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import click
@@ -75,7 +75,7 @@ class NounGroup(click.Group):
         return super().resolve_command(context, arguments)
 
 
-def nearest(name: str, known: Sequence[str] | dict[str, str] | dict[str, click.Command]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     from zafka.runtime.yaml_file import did_you_mean
 
     return did_you_mean(name, list(known)) or f"; there are: {', '.join(known)}"

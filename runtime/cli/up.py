@@ -30,6 +30,7 @@ def up(
     if broker is not None:
         raise click.UsageError("--broker is not supported yet: all brokers of a topology run on one machine")
     from zafka.runtime.root import run
+
     from zafka.runtime.topology import Changes, load_topology
 
     settings = load_topology(

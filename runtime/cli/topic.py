@@ -1,0 +1,121 @@
+"""`zafka topic create|list|describe|delete`."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zafka.runtime.cli import NounGroup
+from zafka.runtime.cli.options import bootstrap_option, columns, emit, format_option
+
+if TYPE_CHECKING:
+    from zafka.client.admin import Admin, TopicInfo
+    from zafka.client.consumer import Consumer
+
+
+@click.group(cls=NounGroup)
+def topic() -> None:
+    """Create, list, describe and delete topics."""
+
+
+@topic.command()
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(1), metavar="N", help="By default the brokers' num.partitions.")
+@click.option("-r", "--replication-factor", type=click.IntRange(1), metavar="N",
+              help="By default the brokers' default.replication.factor.")
+@click.option("--config", "configs", multiple=True, metavar="KEY=VALUE", help="Topic configuration, by Kafka's names.")
+@bootstrap_option
+def create(
+    name: str, partitions: int | None, replication_factor: int | None, configs: tuple[str, ...], bootstrap: str
+) -> None:
+    """Create the topic NAME."""
+    config: dict[str, str] = {}
+    for text in configs:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--config takes key=value, such as retention.ms=60000, not {text!r}")
+        config[key] = value
+    from zafka.client.admin import BY_BROKER_DEFAULT, Admin
+
+    with Admin(bootstrap) as admin:
+        made = admin.create_topic(
+            name, partitions or BY_BROKER_DEFAULT, replication_factor or BY_BROKER_DEFAULT, config)
+    count = len(made.partitions)
+    click.echo(f"topic {name} created with {count} partition{'' if count == 1 else 's'}", err=True)
+
+
+@topic.command("list")
+@click.option("--internal", is_flag=True, help="Internal topics too.")
+@bootstrap_option
+@format_option
+def list_(internal: bool, bootstrap: str, form: str) -> None:
+    """Names of all topics."""
+    from zafka.client.admin import Admin
+
+    with Admin(bootstrap) as admin:
+        names = admin.list_topics(internal=internal)
+    emit(form, names, lambda: "\n".join(names))
+
+
+@topic.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@bootstrap_option
+@format_option
+def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
+    """Partitions, leaders, offsets and configuration of topics; of all topics without a NAME."""
+    from zafka.client.admin import Admin
+    from zafka.client.consumer import Consumer
+
+    with Admin(bootstrap) as admin, Consumer(bootstrap_servers=bootstrap) as consumer:
+        found = admin.describe_topics(names or admin.list_topics())
+        described = [describe_one(admin, consumer, info) for info in found]
+    emit(form, described, lambda: "\n\n".join(map(as_text, described)))
+
+
+def describe_one(admin: Admin, consumer: Consumer, info: TopicInfo) -> dict[str, Any]:
+    partitions = [(info.name, one.partition) for one in info.partitions if one.leader >= 0]
+    first, end = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    return {
+        "name": info.name,
+        "topic_id": base64.urlsafe_b64encode(info.topic_id).rstrip(b"=").decode(),
+        "partitions": [
+            {
+                "partition": one.partition, "leader": one.leader, "leader_epoch": one.leader_epoch,
+                "replicas": list(one.replicas), "in_sync": list(one.in_sync),
+                "first_offset": first.get((info.name, one.partition)),  # type: ignore[call-overload]
+                "end_offset": end.get((info.name, one.partition)),  # type: ignore[call-overload]
+            }
+            for one in info.partitions
+        ],
+        "config": {
+            entry.name: entry.value for entry in admin.describe_configs(topic=info.name) if not entry.is_default},
+    }
+
+
+def as_text(described: dict[str, Any]) -> str:
+    header = ("partition", "leader", "epoch", "replicas", "in sync", "first", "end")
+    rows = [
+        (one["partition"], one["leader"] if one["leader"] >= 0 else "none", one["leader_epoch"],
+         ",".join(map(str, one["replicas"])), ",".join(map(str, one["in_sync"])),
+         "-" if one["first_offset"] is None else one["first_offset"],
+         "-" if one["end_offset"] is None else one["end_offset"])
+        for one in described["partitions"]
+    ]
+    config = "".join(f"\n{key}={value}" for key, value in described["config"].items())
+    return f"{described['name']}  {described['topic_id']}{config}\n{columns(header, rows)}"
+
+
+@topic.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@bootstrap_option
+def delete(names: tuple[str, ...], bootstrap: str) -> None:
+    """Delete topics with all their records."""
+    from zafka.client.admin import Admin
+
+    with Admin(bootstrap) as admin:
+        admin.describe_topics(names)  # all of them or none: one that does not exist is most likely mistyped
+        admin.delete_topics(names)
+    for name in names:
+        click.echo(f"topic {name} deleted", err=True)
