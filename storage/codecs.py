@@ -1,7 +1,7 @@
 """The five compression codecs of record batches, with a bound on what comes out.
 
 Owns: the framing that Java's clients read and write. May fail with: CorruptBatch, BatchTooLarge, UnsupportedCodec.
-Invariant: never more than `max_bytes` (and a fixed amount of working memory) is touched, whatever the bytes say.
+Invariant: memory is bounded by twice `max_bytes` and what a codec needs to work, whatever the bytes say.
 Source: Kafka compress.{Gzip,Snappy,Lz4,Zstd}Compression, Lz4BlockInputStream; snappy-java SnappyOutputStream.
 
 A broker only stores compressed bytes, so cramjam is imported when first used.
