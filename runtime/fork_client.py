@@ -57,6 +57,20 @@ class ForkServerGone(Exception):
 Report = Spawned | Exited | Refused | ServerReady | Pong
 
 
+PRELOAD = (
+    "zafka.actors.shell",
+    "zafka.actors.coordinator",
+    "zafka.actors.partition",
+    "zafka.actors.broker_shell",
+)
+"""What every actor needs; imported once, before the first fork."""
+
+
+def launch() -> ForkServerClient:
+    """A fork server for zafka's own actors. The sooner it is launched, the sooner everything is up."""
+    return ForkServerClient(PRELOAD)
+
+
 def _encode(message: tuple[str, int, str]) -> bytes:
     import msgspec  # not at the top: the server is launched before anything that takes long to import
 
@@ -101,6 +115,7 @@ class ForkServerClient:
         self.pidfds: dict[int, int] = {}  # of living children, by incarnation
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._pings = 0
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<ForkServerClient pid={self.pid} children={len(self.pidfds)}>"
@@ -119,6 +134,14 @@ class ForkServerClient:
         self._pings += 1
         self._send(("ping", self._pings, ""), [])
         return self._pings
+
+    def watch_root(self, hung_after_s: float) -> None:
+        """Continue us if we are stopped for longer than this."""
+        self._send(("watch", int(hung_after_s * 1000), ""), [])
+
+    def signal_server(self, number: signal.Signals) -> None:
+        """Send a signal to the server itself."""
+        _send_signal(self.pidfd, number)
 
     def kill(self, incarnation: int, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to exactly this child; nothing if it is dead."""
@@ -185,7 +208,7 @@ class ForkServerClient:
     # -- the end -------------------------------------------------------------------------------
 
     def confirm_all_dead(self, timeout_s: float) -> bool:
-        """Kill the server and every child, wait until they are gone and reap; False if some are not in time."""
+        """Kill the server and every child, wait until they are gone, let go of them; False if some are not in time."""
         for pidfd in (self.pidfd, *self.pidfds.values()):
             _send_signal(pidfd, signal.SIGKILL)
         waiting = {self.pidfd, *self.pidfds.values()}
@@ -195,15 +218,16 @@ class ForkServerClient:
         while waiting:
             dead = poll.poll(timeout_s * 1000)
             if not dead:
-                return False
+                break
             for pidfd, _ in dead:
                 poll.unregister(pidfd)
                 waiting.discard(pidfd)
         self.close()
-        return True
+        return not waiting
 
     def close(self) -> None:
         """Let go of a dead server."""
+        self.closed = True
         os.waitpid(self.pid, 0)
         for pidfd in (self.pidfd, *self.pidfds.values()):
             os.close(pidfd)

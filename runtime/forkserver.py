@@ -9,7 +9,7 @@ Invariant: a child's process id stays its own until `Exited` was sent, because o
 
 Messages are datagrams (SOCK_SEQPACKET) of msgpack arrays, descriptors by SCM_RIGHTS:
     root -> server  ["spawn", incarnation, name]  + [memory file with the ActorStart, inherited descriptors...]
-    root -> server  ["ping", number, ""]
+    root -> server  ["ping", number, ""], ["watch", hung after ms, ""]
     server -> root  ["ready", pid, 0], ["pong", number, 0]
     server -> root  ["spawned", incarnation, pid] + [pidfd], ["exited", incarnation, wait status]
     server -> root  ["refused", incarnation, errno]: no process could be made
@@ -93,6 +93,9 @@ class ForkServer:
         kind, number, name = self._decode(data)
         if kind == "ping":
             self._tell("pong", number)
+            return
+        if kind == "watch":
+            self._hung_after_s = number / 1000
             return
         assert kind == "spawn", kind
         try:

@@ -1,0 +1,191 @@
+"""Asking a running supervisor: which actors there are, to kill one, to stop. Both ends.
+
+Owns: the requests below, JSON over ZeroMQ REQ/REP on `ipc` in the run directory (mode 0700); `run.json` in the data
+directory says where. The root's end answers from what it knows and never waits; what takes time (memory of each
+process) is looked up at the asker's end.
+Raises NotRunning if nobody runs there or answers, Refused if the supervisor cannot do it.
+
+    {"ask": "status"}                                      -> {"cluster", "actors": [...], ...}
+    {"ask": "kill", "name": "broker 1", "signal": 9}       -> {"pid": 91}
+    {"ask": "stop"}                                        -> {"pid": 71}
+    anything else                                          -> {"error": "..."}
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+
+from zafka.runtime.data_dir import read_run
+from zafka.runtime.errors import NotRunning, Refused
+
+if TYPE_CHECKING:
+    from zafka.runtime.root import Root
+
+ANSWER_S = 5.0
+REQUESTS_PER_ROUND = 10
+FORK_SERVER = "fork server"
+SUPERVISOR = "supervisor"
+
+
+# -- the asker's end -----------------------------------------------------------------------------
+
+
+def read_status(data_dir: Path, *, timeout_s: float = ANSWER_S) -> dict[str, Any]:
+    """The state of the cluster that runs on this data directory.
+
+    "actors": a list of {"name", "kind", "broker", "pid", "incarnation", "restarts", "state", "mailbox",
+        "memory_bytes", "uptime_s", "last_exit"}; kind is supervisor, fork server, coordinator, broker or partition;
+        memory is the proportional set size, so that the sum over all actors is what the cluster takes.
+    """
+    status = ask(data_dir, {"ask": "status"}, timeout_s=timeout_s)
+    for actor in status["actors"]:
+        actor["memory_bytes"] = memory_bytes(actor["pid"])
+    return status
+
+
+def kill(data_dir: Path, name: str, number: int = signal.SIGKILL) -> int:
+    """Send a signal to an actor by its name; returns its process id."""
+    pid: int = ask(data_dir, {"ask": "kill", "name": name, "signal": int(number)})["pid"]
+    return pid
+
+
+def stop(data_dir: Path) -> int:
+    """Stop the cluster in order; returns the supervisor's process id, which is gone soon."""
+    pid: int = ask(data_dir, {"ask": "stop"})["pid"]
+    return pid
+
+
+def ask(data_dir: Path, request: dict[str, Any], *, timeout_s: float = ANSWER_S) -> dict[str, Any]:
+    """One request to the supervisor of this data directory, and its answer."""
+    run = read_run(data_dir)
+    if run is None:
+        raise NotRunning(f"no zafka runs on {data_dir}; start one with `zafka up`")
+    if not _is_alive(int(str(run["pid"]))):
+        raise NotRunning(f"no zafka runs on {data_dir}: process {run['pid']} is dead; start it again with `zafka up`")
+    context: zmq.Context[Any] = zmq.Context()
+    socket = context.socket(zmq.REQ)
+    try:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(str(run["control"]))
+        socket.send(msgspec.json.encode(request))
+        if not socket.poll(int(timeout_s * 1000)):
+            raise NotRunning(
+                f"zafka on {data_dir} (process {run['pid']}) does not answer within {timeout_s:g} s; is it stopped?")
+        answer: dict[str, Any] = msgspec.json.decode(socket.recv())
+    finally:
+        socket.close()
+        context.term()
+    if "error" in answer:
+        raise Refused(answer["error"])
+    return answer
+
+
+def memory_bytes(pid: int) -> int:
+    """Proportional set size of a process: its own pages, and its share of those it has in common; 0 if it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass
+    return 0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# -- the root's end ------------------------------------------------------------------------------
+
+
+class ControlServer:
+    """Answers requests about a root."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, root: Root) -> None:
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
+        self.socket.setsockopt(zmq.LINGER, 200)
+        self.socket.bind(endpoint)
+        self._root = root
+
+    def answer(self) -> None:
+        """Answer what has come."""
+        for _ in range(REQUESTS_PER_ROUND):
+            try:
+                data = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.socket.send(msgspec.json.encode(self._answer(data)))
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _answer(self, data: bytes) -> dict[str, Any]:
+        try:
+            request = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            return {"error": f"not a request: {error}"}
+        match request:
+            case {"ask": "status"}:
+                return self._status()
+            case {"ask": "kill", "name": str(name), "signal": int(number)}:
+                return self._kill(name, number)
+            case {"ask": "stop"}:
+                self._root.stop()
+                return {"pid": os.getpid()}
+        return {"error": f"unknown request {request.get('ask')!r}"}
+
+    def _kill(self, name: str, number: int) -> dict[str, Any]:
+        root = self._root
+        if number not in {int(each) for each in signal.Signals}:
+            return {"error": f"there is no signal {number}"}
+        if name == FORK_SERVER:
+            root.server.signal_server(signal.Signals(number))
+            return {"pid": root.server.pid}
+        if name == SUPERVISOR:
+            os.kill(os.getpid(), number)
+            return {"pid": os.getpid()}
+        actor = root.tree.actors.get(name)
+        if actor is None:
+            names = ", ".join([SUPERVISOR, FORK_SERVER, *root.tree.actors])
+            return {"error": f"there is no actor {name!r}; there are: {names}"}
+        if actor.running is None or actor.running.pid == 0:
+            return {"error": f"{name} does not run at the moment"}
+        root.server.kill(actor.running.incarnation, signal.Signals(number))
+        return {"pid": actor.running.pid}
+
+    def _status(self) -> dict[str, Any]:
+        root = self._root
+        now_s = time.monotonic()
+        common = {"broker": None, "incarnation": root.incarnation, "restarts": 0, "state": "running", "mailbox": 0,
+                  "uptime_s": round(now_s - root.started_s, 3), "last_exit": ""}
+        actors: list[dict[str, Any]] = [
+            {"name": SUPERVISOR, "kind": "supervisor", "pid": os.getpid(), **common},
+            {"name": FORK_SERVER, "kind": FORK_SERVER, "pid": root.server.pid, **common},
+        ]
+        for actor in root.tree.actors.values():
+            child, running = actor.child, actor.running
+            actors.append({
+                "name": actor.name, "kind": actor.plan.kind,
+                "broker": actor.plan.broker_id if actor.plan.broker_id >= 0 else None,
+                "pid": running.pid if running else 0,
+                "incarnation": running.incarnation if running else 0,
+                "restarts": child.restarts, "state": child.state.value,
+                "mailbox": running.mailbox if running else 0,
+                "uptime_s": round(now_s - running.asked_s, 3) if running else 0.0,
+                "last_exit": child.last_exit,
+            })
+        return {"cluster": root.settings.cluster, "data_dir": str(root.settings.data_dir), "pid": os.getpid(),
+                "ready": root.announced, "actors": actors}

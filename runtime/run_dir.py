@@ -1,0 +1,91 @@
+"""The run directory: where the sockets of one life of `up` lie.
+
+Owns: a short directory of mode 0700 under $XDG_RUNTIME_DIR or the temporary directory, one for each life; its lock
+tells whether that life goes on, so that leftovers of the dead are swept by whoever starts next.
+May fail with CannotStart if no place is short enough: `ipc` paths end at 107 bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from zafka.runtime.errors import CannotStart
+
+PREFIX = "zafka-run-"
+LOCK = "zafka-run.lock"
+IPC_PATH_BYTES_MAX = 107
+LONGEST_NAME = "a999999999999"
+
+
+class RunDirectory:
+    """A fresh run directory, ours until `close` or our death."""
+
+    def __init__(self) -> None:
+        base = _base()
+        sweep(base)
+        self.path = base / f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+        # Under another name until it is locked, or somebody's sweep might take it for a dead one's.
+        newborn = base / f".{self.path.name}"
+        newborn.mkdir(mode=0o700)
+        self._lock = os.open(newborn / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        newborn.rename(self.path)
+
+    def __repr__(self) -> str:
+        return f"<RunDirectory {self.path}>"
+
+    def endpoint(self, name: str) -> str:
+        return f"ipc://{self.path}/{name}"
+
+    def remove_socket(self, endpoint: str) -> None:
+        """A dead process leaves its sockets behind."""
+        Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _base() -> Path:
+    """The first place that exists, is ours to write in, and is short enough."""
+    places = [os.environ.get("XDG_RUNTIME_DIR", ""), os.environ.get("TMPDIR", ""), "/tmp"]
+    for place in filter(None, places):
+        longest = len(os.fsencode(f"{place}/{PREFIX}{'9' * 10}-{'f' * 8}/{LONGEST_NAME}"))
+        if longest <= IPC_PATH_BYTES_MAX and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise CannotStart(
+        f"no place for sockets: none of {', '.join(filter(None, places))} is writable and short enough; "
+        "set XDG_RUNTIME_DIR to a directory with a short name")
+
+
+def sweep(base: Path) -> list[Path]:
+    """Remove run directories of ours whose owner is dead; returns them."""
+    swept = []
+    for name in os.listdir(base):
+        path = base / name
+        if name.startswith(PREFIX) and _is_left_over(path):
+            shutil.rmtree(path, ignore_errors=True)
+            swept.append(path)
+    return swept
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether this is a run directory of ours that nobody holds the lock of."""
+    try:
+        about = path.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+            return False
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False  # being swept by another, or not a run directory at all
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
