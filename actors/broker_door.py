@@ -73,6 +73,7 @@ class Door:
         self._waiting: dict[int, Session] = {}  # with something in `queue`
         self._paused = 0
         self._closing = False
+        self.sent = False  # since the owner last asked whether the socket is readable
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         set_door_options(self.socket, frame_bytes_max=frame_bytes_max)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -172,6 +173,7 @@ class Door:
 
     def _try_send(self, session: Session, message: tuple[bytes, Buffer]) -> bool:
         """False if ZeroMQ takes no more for this client now; a client that is gone is forgotten."""
+        self.sent = True
         try:
             copy = len(message[1]) < LARGE_BYTES
             self.socket.send_multipart((session.routing_id, *message), _NO_WAIT, copy=copy)
@@ -185,6 +187,7 @@ class Door:
 
     def _say(self, routing_id: bytes, session: int, incarnation: int) -> None:
         """A word to a client without a session; it is no loss if it does not arrive."""
+        self.sent = True
         try:
             self.socket.send_multipart((routing_id, *write_message(session, incarnation)), _NO_WAIT)
         except zmq.ZMQError as error:

@@ -85,7 +85,7 @@ class BrokerShell:
         self._timer_s = 0.0
         self._sockets: list[zmq.Socket[bytes]] = []
         self._watched: list[int] = []  # their descriptors
-        self._readable = True  # some ZeroMQ socket may have something for us
+        self._fired: set[zmq.Socket[bytes]] = set()  # these may have something for us
         self._connected: set[int] = set()  # over TCP
         self._performers: dict[type, Callable[[Any], None]] = {
             Respond: self._respond, ReadFiles: self._read_files, PauseReading: self._pause,
@@ -129,14 +129,17 @@ class BrokerShell:
     def _take_turn(self) -> None:
         runtime = self.runtime
         runtime.tick()
-        if self._readable:
-            for door in self.doors:
+        fired, self._fired = self._fired, set()
+        for door in self.doors:
+            if door.queued:
                 door.retry()
+            if door.socket in fired:
                 door.read()
         mail, self._mail = self._mail, []
         mail += runtime.due()
-        if self._readable:
-            mail += runtime.receive()
+        if fired:
+            known = runtime.mailbox.sockets()
+            mail += runtime.receive([each for each in known if each in fired])
         while mail:
             runtime.turn(mail)
             # Hot files were read at once, the answers need not wait for another round.
@@ -144,22 +147,34 @@ class BrokerShell:
         if runtime.exit is not None:
             self.finished.set_result(None)
             return
-        self._watch()
+        self._watch(fired)
         self._arm()
 
-    def _watch(self) -> None:
-        """Follow the sockets as they come and go, and ask each for events: sending may have swallowed the signal."""
-        sockets = [*self.runtime.mailbox.sockets(), *(door.socket for door in self.doors)]
+    def _watch(self, fired: set[zmq.Socket[bytes]]) -> None:
+        """Follow the sockets as they come and go, and ask those that were used whether more has come.
+
+        Every use of a ZeroMQ socket may take its descriptor's signal away."""
+        mailbox = self.runtime.mailbox
+        sockets = [*mailbox.sockets(), *(door.socket for door in self.doors)]
         if sockets != self._sockets:
             # A closed socket's descriptor may be another one's by now: all go before any comes.
             self._unwatch()
             self._sockets = sockets
             self._watched = [int(each.getsockopt(zmq.FD)) for each in sockets]
-            for fd in self._watched:
-                self.loop.add_reader(fd, self._on_readable)
-        self._readable = any(door.readable for door in self.doors) or any(
-            int(each.getsockopt(zmq.EVENTS)) & POLLIN for each in self.runtime.mailbox.sockets())
-        if self._readable:
+            for fd, each in zip(self._watched, sockets, strict=True):
+                self.loop.add_reader(fd, self._on_readable, each)
+            fired.update(sockets)
+        fired |= mailbox.sent_on
+        mailbox.sent_on.clear()
+        for door in self.doors:
+            if door.sent or door.socket in fired:
+                door.sent = False
+                if door.readable:
+                    self._fired.add(door.socket)
+        for each in mailbox.sockets():
+            if each in fired and int(each.getsockopt(zmq.EVENTS)) & POLLIN:
+                self._fired.add(each)
+        if self._fired:
             self._schedule()
 
     def _unwatch(self) -> None:
@@ -167,8 +182,8 @@ class BrokerShell:
             self.loop.remove_reader(fd)
         self._watched = []
 
-    def _on_readable(self) -> None:
-        self._readable = True
+    def _on_readable(self, readable: zmq.Socket[bytes]) -> None:
+        self._fired.add(readable)
         self._schedule()
 
     def _arm(self) -> None:

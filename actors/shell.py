@@ -147,10 +147,12 @@ class ActorRuntime:
 
     # -- turns ---------------------------------------------------------------------------------
 
-    def receive(self) -> list[Mail]:
-        """The mail that has come, up to the limits of one turn; links to peers follow what the supervisor says."""
+    def receive(self, sockets: Sequence[zmq.Socket[bytes]] | None = None) -> list[Mail]:
+        """The mail that has come, up to the limits of one turn; links to peers follow what the supervisor says.
+
+        sockets: as `Mailbox.receive` has it."""
         mails: list[Mail] = []
-        received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN)
+        received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN, sockets=sockets)
         size = 0
         for sender, body, records in received:
             kind = type(body)

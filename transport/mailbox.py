@@ -92,6 +92,7 @@ class Mailbox:
         self._dead: dict[str, int] = {}  # newest incarnation known to be dead, the most recent GRAVES_MAX names
         self._inbox: zmq.Socket[bytes] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
+        self.sent_on: set[zmq.Socket[bytes]] = set()  # see `receive`; the owner of an event loop clears it
         self._next = 0  # the socket that is drained first, so that a busy one starves no other
         if endpoint:
             self._inbox = self._open(zmq.ROUTER)
@@ -186,6 +187,7 @@ class Mailbox:
         )
         if link.queue:
             return self._queue(to, link, head, apart)
+        self.sent_on.add(link.socket)
         try:
             link.write(head, apart)
         except zmq.Again:
@@ -197,6 +199,7 @@ class Mailbox:
     def retry(self) -> None:
         """Send what waits, as far as ZeroMQ takes it now. To be called every few ms while `queued`."""
         for name, link in list(self._waiting.items()):
+            self.sent_on.add(link.socket)
             try:
                 while link.queue:
                     head, records = link.queue[0]
@@ -229,14 +232,22 @@ class Mailbox:
 
     # -- receiving -----------------------------------------------------------------------------
 
-    def receive(self, messages_max: int, bytes_max: int = 1 << 62) -> list[Received]:
-        """What has come, oldest first for each peer, until nothing is left or a limit is passed."""
+    def receive(
+        self, messages_max: int, bytes_max: int = 1 << 62, *, sockets: Sequence[zmq.Socket[bytes]] | None = None
+    ) -> list[Received]:
+        """What has come, oldest first for each peer, until nothing is left or a limit is passed.
+
+        sockets: those of `sockets()` that are worth a try; None means all. An event loop knows from their
+            descriptors; but sending takes away the signal of mail that came, so it asks those in `sent_on` for
+            events, too.
+        """
         received: list[Received] = []
-        count = len(self._sockets)
+        candidates = self._sockets if sockets is None else sockets
+        count = len(candidates)
         self._next = (self._next + 1) % count if count else 0
         size = 0
         for index in range(count):
-            socket = self._sockets[(index + self._next) % count]
+            socket = candidates[(index + self._next) % count]
             inbox = socket is self._inbox
             try:
                 while len(received) < messages_max and size < bytes_max:

@@ -75,6 +75,7 @@ class Pending:
         self.missing -= 1
         if not self.missing:
             self.gateway.deadlines.cancel(self)
+            self.listings = []
             self.exchange.answer(self.response)
 
     def on_deadline(self) -> None:

@@ -28,7 +28,7 @@ KEY = ApiKey.PRODUCE
 VERSIONS = range(3, 12)
 ADVERTISED = range(12)
 
-ATTRIBUTES = slice(22, 23)  # their low byte in a record batch; nothing, if the batch ends before
+ATTRIBUTES = 22  # position of their low byte in a record batch
 CODEC_MASK = 0x07
 ZSTD = 4
 ZSTD_SINCE = 7  # KIP-110
@@ -93,6 +93,7 @@ class Pending:
             batch.fail(ErrorCode.REQUEST_TIMED_OUT)
 
     def _finish(self) -> None:
+        self.batches = []  # they know us: without a cycle there is nothing to collect
         if self.acks:
             self.exchange.answer(self.response)
             return
@@ -153,6 +154,6 @@ def records_error(records: memoryview | None, version: int) -> int:
     """What only the broker can tell, because it depends on the request; the partition checks the batch itself."""
     if not records:
         return ErrorCode.INVALID_RECORD
-    if version < ZSTD_SINCE and records[ATTRIBUTES] and records[ATTRIBUTES][0] & CODEC_MASK == ZSTD:
+    if version < ZSTD_SINCE and len(records) > ATTRIBUTES and records[ATTRIBUTES] & CODEC_MASK == ZSTD:
         return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
     return 0
