@@ -10,9 +10,9 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 COMMANDS = {
     "up": "zafka.runtime.cli.up:up",
@@ -102,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help_wanted.show()
         return 2
     except click.ClickException as error:
-        print(f"zafka: {error.format_message()}", file=sys.stderr)
         context = getattr(error, "ctx", None)
+        print(f"zafka: {error.format_message()}{_environment_hint(error, context)}", file=sys.stderr)
         if isinstance(error, click.UsageError) and context is not None:
             print(f"Try '{context.command_path} --help'.", file=sys.stderr)
         return error.exit_code
@@ -124,6 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def fail(message: str) -> NoReturn:
-    """End the command with this message and exit code 1."""
-    raise click.ClickException(message)
+def _environment_hint(error: click.ClickException, context: click.Context | None) -> str:
+    """Where a wrong value of an option came from, if it was not the command line."""
+    option = getattr(error, "param", None)
+    if context is None or option is None or option.name is None:
+        return ""
+    if context.get_parameter_source(option.name) is not ParameterSource.ENVIRONMENT:
+        return ""
+    return f" (from {option.envvar} in the environment)"
