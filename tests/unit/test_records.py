@@ -254,17 +254,19 @@ class TestDecode:
             (b"\x0d\x00\x00\x00\x01\x01\x00", 1),  # negative length
             (b"\x0c\x00\x00\x01\x01\x01\x00", 1),  # negative offset
             (b"\x0c\x00\x00\x02\x01\x01\x00", 1),  # offset beyond the batch's
-            (b"\x0c\x00\x00\x00\x03\x01\x00", 1),  # negative length of a key
-            (b"\x0c\x00\x00\x00\x01\x05\x00", 1),  # negative length of a value
+            (b"\x0e\x00\x00\x00\x03k\x01\x00", 1),  # negative length of a key
+            (b"\x0e\x00\x00\x00\x01\x03v\x00", 1),  # negative length of a value
             (b"\x0c\x00\x00\x00\x01\x64\x00", 1),  # value beyond the end
             (b"\x0c\x00\x00\x00\x01\x01\x01", 1),  # negative number of headers
             (b"\x0c\x00\x00\x00\x01\x01\x64", 1),  # headers beyond the end
-            (b"\x10\x00\x00\x00\x01\x01\x02\x03\x01", 1),  # negative length of a header's name
+            (b"\x12\x00\x00\x00\x01\x01\x02\x03h\x01", 1),  # negative length of a header's name
+            (b"\x12\x00\x00\x00\x01\x01\x02\x00\x03x", 1),  # negative length of a header's value
+            (b"\x12\x00\x00\x00\x01\x01\x03\x02h\x01", 1),  # negative number of headers that are there
             (b"\x10\x00\x00\x00\x01\x01\x02\x00\x64", 1),  # header's value beyond the end
             (b"\x0c\x00\x00\x00\x01\x01", 1),
             (b"\xff" * 30, 1),
             (b"\x80" * 30, 1),
-            (b"\x20\x00" + b"\xff" * 9 + b"\x01\x00\x01\x01\x00", 1),  # a timestamp that no int64 holds
+            (b"\x1e\x00" + b"\xff" * 9 + b"\x01\x00\x01\x01\x00", 1),  # a timestamp that no int64 holds
         ],
     )
     def test_odd_bytes_are_corrupt(self, body: bytes, count: int) -> None:
@@ -277,6 +279,12 @@ class TestDecode:
         data = encode_batch([(NOW, None, b"", ())])
         with pytest.raises(CorruptBatch):
             decode_batch(data, read_header(data)._replace(record_count=count))
+
+    @pytest.mark.parametrize("timestamp", [2**62, -(2**62), 2**63 - 1, -(2**63)])
+    def test_base_timestamp_leaves_room_for_deltas(self, timestamp: int) -> None:
+        data = encode_batch([(NOW, None, b"", ())])
+        with pytest.raises(CorruptBatch):
+            decode_batch(data, read_header(data)._replace(base_timestamp=timestamp))
 
     def test_bytes_that_are_not_there_are_corrupt(self) -> None:
         data = encode_batch([(NOW, None, b"", ())])
