@@ -54,6 +54,7 @@ class ForkServerGone(Exception):
     """The fork server is dead, and every actor dies with it."""
 
 
+Message = tuple[str, int, str, tuple[str, ...]]
 Report = Spawned | Exited | Refused | ServerReady | Pong
 
 
@@ -71,7 +72,7 @@ def launch() -> ForkServerClient:
     return ForkServerClient(PRELOAD)
 
 
-def _encode(message: tuple[str, int, str]) -> bytes:
+def _encode(message: Message) -> bytes:
     import msgspec  # not at the top: the server is launched before anything that takes long to import
 
     return msgspec.msgpack.encode(message)
@@ -122,22 +123,28 @@ class ForkServerClient:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def spawn(self, incarnation: int, name: str, start: bytes, fds: tuple[int, ...] = ()) -> None:
-        """Ask for a process; `Spawned` or `Refused` is the answer. start: an encoded ActorStart. fds: stay ours."""
+    def spawn(
+        self, incarnation: int, name: str, start: bytes, fds: tuple[int, ...] = (), modules: tuple[str, ...] = ()
+    ) -> None:
+        """Ask for a process; `Spawned` or `Refused` is the answer.
+
+        start: an encoded ActorStart. fds: stay ours. modules: that it needs; a server that still imports and has
+            those already need not finish first.
+        """
         assert len(fds) < FDS_MAX, "more descriptors than one message carries"
         start_file = os.memfd_create("start", os.MFD_CLOEXEC)
         os.pwrite(start_file, start, 0)
-        self._send(("spawn", incarnation, name), [start_file, *map(os.dup, fds)])
+        self._send(("spawn", incarnation, name, modules), [start_file, *map(os.dup, fds)])
 
     def ping(self) -> int:
         """Ask whether it is alive; `Pong` with the returned number is the answer."""
         self._pings += 1
-        self._send(("ping", self._pings, ""), [])
+        self._send(("ping", self._pings, "", ()), [])
         return self._pings
 
     def watch_root(self, hung_after_s: float) -> None:
         """Continue us if we are stopped for longer than this."""
-        self._send(("watch", int(hung_after_s * 1000), ""), [])
+        self._send(("watch", int(hung_after_s * 1000), "", ()), [])
 
     def signal_server(self, number: signal.Signals) -> None:
         """Send a signal to the server itself."""
@@ -167,7 +174,7 @@ class ForkServerClient:
             for fd in fds:
                 os.close(fd)
 
-    def _send(self, message: tuple[str, int, str], fds: list[int]) -> None:
+    def _send(self, message: Message, fds: list[int]) -> None:
         self._outbox.append((_encode(message), fds))
         self.flush()
 

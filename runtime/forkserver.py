@@ -3,13 +3,14 @@
 Owns: the children's birth (what every actor process has set up before its shell runs) and their reaping. Started as
 `python -m zafka.runtime.forkserver ROOT_PID HUNG_AFTER_S MODULE...` with a socket to the root as descriptor 3
 (`runtime/fork_client.py` is the other end). Single-threaded, and no ZeroMQ object exists before a fork.
+While it still imports, it forks already whom the modules so far are enough for.
 No orphans: it dies with the root (PDEATHSIG) and each actor dies with it; each checks its parent after asking for
 that signal. A root that is stopped (SIGSTOP) for longer than HUNG_AFTER_S is continued.
 Invariant: a child's process id stays its own until `Exited` was sent, because only this process reaps it.
 
 Messages are datagrams (SOCK_SEQPACKET) of msgpack arrays, descriptors by SCM_RIGHTS:
-    root -> server  ["spawn", incarnation, name]  + [memory file with the ActorStart, inherited descriptors...]
-    root -> server  ["ping", number, ""], ["watch", hung after ms, ""]
+    root -> server  ["spawn", incarnation, name, modules]  + [memory file with the ActorStart, inherited descriptors...]
+    root -> server  ["ping", number, "", []], ["watch", hung after ms, "", []]
     server -> root  ["ready", pid, 0], ["pong", number, 0]
     server -> root  ["spawned", incarnation, pid] + [pidfd], ["exited", incarnation, wait status]
     server -> root  ["refused", incarnation, errno]: no process could be made
@@ -26,7 +27,7 @@ import sys
 import time
 from collections import deque
 from importlib import import_module
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from zafka.runtime.log import configure_logging, import_structlog
 
@@ -50,39 +51,63 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-class ForkServer:
-    """root: process id of our parent. hung_after_s: how long it may be stopped."""
+class Request(NamedTuple):
+    """A process that is asked for. modules: that it needs; of those that are imported anyway, it waits for them."""
 
-    def __init__(self, sock: socket.socket, root: int, hung_after_s: float) -> None:
+    incarnation: int
+    name: str
+    modules: tuple[str, ...]
+    fds: list[int]
+
+
+class ForkServer:
+    """root: process id of our parent. hung_after_s: how long it may be stopped. modules: still to be imported."""
+
+    def __init__(self, sock: socket.socket, root: int, hung_after_s: float, modules: list[str]) -> None:
         import msgspec
 
         self._socket = sock
         self._root = root
         self._pid = os.getpid()  # what a child's parent must be; the child itself may ask too late
         self._hung_after_s = hung_after_s
+        self._modules = modules
+        self._waiting: list[Request] = []  # for modules
         self._stopped_s: float | None = None  # since when the root is seen stopped
         self._incarnations: dict[int, int] = {}  # of each child, by process id
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._encode = msgspec.msgpack.encode
-        self._decode = msgspec.msgpack.Decoder(tuple[str, int, str]).decode
+        self._decode = msgspec.msgpack.Decoder(tuple[str, int, str, tuple[str, ...]]).decode
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # the wake-up descriptor does the rest
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def serve(self) -> NoReturn:
+        while self._modules:
+            self._round(0.0)
+            import_module(self._modules[0])
+            del self._modules[0]
+            waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                self._spawn(request)
+        gc.collect()
+        gc.freeze()
         self._tell("ready", os.getpid())
         while True:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._outbox else 0))
-            poll.register(self._wake_read, select.POLLIN)
-            ready = dict(poll.poll(self._hung_after_s / 4 * 1000))
-            if self._wake_read in ready:
-                os.read(self._wake_read, 4096)
-            self._reap()
-            self._flush()
-            if ready.get(self._socket.fileno(), 0) & ~select.POLLOUT:
-                self._read()
+            self._round(self._hung_after_s / 4)
             self._watch_root()
+
+    def _round(self, wait_s: float) -> None:
+        """Take in what has come, after at most this long."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._outbox else 0))
+        poll.register(self._wake_read, select.POLLIN)
+        ready = dict(poll.poll(wait_s * 1000))
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        self._reap()
+        self._flush()
+        if ready.get(self._socket.fileno(), 0) & ~select.POLLOUT:
+            self._read()
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -90,27 +115,33 @@ class ForkServer:
         data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES_MAX, FDS_MAX)
         if not data:
             os._exit(0)  # the root closed its end
-        kind, number, name = self._decode(data)
-        if kind == "ping":
-            self._tell("pong", number)
+        kind, number, name, modules = self._decode(data)
+        match kind:
+            case "spawn":
+                self._spawn(Request(number, name, modules, fds))
+            case "ping":
+                self._tell("pong", number)
+            case "watch":
+                self._hung_after_s = number / 1000
+
+    def _spawn(self, request: Request) -> None:
+        if not set(request.modules).isdisjoint(self._modules):
+            self._waiting.append(request)
             return
-        if kind == "watch":
-            self._hung_after_s = number / 1000
-            return
-        assert kind == "spawn", kind
+        gc.freeze()  # no collection in a child writes to pages that all of them share
         try:
             pid = os.fork()
         except OSError as error:
-            self._tell("refused", number, error.errno or 0)
+            self._tell("refused", request.incarnation, error.errno or 0)
         else:
             if pid == 0:
-                self._become(name, fds)
-            self._incarnations[pid] = number
-            self._tell("spawned", number, pid, [os.pidfd_open(pid)])
-        for fd in fds:
+                self._become(request)
+            self._incarnations[pid] = request.incarnation
+            self._tell("spawned", request.incarnation, pid, [os.pidfd_open(pid)])
+        for fd in request.fds:
             os.close(fd)
 
-    def _become(self, name: str, fds: list[int]) -> NoReturn:
+    def _become(self, request: Request) -> NoReturn:
         """Be this actor from now on, in the forked process."""
         code = 70
         try:
@@ -118,8 +149,11 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for fd in (self._wake_read, self._wake_write, self._socket.detach()):
                 os.close(fd)
+            for other in self._waiting:
+                for fd in other.fds:
+                    os.close(fd)
             die_with_parent(self._pid)
-            code = run_actor(name, fds)
+            code = run_actor(request.name, request.fds)
         finally:
             # Without this the exception would go up into the server's own loop.
             if sys.exception() is not None and not isinstance(sys.exception(), SystemExit):
@@ -205,14 +239,10 @@ def main(arguments: list[str]) -> NoReturn:
     die_with_parent(int(root))
     os.closerange(SOCKET_FD + 1, 2**31 - 1)  # what leaked into us is not for actors
     gc.disable()
-    sock = socket.socket(fileno=SOCKET_FD)
-    import_structlog()
-    for module in modules:
-        import_module(module)
     _set_title("zafka fork server")
-    gc.collect()
-    gc.freeze()  # no collection in a child writes to pages that all of them share
-    ForkServer(sock, int(root), float(hung_after_s)).serve()
+    import_structlog()
+    sock = socket.socket(fileno=SOCKET_FD)
+    ForkServer(sock, int(root), float(hung_after_s), modules).serve()
 
 
 if __name__ == "__main__":

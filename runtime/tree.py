@@ -263,7 +263,8 @@ class Tree:
             arguments=plan.arguments, supervisor_incarnation=self.mailbox.incarnation,
             supervisor_endpoint=self._run_dir.endpoint("root"), inbox=inbox,
             heartbeat_s=self.settings.supervision.heartbeat_s)
-        self.server.spawn(incarnation, actor.name, msgspec.msgpack.encode(start), plan.fds)
+        modules = tuple(path.partition(":")[0] for path in program if path)
+        self.server.spawn(incarnation, actor.name, msgspec.msgpack.encode(start), plan.fds, modules)
 
     def _kill(self, actor: Actor, reason: str) -> None:
         running = actor.running
