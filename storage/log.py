@@ -461,9 +461,8 @@ class Log:
             except OSError as error:
                 if error.errno not in FULL_DISK:
                     raise
-        # Recovery goes on from the segment that was active at the last checkpoint.
-        durable = min(self._flushed.segment.base_offset, self._checkpointed_base)
-        dropped = [segment for segment in self._segments[:count] if segment.base_offset < durable]
+        # Recovery goes on from the segment that was active at the last checkpoint; below it all is flushed.
+        dropped = [segment for segment in self._segments[:count] if segment.base_offset < self._checkpointed_base]
         del self._segments[: len(dropped)]
         paths = []
         for segment in dropped:

@@ -26,11 +26,16 @@ def small_config(**overrides: Any) -> LogConfig:
 
 
 def make_batch(
-    values: Sequence[bytes], *, timestamp_ms: int = NOW_MS, codec: int = 0, step_ms: int = 0, **producer: int
+    values: Sequence[bytes], *, timestamp_ms: int = NOW_MS, codec: int = 0, step_ms: int = 0, producer_id: int = -1,
+    producer_epoch: int = -1, base_sequence: int = -1,
 ) -> Batch:
     """A batch as a client produces it: one record a value, `step_ms` apart."""
-    records = [(timestamp_ms + i * step_ms, b"key", value, []) for i, value in enumerate(values)]
-    data = memoryview(bytes(encode_batch(records, codec=codec, **producer)))
+    data = memoryview(
+        encode_batch(
+            [(timestamp_ms + i * step_ms, b"key", value, ()) for i, value in enumerate(values)], codec=codec,
+            producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence,
+        )
+    )
     return read_header(data), data
 
 

@@ -3,7 +3,7 @@
 Owns: files as inodes and directories as names, each in two versions: as programs see them and as they are on disk.
 `power_cut` applies an arbitrary subset, drawn from the seed, of what happened since the last flush of each: writes
 (page by page, so that parts of a write are lost and tails read as zeros), truncations, creates, renames, unlinks.
-Faults on demand: `room_bytes` makes the disk full.
+Faults on demand: `room_bytes` makes the disk full, `calls_left` cuts the power in the middle of what runs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from zafka.storage.disk import Buffer, File, Flush
+from zafka.storage.disk import Buffer, File
 
 PAGE_BYTES = 512
+
+
+class PowerCut(BaseException):
+    """The machine is gone. Not an Exception: nobody catches it but the test, which then calls `power_cut`."""
 
 
 class Inode:
@@ -66,8 +70,8 @@ class MemoryDisk:
         self.directories: dict[Path, Directory] = {}
         self.open_files: dict[int, Inode] = {}
         self.room_bytes: int | None = None  # how much more may be written; None: no limit
+        self.calls_left: int | None = None  # before the power is cut; None: never. Only calls that change something count
         self.bytes_read = 0
-        self.calls: list[str] = []
         self._next_fd = 3
         self._next_inode = 1
 
@@ -80,6 +84,7 @@ class MemoryDisk:
     def power_cut(self) -> None:
         """Anything not flushed may be lost, each part of it for itself."""
         self.crash()
+        self.calls_left = None
         for directory in self.directories.values():
             for inode in {id(inode): inode for inode in (*directory.names.values(), *directory.durable.values())}.values():
                 self._lose_content(inode)
@@ -109,12 +114,6 @@ class MemoryDisk:
                 inode.durable.extend(bytes(position + len(data) - len(inode.durable)))  # the size came through
         inode.pending.clear()
         inode.data = bytearray(inode.durable)
-
-    def flush(self, flush: Flush) -> None:
-        for file in flush.files:
-            self.fdatasync(file)
-        for path in flush.directories:
-            self.fsync_dir(path)
 
     def flip_bit(self, path: Path, position: int) -> None:
         """Bit rot: on disk, and seen."""
@@ -151,6 +150,7 @@ class MemoryDisk:
         if path.name not in directory.names:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            self._count_call()
             directory.change((path.name, Inode(self._next_inode)))
             self._next_inode += 1
         inode = directory.names[path.name]
@@ -165,6 +165,7 @@ class MemoryDisk:
         return len(self.open_files[file.fd].data)
 
     def pwritev(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
+        self._count_call()
         inode, data = self.open_files[file.fd], b"".join(buffers)
         growth = max(position + len(data) - len(inode.data), 0)
         if self.room_bytes is not None and growth > self.room_bytes:
@@ -183,12 +184,14 @@ class MemoryDisk:
         return data
 
     def truncate(self, file: File, size: int) -> None:
+        self._count_call()
         inode = self.open_files[file.fd]
         if self.room_bytes is not None:
             self.room_bytes += max(len(inode.data) - size, 0)
         self._change(inode, "truncate", size, b"")
 
     def rename(self, source: Path, target: Path) -> None:
+        self._count_call()
         assert source.parent == target.parent
         directory = self.directories[source.parent]
         inode = directory.names.get(source.name)
@@ -197,6 +200,7 @@ class MemoryDisk:
         directory.change((source.name, None), (target.name, inode))
 
     def unlink(self, path: Path) -> None:
+        self._count_call()
         directory = self.directories[path.parent]
         if path.name not in directory.names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -205,15 +209,23 @@ class MemoryDisk:
         directory.change((path.name, None))
 
     def fdatasync(self, file: File) -> None:
+        self._count_call()
         inode = self.open_files[file.fd]
         inode.durable = bytearray(inode.data)
         inode.pending.clear()
 
     def fsync_dir(self, path: Path) -> None:
+        self._count_call()
         directory = self.directories.get(path)
         if directory is not None:
             directory.durable = dict(directory.names)
             directory.pending.clear()
+
+    def _count_call(self) -> None:
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                raise PowerCut
 
     def _change(self, inode: Inode, kind: str, position: int, data: bytes) -> None:
         inode.pending.append((kind, position, data))
