@@ -26,6 +26,7 @@ from zafka.storage.disk import Buffer
 from zafka.storage.errors import BatchTooLarge, CorruptBatch
 
 Headers = Sequence[tuple[str, bytes | None]]
+NO_HEADERS: Headers = ()
 NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key, value, headers
 
 MAX_BATCH_BYTES = 2**31 - 1
@@ -124,19 +125,22 @@ class BatchBuilder:
         number, no_key_then, no_headers_then = _NUMBER, _NO_KEY_THEN, _NO_HEADERS_THEN
         parts, lengths, count, size = self._parts, self._lengths, self.record_count, self.size_bytes
         base_timestamp, max_timestamp = self._base_timestamp, self._max_timestamp
-        last_timestamp, time, left = None, b"", None
+        last_timestamp, time, fixed, left = None, b"", 0, None
         for record in records:
             timestamp, key, value, headers = record
             if timestamp != last_timestamp:
                 if count == 0:
                     base_timestamp = max_timestamp = timestamp
                 time = b"\0" + number[timestamp - base_timestamp]  # the attributes before it are never in use
+                fixed = len(time) + 1
                 last_timestamp = timestamp
             offset = number[count]
-            value_bytes = -1 if value is None else len(value)
-            value = value or b""
+            if value is None:
+                value_bytes, value = -1, b""
+            else:
+                value_bytes = len(value)
             front = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
-            length = len(time) + len(offset) + len(front) + len(value) + 1
+            length = fixed + len(offset) + len(front) + len(value)
             if headers:
                 encoded_headers = _encode_headers(headers)
                 length += len(encoded_headers) - 1
@@ -226,9 +230,12 @@ def decode_batch(
     """
     body = _read_body(data, header, max_bytes)
     try:
-        return _decode_records(body, header, from_offset - header.base_offset)
+        records = _decode_records(body, header, from_offset - header.base_offset)
     except IndexError:
         raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
+    if header.timestamp_type == LOG_APPEND_TIME:
+        return [record._replace(timestamp=header.max_timestamp) for record in records]
+    return records
 
 
 def find_timestamp(
@@ -286,9 +293,8 @@ def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[R
     A slice that goes beyond the end comes out shorter, and the read that follows it raises IndexError.
     """
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
-    log_append_time = header.timestamp_type == LOG_APPEND_TIME
     new, records, position, previous = _new_tuple, [], 0, -1
-    last_time, timestamp = 0, header.max_timestamp if log_append_time else base_timestamp
+    last_time, timestamp = 0, base_timestamp
     for _ in range(header.record_count):
         if (length := body[position]) < 128:
             position += 1
@@ -298,12 +304,10 @@ def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[R
         else:
             length, position = _read_raw(body, position)
         end = position + (length >> 1)
-        position += 1  # attributes, none of which is in use
-        if (time := body[position]) < 128:
-            position += 1
-        else:
-            time, position = _read_raw(body, position)
-        if time != last_time and not log_append_time:
+        time, position = body[position + 1], position + 2  # the byte between is attributes, none of which is in use
+        if time > 127:
+            time, position = _read_raw(body, position - 1)
+        if time != last_time:
             last_time, timestamp = time, base_timestamp + (time >> 1 ^ -(time & 1))
         if (delta := body[position]) < 128:
             position += 1
@@ -312,45 +316,34 @@ def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[R
             position += 2
         else:
             delta, position = _read_raw(body, position)
-        odd = length | delta
-        delta >>= 1
+        odd, delta = length | delta, delta >> 1
         if delta <= previous or odd & 1:
             raise CorruptBatch(f"record {delta} follows record {previous} in the batch at offset {base_offset}")
         previous = delta
         if delta < from_delta:
             position = end
             continue
-
         if (raw := body[position]) == 1:
-            key = None
-            position += 1
+            key, position = None, position + 1
         else:
-            if raw < 128:
-                start = position + 1
-            else:
+            start = position + 1
+            if raw > 127:
                 raw, start = _read_raw(body, position)
-            odd |= raw
-            position = start + (raw >> 1)
+            odd, position = odd | raw, start + (raw >> 1)
             key = body[start:position]
-
         if (raw := body[position]) == 1:
-            value = None
-            position += 1
+            value, position = None, position + 1
         else:
-            if raw < 128:
-                start = position + 1
-            elif (high := body[position + 1]) < 128:
-                raw += (high << 7) - 128
-                start = position + 2
-            else:
-                raw, start = _read_raw(body, position)
-            odd |= raw
-            position = start + (raw >> 1)
+            start = position + 1
+            if raw > 127:
+                if (high := body[start]) > 127:
+                    raw, start = _read_raw(body, position)
+                else:
+                    raw, start = raw + (high << 7) - 128, start + 1
+            odd, position = odd | raw, start + (raw >> 1)
             value = body[start:position]
-
         if body[position] == 0:
-            headers: Headers = ()
-            position += 1
+            headers, position = NO_HEADERS, position + 1
         else:
             headers, position = _read_headers(body, position)
         if position != end or odd & 1:
