@@ -20,6 +20,7 @@ import structlog
 
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import (
+    Actor,
     Effects,
     Exit,
     Flushed,
@@ -41,7 +42,7 @@ from zafka.actors.topic_rules import Place, decide_topic, place_partitions
 from zafka.storage.batch import read_header
 from zafka.storage.config import check_topic_config, parse_config
 from zafka.storage.disk import Disk
-from zafka.storage.errors import DiskFull, InvalidConfig
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, ForeignTopic, InvalidConfig
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -345,6 +346,22 @@ class CoordinatorActor:
             self._event(cluster_state.TopicConfigChanged(known.topic_id, topic.config))
 
 
+class CoordinatorRefused:
+    """Stands where no coordinator can be, and says why."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def on_start(self, now: Now) -> Effects:
+        return [Exit(COORDINATOR_DISK_FAULT, self._reason)]
+
+    def on_mail(self, mail: Mail, now: Now) -> Effects:
+        return []
+
+    def on_turn_end(self, now: Now) -> Effects:
+        return []
+
+
 def replay(replica: Replica[Effects]) -> ClusterState:
     """The state after everything that the log holds, committed or not."""
     state = ClusterState()
@@ -356,14 +373,17 @@ def replay(replica: Replica[Effects]) -> ClusterState:
     return state
 
 
-def build(start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None]) -> CoordinatorActor:
-    """Recover `__cluster-0` and replay it.
+def build(start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:
+    """Recover `__cluster-0` and replay it. There is no cluster without this log, so damage to it stops the tree.
 
-    Raises CorruptLog, DirectoryLocked, ForeignTopic: there is no cluster without this log.
+    Raises DirectoryLocked if the predecessor does not let go.
     """
     directory = Path(start.data_dir) / "coordinator" / f"{cluster_state.TOPIC}-0"
-    replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(CONFIG), disk, now, progress)
-    return CoordinatorActor(start, replica)
+    try:
+        replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(CONFIG), disk, now, progress)
+        return CoordinatorActor(start, replica)
+    except (BadBatch, CorruptLog, ForeignTopic) as damage:
+        return CoordinatorRefused(str(damage))
 
 
 def _id_text(random: bytes) -> str:

@@ -16,6 +16,7 @@ import structlog
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, Send
 from zafka.actors.messages import (
     ActorUp,
+    DiskFault,
     ListOffset,
     Locate,
     Located,
@@ -54,8 +55,11 @@ class OfflinePartition:
         error, start = ErrorCode.KAFKA_STORAGE_ERROR, self._start
         match mail.body:
             case ActorUp(name=name, incarnation=incarnation) if name == f"broker {start.broker_id}":
+                broker = Peer(name, incarnation)
                 up = ReplicaUp(start.topic, start.partition, start.topic_id, -1, self.fault)
-                return [Send(Peer(name, incarnation), up)]
+                # Again: the broker of that time may have died before it could pass it on.
+                fault = DiskFault(start.topic_id, start.partition, -1, self.fault)
+                return [Send(broker, up), Send(broker, fault)]
             case Produce(items=items):
                 answers = [ProduceAnswer(item.request_id, error, -1, -1, -1, self.fault) for item in items]
                 return [Send(mail.sender, Produced(answers))]

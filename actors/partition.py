@@ -53,18 +53,12 @@ from zafka.actors.messages import (
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition, leave_marker, read_marker
+from zafka.actors.produce_rules import check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
 from zafka.actors.start import SUPERVISOR, PartitionStart
-from zafka.storage.batch import (
-    LOG_APPEND_TIME,
-    BatchHeader,
-    check_batch,
-    check_timestamps,
-    read_header,
-    with_log_append_time,
-)
-from zafka.storage.config import LogConfig, parse_config
+from zafka.storage.batch import LOG_APPEND_TIME, BatchHeader
+from zafka.storage.config import parse_config
 from zafka.storage.disk import Disk
 from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange, StorageError
 from zafka.storage.producer_state import Duplicate
@@ -74,6 +68,7 @@ RETENTION_TIMER = "retention"
 UNLINK_TIMER = "unlink"
 RETENTION_CHECK = "log.retention.check.interval.ms"
 RETENTION_CHECK_MS = "300000"
+FIRST_REFUSED_MAX = 10_000
 DISK_FAULT_EXIT = 71
 PEER_GONE_EXIT = 72
 
@@ -113,6 +108,8 @@ class PartitionActor:
         self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
         self._deleted: deque[tuple[float, list[Path]]] = deque()  # when to unlink which files
         self._disk_full = False
+        # Epoch and sequence of the first batch of producers that the log does not know yet, refused for lack of room.
+        self._first_refused: dict[int, tuple[int, int]] = {}
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
             Locate: self._on_locate,
@@ -224,8 +221,23 @@ class PartitionActor:
                 return True
             if verdict.error:
                 raise Refused(ErrorCode(verdict.error), verdict.message)
+            self._check_first(header)
         self._newest[header.producer_id] = header
         return False
+
+    def _check_first(self, header: BatchHeader) -> None:
+        """Refuse a batch that overtook its producer's first one, which found the disk full and will come again.
+
+        The log lets a producer that it does not know begin anywhere, since it may have known it once.
+        """
+        producer_id, place = header.producer_id, (header.producer_epoch, header.base_sequence)
+        first = self._first_refused.get(producer_id)
+        if first is None or place[0] != first[0] or place == first:
+            self._first_refused.pop(producer_id, None)
+        elif self.replica.log.producers.get(producer_id) is None:
+            raise Refused(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+                f"sequence {place[1]} of producer {producer_id} comes before {first[1]}, which was refused")
 
     def _answer_duplicate(self, item: ProduceItem, original: Duplicate) -> None:
         replica = self.replica
@@ -247,8 +259,9 @@ class PartitionActor:
             base_offsets = replica.append([(header, data) for _, header, data in accepted], now.wall_ms)
         except DiskFull as full:
             self._on_disk_full(str(full))
-            for item, _, _ in accepted:
+            for item, header, _ in accepted:
                 self._refuse(item, ErrorCode.KAFKA_STORAGE_ERROR, str(full))
+                self._note_refused(header)
             return
         self._disk_full = False
         start_offset = replica.log.start_offset
@@ -256,6 +269,11 @@ class PartitionActor:
             time_ms = header.max_timestamp if header.timestamp_type == LOG_APPEND_TIME else -1
             answer = ProduceAnswer(item.request_id, 0, base_offset, time_ms, start_offset)
             (self._written if item.acks else self._answers).append(answer)
+
+    def _note_refused(self, header: BatchHeader) -> None:
+        known = header.producer_id < 0 or self.replica.log.producers.get(header.producer_id) is not None
+        if not known and len(self._first_refused) < FIRST_REFUSED_MAX:
+            self._first_refused.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
 
     def _refuse(self, item: ProduceItem, error: int, message: str = "") -> None:
         self._answers.append(ProduceAnswer(item.request_id, error, -1, -1, self.replica.log.start_offset, message))
@@ -435,33 +453,6 @@ class PartitionActor:
         """What came with this turn is refused; what was appended before is flushed and answered."""
         self.replica.close()
         return []
-
-
-def check_produced(
-    item: ProduceItem, data: memoryview, config: LogConfig, now_ms: int
-) -> tuple[BatchHeader, memoryview]:
-    """A batch as it will be written, or Refused or BadBatch with what is wrong with it. Pure."""
-    if not -1 <= item.acks <= 1:
-        raise Refused(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is -1, 0 or 1, not {item.acks}")
-    header = check_batch(data, max_bytes=config.max_message_bytes)
-    if header.is_transactional:
-        raise Refused(ErrorCode.INVALID_TXN_STATE, "transactions are not supported yet")
-    if item.size > config.segment_bytes:
-        raise Refused(
-            ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {item.size} bytes, a segment at most {config.segment_bytes}")
-    if config.message_timestamp_type == "LogAppendTime":
-        data = memoryview(with_log_append_time(data, now_ms))
-        return read_header(data), data
-    check_timestamps(
-        header, now_ms=now_ms, before_max_ms=config.message_timestamp_before_max_ms,
-        after_max_ms=config.message_timestamp_after_max_ms)
-    return header, data
-
-
-def follows(before: BatchHeader, batch: BatchHeader) -> bool:
-    """Whether a producer's batch continues the one before; sequences begin at 0 again after 2^31 - 1."""
-    following = (before.base_sequence + before.last_offset_delta + 1) & 0x7FFFFFFF
-    return batch.base_sequence == following and batch.producer_epoch == before.producer_epoch
 
 
 def build(start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:

@@ -105,13 +105,16 @@ class Replica(Generic[Waiting]):
     # -- leadership ----------------------------------------------------------------------------
 
     def become_leader(self, leader_epoch: int) -> bool:
-        """Lead in this committed epoch. False if it is older than one that this log has seen."""
-        if self._closing is not _Closing.NO or leader_epoch < max(self.leader_epoch, self.log.leader_epochs.latest):
+        """Lead in this committed epoch. False if it is not newer than every one that this log has seen, and not ours."""
+        log = self.log
+        if self._closing is not _Closing.NO:
             return False
-        if leader_epoch > self.leader_epoch:
+        if leader_epoch != self.leader_epoch:
+            if leader_epoch <= log.leader_epochs.latest:
+                return False
             self.leader_epoch = leader_epoch
-            self.epoch_start_offset = self.log.end_offset
-            self.log.leader_epochs.assign(leader_epoch, self.log.end_offset)
+            self.epoch_start_offset = log.end_offset
+            log.leader_epochs.assign(leader_epoch, log.end_offset)
         self.role = Role.LEADER
         return True
 

@@ -185,6 +185,15 @@ def test_a_failed_flush_ends_the_coordinator_with_the_code_that_stops_the_tree(t
     assert end is not None and end.code == COORDINATOR_DISK_FAULT and "Input/output error" in end.reason
 
 
+def test_a_damaged_log_stops_the_tree_and_says_where(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    cluster.stop()
+    (log,) = (tmp_path / "coordinator" / "__cluster-0").glob("*.log")
+    log.write_bytes(log.read_bytes()[:-1])
+    end = exit_of(Cluster(tmp_path).start())
+    assert end is not None and end.code == COORDINATOR_DISK_FAULT and log.name in end.reason
+
+
 def test_a_full_disk_is_answered_or_tried_again_and_nothing_is_half_decided(tmp_path: Path) -> None:
     disk = FullableDisk()
     cluster = Cluster(tmp_path, disk=disk).up()

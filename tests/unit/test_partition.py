@@ -7,8 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.unit.disks import FullableDisk
-from tests.unit.drive import Drive, bodies, exit_of, only
-from zafka.actors.actor import NO_RECORDS, Effect, Exit, Mail, Now, Peer, PeerGone, Send
+from tests.unit.drive import bodies, exit_of, only
+from tests.unit.drive_partition import (
+    BROKER,
+    NOW_MS,
+    SUPERVISOR,
+    TOPIC_ID,
+    Partition,
+    answers,
+    batch,
+    errors,
+    numbered,
+    offsets,
+)
+from zafka.actors.actor import NO_RECORDS, Exit, Mail, Peer, PeerGone, Send
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -16,101 +28,17 @@ from zafka.actors.messages import (
     BecomeLeader,
     ConfigChanged,
     DiskFault,
-    ListOffset,
-    Locate,
-    Located,
-    OffsetListed,
     Produce,
     ProduceAnswer,
     Produced,
-    ProduceItem,
     Ready,
     ReplicaUp,
     Serving,
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition
-from zafka.actors.partition import PartitionActor, build
-from zafka.actors.start import PartitionStart
-from zafka.storage.disk import PosixDisk
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.errors import ErrorCode
-
-BROKER = Peer("broker 1", 3)
-SUPERVISOR = Peer("supervisor", 1)
-TOPIC_ID = bytes(range(16))
-NOW_MS = 1_700_000_000_000
-
-
-class Partition(Drive):
-    """A partition actor with its broker."""
-
-    def __init__(self, directory: Path, config: dict[str, str], *, disk: PosixDisk | None = None) -> None:
-        self.directory = directory / "orders-0"
-        self.config = config
-        self.disk = disk or FullableDisk()
-        start = PartitionStart(1, "orders", 0, TOPIC_ID, str(self.directory), config)
-        super().__init__(build(start, self.disk, Now(100.0, NOW_MS), lambda: None), wall_ms=NOW_MS)
-        self.next_id = 0
-
-    @property
-    def partition(self) -> PartitionActor:
-        assert isinstance(self.actor, PartitionActor)
-        return self.actor
-
-    def lead(self, epoch: int = 0) -> list[Effect]:
-        """Take the actor to where it serves."""
-        self.start()
-        self.link(BROKER)
-        return self.send(BROKER, BecomeLeader(epoch, self.config))
-
-    def link(self, broker: Peer) -> list[Effect]:
-        return self.send(SUPERVISOR, ActorUp(broker.name, broker.incarnation, "ipc://somewhere"))
-
-    def mail(self, *batches: bytes, acks: int = -1, sender: Peer = BROKER) -> Mail:
-        """Produce with request ids that count on."""
-        first, self.next_id = self.next_id, self.next_id + len(batches)
-        items = [ProduceItem(first + i, acks, len(data)) for i, data in enumerate(batches)]
-        return Mail(sender, Produce(items), memoryview(b"".join(batches)))
-
-    def produce(self, *batches: bytes, acks: int = -1) -> list[Effect]:
-        return self.turn(self.mail(*batches, acks=acks))
-
-    def locate(self, offset: int, *, epoch: int = -1, max_bytes: int = 1 << 20) -> Located:
-        return only(self.send(BROKER, Locate(9, offset, max_bytes, epoch, 0)), Located)
-
-    def list_offset(self, timestamp_ms: int, *, epoch: int = -1, isolation: int = 0) -> OffsetListed:
-        return only(self.send(BROKER, ListOffset(9, timestamp_ms, epoch, isolation)), OffsetListed)
-
-    def stop(self) -> None:
-        assert exit_of(self.send(SUPERVISOR, Shutdown())) == Exit(0, "shutdown")
-
-
-def batch(
-    *values: bytes, producer_id: int = -1, epoch: int = -1, sequence: int = -1, timestamp: int = NOW_MS
-) -> bytes:
-    return encode_batch(
-        [(timestamp, None, value, ()) for value in values or (b"v",)],
-        producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
-
-
-def numbered(sequence: int, count: int = 1, *, epoch: int = 0, producer_id: int = 7) -> bytes:
-    """A batch of an idempotent producer."""
-    return batch(*[b"v"] * count, producer_id=producer_id, epoch=epoch, sequence=sequence)
-
-
-def answers(effects: list[Effect]) -> list[ProduceAnswer]:
-    return [answer for produced in bodies(effects, Produced) for answer in produced.answers]
-
-
-def offsets(effects: list[Effect]) -> list[int]:
-    """Base offsets of what was acknowledged; no error among them."""
-    assert not [answer for answer in answers(effects) if answer.error]
-    return [answer.base_offset for answer in answers(effects)]
-
-
-def errors(effects: list[Effect]) -> list[int]:
-    return [answer.error for answer in answers(effects)]
 
 
 @pytest.fixture
@@ -286,69 +214,6 @@ def test_log_append_time_is_the_time_of_the_turn(tmp_path: Path) -> None:
     assert (again.base_offset, again.log_append_time_ms) == (0, NOW_MS)
 
 
-# -- idempotent producers (KIP-98) -------------------------------------------------------------------
-
-
-def test_batches_of_one_producer_in_one_turn_see_each_other(leader: Partition) -> None:
-    leader.turn(leader.mail(numbered(0, 2), numbered(2)), leader.mail(numbered(3, 4)))
-    assert offsets(leader.flush()) == [0, 2, 3]
-    effects = leader.produce(numbered(7), numbered(9), numbered(8))
-    assert errors(effects) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]  # 9 only: 8 follows 7
-    assert offsets(leader.flush()) == [7, 8]
-
-
-def test_a_duplicate_is_answered_with_the_first_offset_and_written_once(leader: Partition) -> None:
-    leader.produce(batch(b"x", b"y"), numbered(0, 3))
-    leader.flush()
-    assert offsets(leader.produce(numbered(0, 3))) == [2]
-    assert not leader.flushes and leader.partition.replica.log.end_offset == 5
-
-
-def test_a_duplicate_is_not_answered_before_its_original_is_flushed(leader: Partition) -> None:
-    leader.produce(numbered(0))
-    assert leader.produce(numbered(0)) == []
-    assert offsets(leader.flush()) == [0, 0]
-
-
-def test_a_duplicate_in_the_turn_of_its_original_waits_with_it(leader: Partition) -> None:
-    assert leader.produce(numbered(0), numbered(1), numbered(0)) == []
-    assert offsets(leader.flush()) == [0, 1, 0]
-    assert leader.partition.replica.log.end_offset == 2
-
-
-def test_an_older_epoch_of_a_producer_is_fenced(leader: Partition) -> None:
-    leader.produce(numbered(0, epoch=1))
-    assert errors(leader.produce(numbered(1, epoch=0))) == [ErrorCode.INVALID_PRODUCER_EPOCH]
-    assert errors(leader.produce(numbered(0, epoch=2), numbered(1, epoch=1))) == [ErrorCode.INVALID_PRODUCER_EPOCH]
-
-
-def test_sequences_begin_again_behind_the_largest(leader: Partition) -> None:
-    leader.produce(numbered(2**31 - 2))
-    leader.flush()
-    leader.produce(numbered(2**31 - 1), numbered(0), numbered(1))
-    assert offsets(leader.flush()) == [1, 2, 3]
-
-
-def test_producers_do_not_disturb_each_other(leader: Partition) -> None:
-    leader.produce(numbered(0), numbered(0, producer_id=8), numbered(1), numbered(1, producer_id=8))
-    assert offsets(leader.flush()) == [0, 1, 2, 3]
-
-
-def test_a_restart_still_knows_what_each_producer_sent(tmp_path: Path) -> None:
-    partition = Partition(tmp_path, {})
-    partition.lead()
-    partition.produce(numbered(0), numbered(1))
-    partition.stop()
-    partition = Partition(tmp_path, {})
-    partition.lead(epoch=1)
-    assert offsets(partition.produce(numbered(1), numbered(2))) == [1, 2]
-    # Killed this time: rebuilt from the log.
-    partition.partition.replica.release()
-    partition = Partition(tmp_path, {})
-    partition.lead(epoch=2)
-    assert offsets(partition.produce(numbered(2), numbered(3))) == [2, 3]
-
-
 # -- the disk ----------------------------------------------------------------------------------------
 
 
@@ -382,7 +247,9 @@ def test_after_a_failed_flush_the_next_incarnation_serves_nothing_and_says_why(l
     offline = Partition(leader.directory.parent, {})
     assert isinstance(offline.actor, OfflinePartition)
     assert offline.start() == [Send("supervisor", Ready())]
-    assert "Input/output error" in only(offline.link(BROKER), ReplicaUp).fault
+    effects = offline.link(BROKER)
+    assert "Input/output error" in only(effects, ReplicaUp).fault
+    assert only(effects, DiskFault).topic_id == TOPIC_ID
     assert offline.send(BROKER, BecomeLeader(1, {})) == []
     assert errors(offline.produce(batch())) == [ErrorCode.KAFKA_STORAGE_ERROR]
     assert offline.locate(0).error == ErrorCode.KAFKA_STORAGE_ERROR
