@@ -121,44 +121,47 @@ class BatchBuilder:
 
         records: keys and values are bytes or None; the caller has made sure.
         Returns the record that was drawn from `records` and does not fit, or None when all were taken.
+        If `records` raises, the records before are taken.
         """
         number, no_key_then, no_headers_then = _NUMBER, _NO_KEY_THEN, _NO_HEADERS_THEN
         parts, lengths, count, size = self._parts, self._lengths, self.record_count, self.size_bytes
         base_timestamp, max_timestamp = self._base_timestamp, self._max_timestamp
         last_timestamp, time, fixed, left = None, b"", 0, None
-        for record in records:
-            timestamp, key, value, headers = record
-            if timestamp != last_timestamp:
-                if count == 0:
-                    base_timestamp = max_timestamp = timestamp
-                time = b"\0" + number[timestamp - base_timestamp]  # the attributes before it are never in use
-                fixed = len(time) + 1
-                last_timestamp = timestamp
-            offset = number[count]
-            if value is None:
-                value_bytes, value = -1, b""
-            else:
-                value_bytes = len(value)
-            front = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
-            length = fixed + len(offset) + len(front) + len(value)
-            if headers:
-                encoded_headers = _encode_headers(headers)
-                length += len(encoded_headers) - 1
-            if size + length > max_bytes and count > 0:
-                left = record
-                break
-            parts += lengths[length], time, offset, front, value
-            if headers:
-                parts.append(encoded_headers)
-                lengths = number
-            else:
-                lengths = no_headers_then
-            if timestamp > max_timestamp:  # noqa: PLR1730 - max() is dear for each record
-                max_timestamp = timestamp
-            size += length + _LENGTH_BYTES
-            count += 1
-        self._lengths, self.record_count, self.size_bytes = lengths, count, size
-        self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
+        try:
+            for record in records:
+                timestamp, key, value, headers = record
+                if timestamp != last_timestamp:
+                    if count == 0:
+                        base_timestamp = max_timestamp = timestamp
+                    time = b"\0" + number[timestamp - base_timestamp]  # the attributes before it are never in use
+                    fixed = len(time) + 1  # the number of headers
+                    last_timestamp = timestamp
+                offset = number[count]
+                if value is None:
+                    value_bytes, value = -1, b""
+                else:
+                    value_bytes = len(value)
+                front = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
+                length = fixed + len(offset) + len(front) + len(value)
+                if headers:
+                    encoded_headers = _encode_headers(headers)
+                    length += len(encoded_headers) - 1
+                if size + length > max_bytes and count > 0:
+                    left = record
+                    break
+                if headers:
+                    parts += lengths[length], time, offset, front, value, encoded_headers
+                    lengths = number
+                else:
+                    parts += lengths[length], time, offset, front, value
+                    lengths = no_headers_then
+                if timestamp > max_timestamp:  # noqa: PLR1730 - max() is dear for each record
+                    max_timestamp = timestamp
+                size += length + _LENGTH_BYTES
+                count += 1
+        finally:  # `records` may be the caller's generator, and fail: what came before is in, and whole
+            self._lengths, self.record_count, self.size_bytes = lengths, count, size
+            self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
         return left
 
     def build(

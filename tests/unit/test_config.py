@@ -139,9 +139,8 @@ def test_compaction_lags_must_fit_each_other() -> None:
 
 
 def test_values_come_typed() -> None:
-    parsed = parse_config(
-        {"retention.ms": "5", "fsync": "interval", "message.timestamp.type": "LogAppendTime", "segment.bytes": "2000000"}
-    )
+    texts = {"retention.ms": "5", "fsync": "interval", "message.timestamp.type": "LogAppendTime"}
+    parsed = parse_config(texts | {"segment.bytes": "2000000"})
     assert parsed == LogConfig(
         retention_ms=5, fsync="interval", message_timestamp_type="LogAppendTime", segment_bytes=2_000_000
     )

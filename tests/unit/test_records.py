@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -207,6 +208,18 @@ class TestBuilder:
         builder = BatchBuilder()
         assert builder.extend([(NOW, None, b"v" * 100, ())], 10) is None
         assert decoded(builder.build()) == [(NOW, None, b"v" * 100, ())]
+
+    def test_records_before_a_failure_are_whole(self) -> None:
+        def failing() -> Iterator[NewRecord]:
+            yield NOW, None, b"1", ()
+            yield NOW + 1, None, b"2", [("h", None)]
+            raise ZeroDivisionError
+
+        builder = BatchBuilder()
+        with pytest.raises(ZeroDivisionError):
+            builder.extend(failing())
+        builder.append(NOW + 2, b"3", None)
+        assert [record[0] for record in decoded(builder.build())] == [NOW, NOW + 1, NOW + 2]
 
     def test_may_be_built_again(self) -> None:
         builder = BatchBuilder()
