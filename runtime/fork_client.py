@@ -67,9 +67,18 @@ PRELOAD = (
 """What every actor needs; imported once, before the first fork."""
 
 
+_launched: list[ForkServerClient] = []
+
+
+def launch_early() -> None:
+    """Launch the server that the next `launch` hands out: it imports while the caller still reads its arguments."""
+    if not _launched:
+        _launched.append(ForkServerClient(PRELOAD))
+
+
 def launch() -> ForkServerClient:
-    """A fork server for zafka's own actors. The sooner it is launched, the sooner everything is up."""
-    return ForkServerClient(PRELOAD)
+    """A fork server for zafka's own actors."""
+    return _launched.pop() if _launched else ForkServerClient(PRELOAD)
 
 
 def _encode(message: Message) -> bytes:

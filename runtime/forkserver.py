@@ -29,7 +29,8 @@ from collections import deque
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from zafka.runtime.log import configure_logging, import_structlog
+from zafka.runtime.log import configure_logging
+from zafka.runtime.preload import import_crc32c, import_structlog
 
 SOCKET_FD = 3
 MESSAGE_BYTES_MAX = 4096
@@ -241,6 +242,7 @@ def main(arguments: list[str]) -> NoReturn:
     gc.disable()
     _set_title("zafka fork server")
     import_structlog()
+    import_crc32c()
     sock = socket.socket(fileno=SOCKET_FD)
     ForkServer(sock, int(root), float(hung_after_s), modules).serve()
 

@@ -58,19 +58,17 @@ def run(
     settings: TreeSettings,
     on_ready: Ready | None = None,
     *,
-    server: ForkServerClient | None = None,
     programs: Mapping[str, Program] = PROGRAMS,
 ) -> int:
     """Run a topology until it is stopped; returns the exit code.
 
     on_ready: told once that everything accepts clients, with what the ready file says.
-    server: a fork server that was launched before, so that it imports while the caller reads the topology.
+    The fork server is the one of `launch_early`, if that was called.
     Raises CannotStart, TreeFailed.
     """
-    server = server or launch()
     with contextlib.ExitStack() as closing:
         # Whatever happens here, no process stays behind.
-        holder = _Holder(server)
+        holder = _Holder(launch())
         closing.callback(holder.close)
         raise_descriptor_limit()
         check_room(1 + len(settings.brokers) + sum(topic.partitions for topic in settings.topics))

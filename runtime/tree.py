@@ -356,7 +356,7 @@ class Tree:
         supervisor = actor.node.supervisor
         expected = actor.child.state is State.STOPPING
         self._log("info" if expected else "warning", "actor ended", name=actor.name, pid=running.pid,
-                  of=running.incarnation, code=code, reason=reason)
+                  of_incarnation=running.incarnation, code=code, reason=reason)
         self._perform(actor.node, supervisor.on_exit(actor.name, code, reason, time.monotonic()))
 
     # -- what actors send ----------------------------------------------------------------------
@@ -380,7 +380,8 @@ class Tree:
             case messages.Ready():
                 supervisor.on_ready(name, now_s)
                 took_ms = round((now_s - actor.running.asked_s) * 1000)
-                self._log("info", "actor ready", name=name, pid=actor.running.pid, of=incarnation, took_ms=took_ms)
+                self._log("info", "actor ready", name=name, pid=actor.running.pid, of_incarnation=incarnation,
+                          took_ms=took_ms)
             case messages.Exiting(reason=reason):
                 actor.running.reason = actor.running.reason or reason
             case messages.StartPartition() as wanted:

@@ -29,8 +29,10 @@ def up(
             f"brokers run on Linux only, and this is {sys.platform}; the client library works here")
     if broker is not None:
         raise click.UsageError("--broker is not supported yet: all brokers of a topology run on one machine")
-    from zafka.runtime.root import run
+    from zafka.runtime.fork_client import launch_early
 
+    launch_early()  # it imports what actors need while we import what we need
+    from zafka.runtime.root import run
     from zafka.runtime.topology import Changes, load_topology
 
     settings = load_topology(
