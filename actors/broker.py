@@ -18,6 +18,7 @@ from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send, SetTimer, TimerFired
 from zafka.actors.broker_replicas import Replicas
 from zafka.actors.gateway.effects import (
+    AnswersBlocked,
     CloseDoors,
     ConnectionClosed,
     ConnectionOpened,
@@ -32,11 +33,12 @@ from zafka.actors.start import SUPERVISOR, BrokerStart
 from zafka.storage.disk import Disk
 
 COORDINATOR = "coordinator"
-DOORS_TIMER, SHUTDOWN_TIMER = "doors", "shutdown"
+DOORS_TIMER, REACH_TIMER, SHUTDOWN_TIMER = "doors", "reach", "shutdown"
 
 # A replica that takes longer to recover must not keep clients from the others.
 DOORS_WAIT_S = 1.0
 SHUTDOWN_WAIT_S = 1.0
+REACH_AGAIN_S = 0.25
 
 Handler = Callable[[Mail], None]
 
@@ -83,13 +85,14 @@ class BrokerActor:
             FilesRead: lambda mail: gateway.on_files_read(mail.body),
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),
+            AnswersBlocked: lambda mail: gateway.on_blocked(mail.body),
             TimerFired: self._on_timer,
             messages.ReplicaUp: lambda mail: self.replicas.on_up(mail.sender, mail.body),
             messages.Serving: lambda mail: self.replicas.on_serving(mail.sender, mail.body.leader_epoch),
             messages.DiskFault: lambda mail: self.replicas.on_fault(mail.body),
             messages.ActorUp: self._on_actor_up,
             messages.ActorDown: lambda mail: self._on_gone(Peer(mail.body.name, mail.body.incarnation)),
-            PeerGone: lambda mail: self._on_gone(mail.body.peer),
+            PeerGone: self._on_peer_gone,
             messages.ChildrenTold: lambda mail: self.replicas.on_told(mail.body.wanted),
             messages.PartitionStopped: lambda mail: self.replicas.on_stopped(mail.body.topic, mail.body.partition),
             messages.BrokerRegistered: self._on_registered,
@@ -166,6 +169,10 @@ class BrokerActor:
         else:
             self.replicas.on_gone(peer)
 
+    def _on_peer_gone(self, mail: Mail) -> None:
+        if self.replicas.on_unreachable(mail.body.peer):
+            self._effects.append(SetTimer(REACH_TIMER, self.now.monotonic_s + REACH_AGAIN_S))
+
     def _on_registered(self, mail: Mail) -> None:
         if mail.sender == self.coordinator:
             self.gateway.coordinator.on_registered(mail.sender)
@@ -199,6 +206,8 @@ class BrokerActor:
             self.replicas.on_leader_changed(event.topic_id, event.partition)
         elif isinstance(event, cluster_state.TopicConfigChanged):
             self.replicas.on_config_changed(event.topic_id)
+        elif isinstance(event, cluster_state.TopicCreated):
+            self.replicas.on_created(event.topic_id)
         else:
             self.replicas.dirty = True
 
@@ -222,6 +231,8 @@ class BrokerActor:
                 self.gateway.on_timer()
             case name if name == DOORS_TIMER:
                 self.doors_wait_over = True
+            case name if name == REACH_TIMER:
+                self.replicas.dirty = True
             case name if name == SHUTDOWN_TIMER:
                 self._effects.append(Exit(0, "shut down; some answers were still missing"))
 

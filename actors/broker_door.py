@@ -52,19 +52,20 @@ class Session:
 
 
 class Door:
-    """on_open(connection id, listener name, peer), on_frame(connection id, frame), on_close(connection id), as the
-    TCP listener has them. incarnation: the broker's, which a request has to name."""
+    """on_open(connection id, listener name, peer), on_frame(connection id, frame), on_blocked(connection id, blocked),
+    on_close(connection id), as the TCP listener has them. incarnation: the broker's, which a request has to name."""
 
     def __init__(
         self, context: zmq.Context[Any], *, name: str, bind: str, fd: int, incarnation: int, frame_bytes_max: int,
         sessions_max: int, on_open: Callable[[int, str, str], None], on_frame: Callable[[int, memoryview], None],
-        on_close: Callable[[int], None], clock: Callable[[], float], connection_ids: Iterator[int] | None = None,
+        on_blocked: Callable[[int, bool], None], on_close: Callable[[int], None], clock: Callable[[], float], connection_ids: Iterator[int] | None = None,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
         self.sessions_max = sessions_max
         self.on_open = on_open
         self.on_frame = on_frame
+        self.on_blocked = on_blocked
         self.on_close = on_close
         self.clock = clock
         self._connection_ids = connection_ids or itertools.count(1)
@@ -167,6 +168,8 @@ class Door:
             self._end(session)
             return
         if session.connection_id in self._by_id:
+            if not session.queue:
+                self.on_blocked(session.connection_id, True)
             session.queue.append(message)
             session.queued_bytes += size
             self._waiting[session.connection_id] = session
@@ -200,8 +203,8 @@ class Door:
             while session.queue and self._try_send(session, session.queue[0]):
                 if session.queue:
                     session.queued_bytes -= len(session.queue.popleft()[1])
-            if not session.queue:
-                self._waiting.pop(session.connection_id, None)
+            if not session.queue and self._waiting.pop(session.connection_id, None) is not None:
+                self.on_blocked(session.connection_id, False)
 
     # -- limits and the end --------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Owns: `Replicas`. It compares the cluster state with the children that the supervisor runs for this broker and asks
 for the difference; takes a recovered replica through its claim to leadership; keeps the gateway's routes in step.
 Invariants: requests go only to an incarnation that said `Serving` in an epoch that is committed. A directory is
-moved aside only when its process is confirmed dead and its topic id is not the one that is wanted there.
+moved aside only when its process is confirmed dead and the cluster's log says that its topic was deleted: what that
+log never had (somebody lost it, or mixed up directories) is left alone, loudly.
 May fail with OSError from a rename.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from zafka.actors.actor import Effects, Peer, Send
-from zafka.actors.cluster_state import NO_LEADER, ClusterState, PartitionState, TopicState
+from zafka.actors.cluster_state import NO_LEADER, ClusterState, PartitionState, TopicState, id_text
 from zafka.actors.gateway.effects import RemoveDirectory
 from zafka.actors.gateway.routes import Route, Routes
 from zafka.actors.messages import (
@@ -84,6 +85,7 @@ class Replicas:
         self.defaults = defaults
         self.dirty = False  # the cluster wants something else than before
         self.changed = False  # something serves, or is gone, that did or was not
+        self._created: set[bytes] = set()  # ids of all topics that the cluster's log ever had
         self._by_peer: dict[Peer, Replica] = {}
         self._claims: dict[Key, Peer | None] = {}  # replicas that may lead, and the coordinator that was told so
         self._faults: dict[Key, tuple[DiskFault, Peer | None]] = {}
@@ -205,6 +207,10 @@ class Replicas:
             logger.error("replica is offline", topic=up.topic, partition=up.partition, reason=up.fault)
         self.dirty = True
 
+    def on_created(self, topic_id: bytes) -> None:
+        self._created.add(topic_id)
+        self.dirty = True
+
     def on_leader_changed(self, topic_id: bytes, partition: int) -> None:
         """A change of leader is committed. Ours is told so, unless the claim it came from is outdated."""
         topic = self.cluster.topics_by_id.get(topic_id)
@@ -263,6 +269,19 @@ class Replicas:
         if replica is not None:
             self._lose(replica)
 
+    def on_unreachable(self, peer: Peer) -> bool:
+        """Mail to this incarnation was lost, but it is not known to be dead. True if it is to lead anew, after a while.
+
+        What it owed is in doubt; being told to lead again makes it say what it shows."""
+        replica = self._by_peer.get(peer)
+        if replica is None:
+            return False
+        replica.led_epoch, replica.serving = -1, False
+        route = self.serving.pop(peer, None)
+        if route is not None:
+            route.lose()
+        return True
+
     def on_fault(self, fault: DiskFault) -> None:
         """A replica's disk failed a flush: the coordinator has to commit that it is offline."""
         topic = self.cluster.topics_by_id.get(fault.topic_id)
@@ -309,6 +328,10 @@ class Replicas:
             logger.warning("directory left alone", reason=str(error))
             return
         if found is None or found == topic_id:
+            return
+        if found not in self._created:
+            logger.error("directory left alone: the cluster's log never had its topic", directory=str(directory),
+                         topic_id=id_text(found))
             return
         suffix = f"-{key[1]}.{found.hex()}{DELETE_SUFFIX}"
         target = self.data_dir / (key[0][: FILE_NAME_MAX - len(suffix)] + suffix)

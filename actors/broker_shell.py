@@ -27,6 +27,7 @@ from zafka.actors.broker_door import Door
 from zafka.actors.broker_files import OpenFiles, read_checked
 from zafka.actors.gateway.effects import (
     SHELL,
+    AnswersBlocked,
     CloseConnection,
     CloseDoors,
     ConnectionClosed,
@@ -72,7 +73,7 @@ class BrokerShell:
         self.connections_max = int(self.arguments.defaults.get("max.connections", 10_000))
         self.listener = Listener(
             on_open=self._on_tcp_open, on_frame=self._on_frame, on_close=self._on_tcp_close,
-            on_bad_peer=_log_bad_peer,
+            on_blocked=self._on_blocked, on_bad_peer=_log_bad_peer,
             limits=Limits(connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max),
             connection_ids=self.connection_ids)
         self.doors: list[Door] = []
@@ -228,6 +229,10 @@ class BrokerShell:
         self._mail.append(Mail(SHELL, FrameReceived(connection_id, frame)))
         self._schedule()
 
+    def _on_blocked(self, connection_id: int, blocked: bool) -> None:
+        self._mail.append(Mail(SHELL, AnswersBlocked(connection_id, blocked)))
+        self._schedule()
+
     def _on_close(self, connection_id: int) -> None:
         self._mail.append(Mail(SHELL, ConnectionClosed(connection_id)))
         self._schedule()
@@ -312,7 +317,7 @@ class BrokerShell:
         return Door(
             self.context, name=each.name, bind=each.bind, fd=each.fd, incarnation=self.incarnation,
             frame_bytes_max=self.frame_bytes_max, sessions_max=self.connections_max, on_open=self._on_open,
-            on_frame=self._on_frame, on_close=self._on_close, clock=time.monotonic,
+            on_frame=self._on_frame, on_blocked=self._on_blocked, on_close=self._on_close, clock=time.monotonic,
             connection_ids=self.connection_ids)
 
     def _close_doors(self, effect: CloseDoors) -> None:

@@ -3,7 +3,8 @@
 Owns: `Exchange`, one request and the place of its answer; `Connection`, the queue of them; `Connections`, all
 of them and the bytes that they hold together.
 Invariants: an answer never overtakes an earlier one. What a connection holds (requests without an answer, and
-answers behind one that is missing) is bounded: beyond the bound it is not read from until half is gone.
+answers that have not left) is bounded: beyond the bound its next frames wait here, unread, and soon it is not read
+from until half is gone. A client that does not take its answers gets no new ones.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class Exchange:
         self.operation = None
         self.connection.on_answered(self, sum(map(len, frame)))
 
+    def run_alone(self) -> None:
+        """Let nothing that comes behind start before this is answered: its answer may be large."""
+        self.connection.alone = self
+
     def answer_nothing(self) -> None:
         """The request wants no answer (acks=0)."""
         self.answer_frame(())
@@ -74,9 +79,14 @@ class Exchange:
 
 
 class Connection:
-    """All exchanges of one client connection that have not left yet."""
+    """All exchanges of one client connection that have not left yet, and the frames behind them.
 
-    __slots__ = ("all", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading")
+    held: bytes of the exchanges, counted in `all.held` too. waiting: frames whose requests have not started.
+    """
+
+    __slots__ = (
+        "all", "alone", "blocked", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
+        "waiting", "waiting_bytes")
 
     def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
         self.id = connection_id
@@ -84,7 +94,11 @@ class Connection:
         self.peer = peer
         self.all = connections
         self.exchanges: deque[Exchange] = deque()
-        self.held = 0  # bytes, counted in `all.held` too
+        self.held = 0
+        self.waiting: deque[memoryview] = deque()
+        self.waiting_bytes = 0
+        self.alone: Exchange | None = None  # see `Exchange.run_alone`
+        self.blocked = False  # the client does not take its answers
         self.reading = True
         self.closing = False  # we asked the shell to close it
         self.closed = False
@@ -92,15 +106,42 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer} open={len(self.exchanges)} held={self.held}>"
 
+    @property
+    def takes_requests(self) -> bool:
+        """True if one more request may start. Who holds nothing may, or nobody would make progress."""
+        if self.alone is not None or self.blocked or self.closing:
+            return False
+        return not self.held or (self.held <= self.all.limit and self.all.held <= self.all.total_limit)
+
+    def wait(self, frame: memoryview) -> None:
+        self.waiting.append(frame)
+        self.waiting_bytes += len(frame)
+        self.all.changed[self] = None
+
+    def next_waiting(self) -> memoryview:
+        frame = self.waiting.popleft()
+        self.waiting_bytes -= len(frame)
+        return frame
+
+    def drop_waiting(self) -> None:
+        self.waiting.clear()
+        self.waiting_bytes = 0
+
     def begin(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
         self._hold(exchange.held)
 
     def on_answered(self, exchange: Exchange, size: int) -> None:
         """Now the answer is held in place of the request, until its turn comes."""
+        if self.alone is exchange:
+            self.alone = None
         if not self.closed:
             self._hold(size - exchange.held)
             exchange.held = size
+
+    def on_blocked(self, blocked: bool) -> None:
+        self.blocked = blocked
+        self.all.changed[self] = None
 
     def _hold(self, size: int) -> None:
         self.held += size
@@ -109,13 +150,14 @@ class Connection:
 
     def on_closed(self) -> None:
         """The client is gone: nothing is held for it any more."""
-        self.closed = True
+        self.closed = self.closing = True
         self.all.held -= self.held
         self.held = 0
         for exchange in self.exchanges:
             if exchange.operation is not None:
                 exchange.operation.on_abandoned()
         self.exchanges.clear()
+        self.drop_waiting()
 
     def take_answers(self) -> Effects:
         """What leaves now: the answers up to the first that is missing."""
@@ -162,15 +204,24 @@ class Connections:
             self.changed.pop(connection, None)
             self._paused.pop(connection, None)
 
-    def on_turn_end(self) -> Effects:
-        """Everything that leaves in this turn, and whose frames are taken from now on."""
+    def take_answers(self) -> Effects:
+        """Everything that can leave by now."""
         effects: Effects = []
         for connection in self.changed:
             effects += connection.take_answers()
+        return effects
+
+    def ready(self) -> list[Connection]:
+        """Those whose waiting frames may go on."""
+        return [connection for connection in self.changed if connection.waiting and connection.takes_requests]
+
+    def on_turn_end(self) -> Effects:
+        """Whose frames are taken from now on, and whose are not."""
+        effects: Effects = []
         for connection in self.changed:
-            # Whoever holds nothing may always send something, or nobody would make progress.
             crowded = connection.held > 0 and self.held > self.total_limit
-            if connection.reading and not connection.closing and (connection.held > self.limit or crowded):
+            full = connection.held + connection.waiting_bytes > self.limit
+            if connection.reading and not connection.closing and (full or crowded):
                 connection.reading = False
                 self._paused[connection] = None
                 effects.append(PauseReading(connection.id))
@@ -182,7 +233,8 @@ class Connections:
     def _resume(self, effects: Effects) -> None:
         crowded = self.held > self.total_limit // 2
         for connection in list(self._paused):
-            if connection.held <= self.limit // 2 and not (crowded and connection.held):
+            held = connection.held + connection.waiting_bytes
+            if held <= self.limit // 2 and not (crowded and held):
                 connection.reading = True
                 del self._paused[connection]
                 effects.append(ResumeReading(connection.id))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from zafka.actors.actor import Effects, Peer, Send
 from zafka.actors.messages import Message
 
+ASKED_MAX = 1000  # questions under way; more wait here
+
 
 class Asking(Protocol):
     done: bool  # nobody waits any more: not asked if it was not yet
@@ -49,7 +51,7 @@ class CoordinatorLink:
 
     def on_turn_end(self) -> Effects:
         effects: Effects = []
-        while self._waiting and self.peer is not None:
+        while self._waiting and self.peer is not None and len(self._asked) < ASKED_MAX:
             question, asking = self._waiting.popleft()
             if not asking.done:
                 self._last_id += 1

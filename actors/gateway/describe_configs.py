@@ -34,7 +34,9 @@ TOPIC, BROKER = 2, 4  # resource types
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeConfigsRequest) -> None:
-    results = [describe(gateway, resource, request) for resource in request.resources]
+    # Each once, or a small request could have a huge answer.
+    once = {(resource.resource_type, resource.resource_name): resource for resource in request.resources}.values()
+    results = [describe(gateway, resource, request) for resource in once]
     exchange.answer(DescribeConfigsResponse(results=results))
 
 

@@ -43,6 +43,13 @@ class ConnectionClosed(NamedTuple):
     connection_id: int
 
 
+class AnswersBlocked(NamedTuple):
+    """The client does not take its answers (more than a buffer's worth waits in the socket), or takes them again."""
+
+    connection_id: int
+    blocked: bool
+
+
 class ReadFault(Enum):
     """Why a slice was not read."""
 

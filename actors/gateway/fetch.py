@@ -51,8 +51,8 @@ class LongPoll:
         self.gateway = gateway
         self.exchange = exchange
         self.isolation_level = request.isolation_level
-        self.min_bytes = request.min_bytes
-        self.max_bytes = min(request.max_bytes, gateway.settings.fetch_bytes_max)
+        self.max_bytes = max(1, min(request.max_bytes, gateway.settings.fetch_bytes_max))
+        self.min_bytes = min(request.min_bytes, self.max_bytes)
         self.response = FetchResponse()
         self.parts: list[Part] = []
         self.missing = 0
@@ -192,6 +192,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: FetchRequest) -> None:
         return
     poll = LongPoll(gateway, exchange, request)
     exchange.operation = poll
+    exchange.run_alone()
     for topic in request.topics:
         responses: list[PartitionData] = []
         poll.response.responses.append(FetchableTopicResponse(topic=topic.topic, partitions=responses))

@@ -149,11 +149,13 @@ class Part:
         if route.refusal:
             self.fail(route.refusal)
             return
-        self.point, self.length, self.locating = None, 0, True
-        self.poll.missing += 1
+        self.point, self.length = None, 0
         request_id = route.routes.new_id()
         question = Locate(request_id, self.offset, self.max_bytes, self.leader_epoch, self.poll.isolation_level)
-        route.ask(question, request_id, self)
+        # A partition that is too busy to be asked has nothing for us now.
+        if route.ask(question, request_id, self):
+            self.locating = True
+            self.poll.missing += 1
 
     def on_answer(self, located: Located) -> None:
         if self.done:

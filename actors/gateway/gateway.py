@@ -18,7 +18,7 @@ from zafka.actors.gateway import api_versions
 from zafka.actors.gateway.connection import Connection, Connections, Exchange
 from zafka.actors.gateway.coordinator_link import CoordinatorLink
 from zafka.actors.gateway.deadlines import Deadlines
-from zafka.actors.gateway.effects import ConnectionOpened, FileSlice, FilesRead, ReadFiles
+from zafka.actors.gateway.effects import AnswersBlocked, ConnectionOpened, FileSlice, FilesRead, ReadFiles
 from zafka.actors.gateway.init_producer_id import ProducerIds
 from zafka.actors.gateway.metadata import Creation
 from zafka.actors.gateway.registry import served
@@ -89,10 +89,17 @@ class Gateway:
         self.connections.open(opened.connection_id, listener=opened.listener, peer=opened.peer)
 
     def on_frame(self, connection_id: int, frame: memoryview) -> None:
-        """One request. What cannot be read ends the connection, after the answers that are due before it."""
+        """One request, as it came; it starts now, or when what is before it allows."""
         connection = self.connections.by_id.get(connection_id)
         if connection is None or connection.closing or self.stopping:
             return
+        if connection.waiting or not connection.takes_requests:
+            connection.wait(frame)
+        else:
+            self._begin(connection, frame)
+
+    def _begin(self, connection: Connection, frame: memoryview) -> None:
+        """Start a request. What cannot be read ends the connection, after the answers that are due before it."""
         try:
             header = read_request_header(frame)
             api = served(header.api_key, header.version)
@@ -129,6 +136,7 @@ class Gateway:
         """Take no more requests; long polls are answered with what is there."""
         self.stopping = True
         for connection in self.connections.by_id.values():
+            connection.drop_waiting()
             for exchange in connection.exchanges:
                 if exchange.operation is not None:
                     exchange.operation.on_hurry()
@@ -136,6 +144,11 @@ class Gateway:
     def is_idle(self) -> bool:
         """True if no client waits for anything."""
         return not any(connection.exchanges for connection in self.connections.by_id.values())
+
+    def on_blocked(self, told: AnswersBlocked) -> None:
+        connection = self.connections.by_id.get(told.connection_id)
+        if connection is not None:
+            connection.on_blocked(told.blocked)
 
     def on_closed(self, connection_id: int) -> None:
         self.connections.close(connection_id)
@@ -167,10 +180,18 @@ class Gateway:
             woken, self.woken = self.woken, {}
             for reader in woken:
                 reader.on_woken()
+        connections = self.connections
+        answers = connections.take_answers()
+        while ready := connections.ready():
+            for connection in ready:
+                while connection.waiting and connection.takes_requests:
+                    self._begin(connection, connection.next_waiting())
+            answers += connections.take_answers()
         effects, self._effects = self._effects, []
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
-        effects += self.connections.on_turn_end()
+        effects += answers
+        effects += connections.on_turn_end()
         next_s = self.deadlines.next_s
         if next_s is not None and next_s < self._timer_s:
             self._timer_s = next_s

@@ -111,9 +111,10 @@ def ask(
         return ErrorCode.UNSUPPORTED_VERSION
     assert route is not None
     listing = Listing(pending, response)
-    pending.listings.append(listing)
-    pending.missing += 1
     request_id = gateway.routes.new_id()
     question = ListOffset(request_id, wanted.timestamp, wanted.current_leader_epoch, isolation_level)
-    route.ask(question, request_id, listing)
+    if not route.ask(question, request_id, listing):
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER
+    pending.listings.append(listing)
+    pending.missing += 1
     return 0

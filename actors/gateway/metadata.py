@@ -61,7 +61,9 @@ def handle(gateway: Gateway, exchange: Exchange, request: MetadataRequest) -> No
     if wanted is None or (exchange.version == 0 and not wanted):
         topics = [describe(name, topic) for name, topic in gateway.cluster.topics_by_name.items()]
     else:
-        topics = [find(gateway, topic, request.allow_auto_topic_creation) for topic in wanted]
+        # Each once, or a small request could have a huge answer.
+        once = {(topic.topic_id, topic.name): topic for topic in wanted}.values()
+        topics = [find(gateway, topic, request.allow_auto_topic_creation) for topic in once]
     cluster = gateway.cluster
     exchange.answer(MetadataResponse(
         brokers=list(brokers(gateway, exchange.connection)), cluster_id=cluster.cluster_id,

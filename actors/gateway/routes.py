@@ -20,6 +20,9 @@ LARGE_BYTES = 32 * 1024
 JOINED_BYTES_MAX = 1024 * 1024
 POINTS_MAX = 1024
 
+# Requests that one partition may owe an answer for. The mailbox takes 10,000 messages before it gives a peer up.
+OWED_MAX = 8192
+
 NOTHING_YET = Advanced(-1, 0, 0, 0, 0, 0, 0)
 
 
@@ -121,18 +124,26 @@ class Route:
         """Hand one batch over, in the order of calls, at the end of the turn or when there is credit."""
         assert not self.refusal
         item = ProduceItem(self.routes.new_id(), acks, len(records))
-        if self._backlog or (self._owed_bytes and self._owed_bytes + item.size > self.routes.credit):
+        if self._backlog or not self._has_credit(item.size):
             self._backlog.append((item, records, owed))
         else:
             self._hand_over(item, records, owed)
 
-    def ask(self, question: Message, request_id: int, owed: Owed) -> None:
-        """Send a `Locate` or `ListOffset` that carries `request_id`."""
+    def _has_credit(self, size: int) -> bool:
+        """True if one more batch may be handed over; one is always."""
+        within = self._owed_bytes + size <= self.routes.credit and len(self._owed) < OWED_MAX
+        return within or not self._owed_bytes
+
+    def ask(self, question: Message, request_id: int, owed: Owed) -> bool:
+        """Send a `Locate` or `ListOffset` that carries `request_id`; False if the partition owes too many answers."""
         assert not self.refusal and self.peer is not None
+        if len(self._owed) >= OWED_MAX:
+            return False
         self._owed[request_id] = owed
         self._unsent.add(request_id)
         self._mail.append(Send(self.peer, question))
         self.routes.changed[self] = None
+        return True
 
     def on_answer(self, answer: Any) -> None:
         """An answer that carries `request_id`; one that nobody waits for is passed over."""
@@ -144,7 +155,7 @@ class Route:
     def refill(self) -> None:
         """Hand over what waited for credit, as far as it goes now."""
         backlog = self._backlog
-        while backlog and (not self._owed_bytes or self._owed_bytes + backlog[0][0].size <= self.routes.credit):
+        while backlog and self._has_credit(backlog[0][0].size):
             item, records, owed = backlog.popleft()
             if not owed.done:
                 self._hand_over(item, records, owed)

@@ -19,7 +19,7 @@ class Settings:
     request_bytes_max: one request.
     connection_bytes_max: requests and answers that one connection may have waiting before it is not read from.
     queued_bytes_max: the same, all connections together.
-    partition_bytes_max: handed over to one partition and not answered.
+    partition_bytes_max: handed over to one partition and not answered; less than its mailbox lets wait.
     fetch_bytes_max: records in one answer to Fetch.
     """
 
@@ -27,7 +27,7 @@ class Settings:
     request_bytes_max: int = 100 * MIB
     connection_bytes_max: int = 16 * MIB
     queued_bytes_max: int = 256 * MIB
-    partition_bytes_max: int = 64 * MIB
+    partition_bytes_max: int = 48 * MIB
     fetch_bytes_max: int = 55 * MIB
 
 

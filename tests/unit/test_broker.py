@@ -9,7 +9,7 @@ from tests.unit.broker_bench import BROKER_ID, COORDINATOR, INCARNATION, SUPERVI
 from tests.unit.drive import exit_of
 from zafka.actors import cluster_state as cs
 from zafka.actors import messages
-from zafka.actors.actor import Mail, Peer
+from zafka.actors.actor import Mail, Peer, PeerGone
 from zafka.actors.gateway.effects import CloseDoors, OpenDoors, RemoveDirectory
 
 
@@ -140,12 +140,16 @@ def test_directories_that_no_topic_wants_are_swept_once_caught_up(tmp_path: Path
         write_metadata(tmp_path / name, topic_id(owner))
     (tmp_path / "not-ours").mkdir()
     (tmp_path / "mine-1").mkdir()  # looks like a partition, but has no partition.metadata
+    write_metadata(tmp_path / "foreign-0", topic_id("foreign"))  # the cluster's log never had it
     bench = Bench(tmp_path)
     bench.create("t")
+    for gone in ("old", "x"):
+        bench.create(gone)
+        bench.commit(cs.TopicDeleted(topic_id(gone)))
     bench.start()
     removed = {effect.path.name for effect in bench.of(RemoveDirectory)}
     assert removed == {f"old-1.{topic_id('old').hex()}-delete", "x-2.abc-delete"}
-    assert {path.name for path in tmp_path.iterdir()} == removed | {"t-0", "not-ours", "mine-1"}
+    assert {path.name for path in tmp_path.iterdir()} == removed | {"t-0", "not-ours", "mine-1", "foreign-0"}
 
 
 def test_a_topic_configuration_reaches_the_replica_with_the_defaults_below_it(tmp_path: Path) -> None:
@@ -171,6 +175,19 @@ def test_a_replica_that_is_offline_is_not_claimed(tmp_path: Path) -> None:
     bench.commit(cs.ReplicaFaulted(topic_id("t"), 0, BROKER_ID, 77, "EIO"))
     bench.up("t", fault="EIO")
     assert not bench.sent(messages.ClaimLeadership)
+
+
+def test_a_partition_that_takes_no_mail_is_told_to_lead_again_after_a_while(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    peer = bench.partitions["t", 0]
+    route = bench.gateway.routes.find("t", 0)
+    assert route is not None
+    bench.tell(SUPERVISOR, PeerGone(peer))
+    assert route.refusal and not bench.sent(messages.BecomeLeader)
+    bench.pass_time(0.3)
+    assert [send.to for send in bench.sends(messages.BecomeLeader)] == [peer]
+    bench.tell(peer, messages.Serving(0), advanced(4, 400))
+    assert not route.refusal and route.advanced.high_watermark == 4
 
 
 def test_doors_open_when_everything_serves_or_after_a_while(tmp_path: Path) -> None:

@@ -280,7 +280,8 @@ def test_configuration_of_a_topic(bench: Bench, version: int) -> None:
 
 def test_only_the_keys_that_were_asked_for(bench: Bench) -> None:
     bench.create("t")
-    resources = [kafka.DescribeConfigsResource(2, "t", ["retention.ms"]), kafka.DescribeConfigsResource(2, "t", [])]
+    bench.create("u")
+    resources = [kafka.DescribeConfigsResource(2, "t", ["retention.ms"]), kafka.DescribeConfigsResource(2, "u", [])]
     some, none = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
     assert [entry.name for entry in some.configs] == ["retention.ms"] and none.configs == []
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tests.unit.broker_bench import Bench, make_batch
 from zafka.actors import messages
-from zafka.actors.actor import Mail
+from zafka.actors.actor import Effect, Mail
 from zafka.actors.gateway.connection import Connections, Exchange
 from zafka.actors.gateway.deadlines import Deadlines
 from zafka.actors.gateway.effects import (
     SHELL,
+    AnswersBlocked,
     CloseConnection,
     FrameReceived,
     PauseReading,
@@ -20,6 +21,9 @@ from zafka.actors.gateway.effects import (
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import (
     ApiVersionsRequest,
+    FetchPartition,
+    FetchRequest,
+    FetchTopic,
     MetadataRequest,
     PartitionProduceData,
     ProduceRequest,
@@ -114,12 +118,50 @@ def test_all_connections_together_are_bounded_too() -> None:
     greedy.begin(first)
     second = Exchange(modest, version=0, size=100)
     modest.begin(second)
-    assert set(connections.on_turn_end()) == {PauseReading(1), PauseReading(2)}
+    assert end_turn(connections) == [PauseReading(1), PauseReading(2)]
     second.answer_frame([b"x"])
     # Who holds nothing may go on, or nobody could make progress.
-    assert connections.on_turn_end() == [Respond(2, [[b"x"]]), ResumeReading(2)]
+    assert end_turn(connections) == [Respond(2, [[b"x"]]), ResumeReading(2)]
     first.answer_frame([b"y"])
-    assert connections.on_turn_end() == [Respond(1, [[b"y"]]), ResumeReading(1)]
+    assert end_turn(connections) == [Respond(1, [[b"y"]]), ResumeReading(1)]
+
+
+def end_turn(connections: Connections) -> list[Effect]:
+    return connections.take_answers() + connections.on_turn_end()
+
+
+def test_what_comes_behind_a_fetch_starts_after_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    poll = FetchRequest(max_wait_ms=500, min_bytes=1, topics=[FetchTopic(topic="t", partitions=[FetchPartition(0)])])
+    bench.turn(
+        client.mail(ApiKey.FETCH, 12, poll), client.mail(ApiKey.FETCH, 12, poll),
+        client.mail(ApiKey.PRODUCE, 9, produce("t", make_batch(b"v"))))
+    assert not bench.sent(messages.Produce)
+    bench.pass_time(0.51)
+    assert len(client.answers()) == 1
+    bench.pass_time(0.51)
+    assert len(client.answers()) == 1
+    assert bench.sent(messages.Produce)
+
+
+def test_a_client_that_does_not_take_its_answers_gets_no_more(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start()
+    client = bench.client()
+    bench.tell(SHELL, AnswersBlocked(client.id, True))
+    client.send(ApiKey.METADATA, 9, MetadataRequest(topics=[]))
+    assert not bench.of(Respond)
+    bench.tell(SHELL, AnswersBlocked(client.id, False))
+    assert len(client.answers()) == 1
+
+
+def test_more_requests_than_a_connection_may_hold_start_one_after_the_other(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start()
+    bench.gateway.connections.limit = 5_000
+    client = bench.client()
+    bench.turn(*(client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])) for _ in range(50)))
+    assert len(client.answers()) == 50
+    assert bench.gateway.connections.held == 0
 
 
 def test_nothing_after_a_close_is_answered() -> None:
@@ -131,7 +173,7 @@ def test_nothing_after_a_close_is_answered() -> None:
     exchanges[2].answer_frame([b"c"])
     exchanges[1].refuse("why")
     exchanges[0].answer_frame([b"a"])
-    assert connections.on_turn_end() == [Respond(1, [[b"a"]]), CloseConnection(1, "why")]
+    assert end_turn(connections) == [Respond(1, [[b"a"]]), CloseConnection(1, "why")]
     connections.close(1)
     assert connections.held == 0
 

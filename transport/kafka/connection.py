@@ -109,10 +109,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.pause(Pause.ANSWERS)
+        self.listener.on_blocked(self.id, True)
 
     def resume_writing(self) -> None:
         self.active_s = self.listener.now_s()
         self.resume(Pause.ANSWERS)
+        self.listener.on_blocked(self.id, False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing_since_s = math.inf

@@ -52,6 +52,7 @@ def _ignore(*_: object) -> None:
 class Listener:
     """on_open(connection id, listener name, peer address), on_frame(connection id, frame without its length),
     on_close(connection id): for every connection that was taken in. A frame stays as it is while anybody holds it.
+    on_blocked(connection id, blocked): the peer leaves more than `write_buffer_bytes_max` of answers untaken, or took them.
     on_bad_peer(peer address, reason): why we ended a connection, or did not take it in.
     connection_ids: shared with other doors, so that ids are the process's own.
     """
@@ -62,6 +63,7 @@ class Listener:
         on_open: Callable[[int, str, str], None],
         on_frame: Callable[[int, memoryview], None],
         on_close: Callable[[int], None],
+        on_blocked: Callable[[int, bool], None] = _ignore,
         on_bad_peer: Callable[[str, str], None] = _ignore,
         limits: Limits | None = None,
         connection_ids: Iterator[int] | None = None,
@@ -69,6 +71,7 @@ class Listener:
         self.on_open = on_open
         self.on_frame = on_frame
         self.on_close = on_close
+        self.on_blocked = on_blocked
         self.on_bad_peer = on_bad_peer
         self.limits = limits or Limits()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
