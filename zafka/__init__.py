@@ -14,7 +14,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from zafka.client.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from zafka.client.admin import Admin as Admin

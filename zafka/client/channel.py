@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from zafka import __version__
 from zafka.client.addresses import Address
 from zafka.client.connection import connect
 from zafka.client.errors import ConnectionLost, NotSupportedYet, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
+from zafka.client.version import VERSION
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import (
     MalformedMessage,
@@ -173,12 +173,15 @@ class Channel:
     def _read_body(self, request: _Outstanding, frame: memoryview, position: int) -> Any:
         if request.api_key == ApiKey.API_VERSIONS and request.version > 0:
             # A broker that does not know our version answers in the layout of version 0.
-            (error_code,) = int.from_bytes(frame[position : position + 2], "big", signed=True),
+            error_code = int.from_bytes(frame[position : position + 2], "big", signed=True)
             if error_code == ErrorCode.UNSUPPORTED_VERSION:
                 return response_reader(ApiKey.API_VERSIONS, 0)(frame, position)
         return response_reader(request.api_key, request.version)(frame, position)
 
     def on_closed(self, reason: str) -> None:
+        if self.was_open and not self.ready and not self.address.is_zmq and "tcp://" not in reason:
+            # A ZeroMQ listener hangs up on what it cannot read.
+            reason += f", before it told its versions; if this is a ZeroMQ door, write tcp://{self.address}"
         self.closed = True
         self.ready = False
         self.reason = reason
@@ -192,7 +195,7 @@ class Channel:
     # -- versions --------------------------------------------------------------------------------
 
     def _ask_versions(self, version: int) -> None:
-        request = ApiVersionsRequest(client_software_name=CLIENT_SOFTWARE, client_software_version=__version__)
+        request = ApiVersionsRequest(client_software_name=CLIENT_SOFTWARE, client_software_version=VERSION)
         timeout_s = max(0.0, self._connect_deadline_s - time.monotonic())
         self._send(ApiKey.API_VERSIONS, version, request, self._on_versions, timeout_s)
 

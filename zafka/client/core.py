@@ -159,12 +159,13 @@ class Core:
     # -- in the I/O thread -----------------------------------------------------------------------
 
     def _turn(self, now_s: float) -> float:
-        wake_s = self.cluster.turn(now_s)
+        # The worker first: the cluster then sees the deadlines of what it sent.
+        wake_s = min(self.worker.turn(now_s), self.cluster.turn(now_s))
         if self._bootstrap_error is None and not self.cluster.metadata_count:
             self._bootstrap_error = self.cluster.bootstrap_error(now_s)
             if self._bootstrap_error is not None:
                 self.notify()
-        return min(wake_s, self.worker.turn(now_s))
+        return wake_s
 
     def notify(self) -> None:
         """Have `wait_for` check again."""

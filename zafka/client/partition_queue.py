@@ -2,8 +2,8 @@
 
 Owns: numbering (producer id, epoch, sequence), the limit in flight, retries in order. Pure: no clock, no I/O.
 Invariants, idempotent:
-- Batches are numbered in the order of sending, and at most `IN_FLIGHT_MAX` numbered ones are unresolved, because a
-  broker remembers that many and tells a repeated one from a new one only among them.
+- Batches are numbered in the order of sending, and none is sent for the first time while one that lies
+  `IN_FLIGHT_MAX` before it is unresolved: a broker remembers that many, and takes an older one for a gap.
 - A batch keeps its numbers until the broker acknowledged it or proved that it is not in the log. So what may have
   been written is only ever repeated under the same numbers.
 - A hole in the sequence (a batch that failed for good or was given up) is mended by a new epoch, which begins at 0,
@@ -121,7 +121,13 @@ class PartitionQueue:
             if self.flying:
                 return None
             self._new_epoch()
-        return None if self.producer_id == NO_PRODUCER_ID else self.waiting[0]
+        return None if self.producer_id == NO_PRODUCER_ID or self._would_outrun(self.waiting[0]) else self.waiting[0]
+
+    def _would_outrun(self, batch: ProducerBatch) -> bool:
+        """True if a new batch would push an unresolved one out of the broker's memory."""
+        if batch.sequence != NOT_NUMBERED or not self.flying:
+            return False
+        return batch.order - min(other.order for other in self.flying) >= IN_FLIGHT_MAX
 
     def take(self, batch: ProducerBatch) -> None:
         """Number the batch that `peek` returned, if it is not yet, and count it as in flight."""
@@ -161,9 +167,9 @@ class PartitionQueue:
             batch.fail(_refusal(batch, code, detail))
             return Verdict.FAILED
         self.flying.remove(batch)
-        if is_about_sequence:
-            self._on_sequence_error(batch, code)
-        self.last_error = f"{error_name(code)}: {detail}" if detail else error_name(code)
+        follows_another = is_about_sequence and self._on_sequence_error(batch, code)
+        if not (follows_another and self.last_error):
+            self.last_error = f"{error_name(code)}: {detail}" if detail else error_name(code)
         return self._retry(batch, now_s)
 
     def on_refused(self, batch: ProducerBatch) -> None:
@@ -177,14 +183,15 @@ class PartitionQueue:
         self.last_error = why
         return self._retry(batch, now_s)
 
-    def _on_sequence_error(self, batch: ProducerBatch, code: int) -> None:
-        """Take the numbers away if the broker's word is a proof, or leave them if a predecessor is still due."""
+    def _on_sequence_error(self, batch: ProducerBatch, code: int) -> bool:
+        """Take the numbers away if the broker's word is a proof, or leave them if a predecessor is still due (True)."""
         # Numbered batches that wait are unresolved too, and the first in the queue.
         is_oldest = all(other.order > batch.order for other in (*self.flying, *self.waiting))
         if code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and not is_oldest and not self.has_hole:
-            return  # an earlier batch has to be repeated first; then this one fits
+            return True  # an earlier batch has to be repeated first; then this one fits
         self.has_hole = True
         batch.number(NO_PRODUCER_ID, -1, NOT_NUMBERED)
+        return False
 
     def _retry(self, batch: ProducerBatch, now_s: float) -> Verdict:
         if batch.done:

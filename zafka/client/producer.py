@@ -27,13 +27,15 @@ from zafka.client.core import (
 )
 from zafka.client.errors import ClientClosed, ConfigError, DeliveryFailed, RecordTooLarge, RequestTimedOut, ZafkaError
 from zafka.client.sender import Sender, SendOptions
-from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.records import NewRecord
 
 logger = logging.getLogger("zafka.client")
 
 HeadersArgument = Mapping[str, bytes | None] | Sequence[tuple[str, bytes | None]] | None
 Serializer = Callable[[Any], bytes | None]
+
+# By their number in a batch.
+CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 
 # Values of a `send_many` are checked and encoded this many at a time.
 CHUNK_RECORDS = 1000
