@@ -17,7 +17,7 @@ from tests.unit.drive import Drive, bodies
 from tests.unit.log_tools import perform, read_batches
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors.actor import Effect, Mail, Now, Peer
-from zafka.actors.messages import ActorUp, Advanced, BecomeLeader, Produce, Produced, ProduceItem
+from zafka.actors.messages import ActorUp, Advanced, BecomeLeader, Produce, ProduceAnswer, Produced, ProduceItem
 from zafka.actors.partition import PartitionActor
 from zafka.actors.replica import Replica
 from zafka.actors.start import PartitionStart
@@ -61,7 +61,7 @@ class PartitionUnderFaults(RuleBasedStateMachine):
         self.broker = Peer("broker 1", self.epoch)
         log, _ = recover(self.disk, DIRECTORY, parse_config(CONFIG), self.now.wall_ms)
         assert log.leader_epochs.latest < self.epoch
-        replica = Replica(log, PartitionDirectory(DIRECTORY, TOPIC_ID, -1), self.disk)
+        replica: Replica[list[ProduceAnswer]] = Replica(log, PartitionDirectory(DIRECTORY, TOPIC_ID, -1), self.disk)
         start = PartitionStart(1, "orders", 0, TOPIC_ID, str(DIRECTORY), CONFIG)
         self.replica = replica
         self.drive = Drive(PartitionActor(start, replica, self.disk), auto_flush=False, wall_ms=self.now.wall_ms)
