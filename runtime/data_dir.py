@@ -14,6 +14,7 @@ Invariants: two trees never use one data directory; an incarnation is never give
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -26,7 +27,7 @@ from zafka.runtime.errors import CannotStart
 FORMAT = "1"
 LOCK_WAIT_S = 2.0
 LOCK_POLL_S = 0.01
-INCARNATIONS_BLOCK = 100
+INCARNATIONS_BLOCK = 1000
 
 
 class DataDirectory:
@@ -43,6 +44,10 @@ class DataDirectory:
             self._refuse_fault()
             self.cluster_id = self._identify(broker_ids)
             self._last_incarnation = self._reserved = self._read_incarnations()
+            self._reserve()
+        except OSError as error:
+            os.close(self._lock)
+            raise CannotStart(f"cannot write in {path}: {error.strerror}") from None
         except BaseException:
             os.close(self._lock)
             raise
@@ -53,12 +58,23 @@ class DataDirectory:
     # -- incarnations --------------------------------------------------------------------------
 
     def next_incarnation(self) -> int:
-        """A number that no start of any actor ever had. Reserved on disk, a block at a time."""
+        """A number that no start of any actor ever had. Raises OSError if no more can be reserved on disk.
+
+        Reserved a block at a time, and long before they run out, because a disk may be full for a while.
+        """
+        if self._last_incarnation + INCARNATIONS_BLOCK // 2 >= self._reserved:
+            try:
+                self._reserve()
+            except OSError:
+                if self._last_incarnation >= self._reserved:
+                    raise
         self._last_incarnation += 1
-        if self._last_incarnation > self._reserved:
-            self._reserved = self._last_incarnation + INCARNATIONS_BLOCK - 1
-            write_durably(self.path / "incarnations", f"{self._reserved}\n")
         return self._last_incarnation
+
+    def _reserve(self) -> None:
+        reserved = self._last_incarnation + INCARNATIONS_BLOCK
+        write_durably(self.path / "incarnations", f"{reserved}\n")
+        self._reserved = reserved
 
     def _read_incarnations(self) -> int:
         file = self.path / "incarnations"
@@ -110,12 +126,15 @@ class DataDirectory:
     def write_run(self, *, run_dir: Path, control: str, cluster: str) -> None:
         """Tell `zafka status` and the like where we are."""
         run = {"pid": os.getpid(), "run_dir": str(run_dir), "control": control, "cluster": cluster}
-        write_atomically(self.path / "run.json", json.dumps(run) + "\n")
+        try:
+            write_atomically(self.path / "run.json", json.dumps(run) + "\n")
+        except OSError as error:
+            raise CannotStart(f"cannot write in {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
         """Give the directory back after an orderly end."""
-        (self.path / "run.json").unlink(missing_ok=True)
-        if self._reserved != self._last_incarnation:
+        with contextlib.suppress(OSError):  # of a full disk: numbers are skipped, nothing else
+            (self.path / "run.json").unlink(missing_ok=True)
             write_atomically(self.path / "incarnations", f"{self._last_incarnation}\n")
         os.close(self._lock)
 

@@ -29,6 +29,7 @@ from collections import deque
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
+from zafka.runtime.limits import raise_descriptor_limit
 from zafka.runtime.log import configure_logging
 from zafka.runtime.preload import import_crc32c, import_structlog
 
@@ -239,6 +240,7 @@ def main(arguments: list[str]) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     die_with_parent(int(root))
     os.closerange(SOCKET_FD + 1, 2**31 - 1)  # what leaked into us is not for actors
+    raise_descriptor_limit()
     gc.disable()
     _set_title("zafka fork server")
     import_structlog()

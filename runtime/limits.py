@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import resource
-from pathlib import Path
 
 from zafka.runtime.errors import CannotStart
 
@@ -44,7 +43,8 @@ def check_room(actors: int) -> None:
 
 def _available_bytes() -> int | None:
     """What may be had without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
     return None

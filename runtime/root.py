@@ -70,6 +70,7 @@ def run(
         # Whatever happens here, no process stays behind.
         holder = _Holder(launch())
         closing.callback(holder.close)
+        _check_ready_file(settings)
         raise_descriptor_limit()
         check_room(1 + len(settings.brokers) + sum(topic.partitions for topic in settings.topics))
         data_dir = DataDirectory(settings.data_dir, broker_ids=tuple(broker.id for broker in settings.brokers))
@@ -84,6 +85,15 @@ def run(
         closing.callback(root.close)
         closing.callback(holder.close)  # first of all, before what the processes use is given back
         return root.run()
+
+
+def _check_ready_file(settings: TreeSettings) -> None:
+    """It is written late; that it cannot be is to be known at once."""
+    file = settings.ready_file
+    if file is not None and not os.access(file.parent, os.W_OK | os.X_OK):
+        raise CannotStart(f"cannot write the ready file {file}: {file.parent} is no folder that we may write in")
+    if file is not None:
+        file.unlink(missing_ok=True)
 
 
 class _Holder:
@@ -148,10 +158,8 @@ class Root:
 
     def run(self) -> int:
         """From the first actor to the last."""
-        if self.settings.ready_file is not None:
-            self.settings.ready_file.unlink(missing_ok=True)
         self._holder.server.watch_root(self.settings.supervision.hung_after_s)
-        before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        before = {number: signal.signal(number, self._on_signal) for number in _stop_signals()}
         wakeup_before = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self.tree.start()
@@ -316,6 +324,12 @@ class Root:
             write_atomically(self.settings.ready_file, msgspec.json.encode(ready).decode() + "\n")
         if self._on_ready is not None:
             self._on_ready(ready)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """All of STOP_SIGNALS, but under nohup the end of the terminal is not for us."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (nohup and number is signal.SIGHUP)]
 
 
 class ServerWatch:

@@ -1,7 +1,8 @@
 """The run directory: where the sockets of one life of `up` lie.
 
-Owns: a short directory of mode 0700 under $XDG_RUNTIME_DIR or the temporary directory, one for each life; its lock
-tells whether that life goes on, so that leftovers of the dead are swept by whoever starts next.
+Owns: a short directory of mode 0700 under $XDG_RUNTIME_DIR or the temporary directory, one for each life; the lock
+on it (flock) tells whether that life goes on, so that leftovers of the dead are swept by whoever starts next, and
+keeps cleaners of temporary directories away (systemd-tmpfiles respects it).
 May fail with CannotStart if no place is short enough: `ipc` paths end at 107 bytes.
 """
 
@@ -9,14 +10,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
-import stat
 from pathlib import Path
 
 from zafka.runtime.errors import CannotStart
 
 PREFIX = "zafka-run-"
-LOCK = "zafka-run.lock"
+NAME = re.compile(rf"{PREFIX}\d+-[0-9a-f]{{8}}")
 IPC_PATH_BYTES_MAX = 107
 LONGEST_NAME = "a999999999999"
 
@@ -30,10 +31,13 @@ class RunDirectory:
         self.path = base / f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
         # Under another name until it is locked, or somebody's sweep might take it for a dead one's.
         newborn = base / f".{self.path.name}"
-        newborn.mkdir(mode=0o700)
-        self._lock = os.open(newborn / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        newborn.rename(self.path)
+        try:
+            newborn.mkdir(mode=0o700)
+            self._lock = os.open(newborn, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            newborn.rename(self.path)
+        except OSError as error:
+            raise CannotStart(f"cannot make a directory for sockets in {base}: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"<RunDirectory {self.path}>"
@@ -66,26 +70,22 @@ def sweep(base: Path) -> list[Path]:
     """Remove run directories of ours whose owner is dead; returns them."""
     swept = []
     for name in os.listdir(base):
-        path = base / name
-        if name.startswith(PREFIX) and _is_left_over(path):
-            shutil.rmtree(path, ignore_errors=True)
-            swept.append(path)
+        if NAME.fullmatch(name) and _is_left_over(base / name):
+            shutil.rmtree(base / name, ignore_errors=True)
+            swept.append(base / name)
     return swept
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether this is a run directory of ours that nobody holds the lock of."""
+    """Whether this is a directory of ours that nobody holds the lock of."""
     try:
-        about = path.lstat()
-        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-            return False
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False  # being swept by another, or not a run directory at all
+        return False  # swept by another, or somebody else's
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(lock).st_uid == os.getuid()
     except BlockingIOError:
         return False
     finally:
         os.close(lock)
-    return True
