@@ -128,10 +128,16 @@ class Broker:
     # -- faults ----------------------------------------------------------------------------------
 
     def kill(self, name: str, *, signal_number: int = signal.SIGKILL) -> int:
-        """Send a signal to one actor's process, or to the "supervisor"; returns its process id."""
-        pid = self.pid if name == "supervisor" else int(self.actor(name)["pid"])
-        os.kill(pid, signal_number)
-        return pid
+        """Send a signal to one actor's process, or to the "supervisor"; returns its process id.
+
+        Raises RuntimeFault with the names that there are if there is no such actor.
+        """
+        if name == "supervisor":
+            os.kill(self.pid, signal_number)
+            return self.pid
+        from zafka.runtime.control import kill
+
+        return kill(self.data_dir, name, signal_number)
 
     def kill_all(self) -> None:
         """SIGKILL every process at once, as if the machine had lost them. `start` brings them back."""

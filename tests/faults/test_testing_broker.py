@@ -1,0 +1,105 @@
+"""`zafka.Broker`: what tests and notebooks rely on, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+import zafka
+from zafka.runtime.errors import RuntimeFault
+from zafka.testing import Broker, BrokerFailed
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+END_S = 15.0
+
+
+def put(broker: Broker, topic: str, value: bytes) -> int:
+    with zafka.Producer(broker.zmq_bootstrap_servers) as producer:
+        return producer.send(topic, value).result(END_S).offset
+
+
+def test_nothing_is_left_behind() -> None:
+    with Broker({"orders": 2}) as broker:
+        assert put(broker, "orders", b"x") == 0
+        processes = psutil.Process(broker.pid).children(recursive=True)
+        assert len(processes) == 5  # fork server, coordinator, broker, two partitions
+        data_dir, run = broker.data_dir, json.loads((broker.data_dir / "run.json").read_text())
+        port = int(broker.bootstrap_servers.rpartition(":")[2])
+    assert not data_dir.exists()
+    assert not Path(run["run_dir"]).exists()
+    assert [process for process in processes if process.is_running()] == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    with pytest.raises(BrokerFailed, match="not running"):
+        _ = broker.bootstrap_servers
+
+
+@pytest.mark.parametrize("name", ["partition orders-0", "broker 1", "coordinator", "fork server"])
+def test_what_is_killed_comes_back_with_its_records(name: str) -> None:
+    with Broker(["orders"]) as broker:
+        assert put(broker, "orders", b"before") == 0
+        assert broker.kill(name) > 0
+        assert put(broker, "orders", b"after") == 1
+
+
+def test_an_actor_that_is_not_there_is_told_with_those_that_are() -> None:
+    with Broker(["orders"]) as broker:
+        for ask in (broker.kill, broker.actor):
+            with pytest.raises((RuntimeFault, BrokerFailed), match=r"partition orders-7.*partition orders-0"):
+                ask("partition orders-7")  # type: ignore[operator]
+
+
+def test_data_and_ports_stay_over_restarts_and_kills(tmp_path: Path) -> None:
+    broker = Broker(["orders"], data_dir=tmp_path / "data", defaults={"fsync": "os", "segment.bytes": 2**20})
+    with broker:
+        address = broker.bootstrap_servers
+        assert put(broker, "orders", b"0") == 0
+        broker.restart()
+        assert put(broker, "orders", b"1") == 1
+        broker.kill_all()
+        assert not broker.is_running()
+        broker.start()
+        assert put(broker, "orders", b"2") == 2
+        broker.kill("supervisor")
+        broker.wait(END_S)
+        broker.start()
+        assert put(broker, "orders", b"3") == 3
+        assert broker.bootstrap_servers == address
+    assert (tmp_path / "data" / "broker-1" / "orders-0").is_dir()
+
+
+def test_a_broker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, zafka\n"
+        f"broker = zafka.Broker(['orders'], data_dir={str(tmp_path / 'data')!r}).start()\n"
+        "print(broker.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)})
+    assert owner.stdout is not None
+    root = psutil.Process(int(owner.stdout.readline()))
+    processes = [root, *root.children(recursive=True)]
+    owner.send_signal(signal.SIGKILL)
+    owner.wait(END_S)
+    _, alive = psutil.wait_procs(processes, timeout=END_S)
+    assert alive == []
+    assert owner.stdin is not None
+    owner.stdin.close()
+    owner.stdout.close()
+
+
+def test_a_start_that_fails_says_why() -> None:
+    with pytest.raises(BrokerFailed, match=r"retention\.m: unknown key; did you mean 'retention\.ms'"):
+        Broker(defaults={"retention.m": 5}).start()
+    with pytest.raises(TypeError, match=r"topics=\['orders'\]"):
+        Broker("orders")
