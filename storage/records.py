@@ -10,8 +10,9 @@ One record; every number but `attributes` is a zigzag varint:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from zafka.storage.batch import (
     HEADER_BYTES,
@@ -27,6 +28,7 @@ from zafka.storage.errors import BatchTooLarge, CorruptBatch
 
 Headers = Sequence[tuple[str, bytes | None]]
 NO_HEADERS: Headers = ()
+Made = TypeVar("Made")
 NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key, value, headers
 
 MAX_BATCH_BYTES = 2**31 - 1
@@ -35,8 +37,6 @@ MAX_SEARCHED_BYTES = 16 * 1024 * 1024  # about a second of work, if the records 
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
 _LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
-
-_new_tuple = tuple.__new__
 
 
 class Record(NamedTuple):
@@ -231,14 +231,42 @@ def decode_batch(
     max_bytes: bound of what the records may take when decompressed.
     The CRC is not checked here. Raises CorruptBatch, BatchTooLarge, UnsupportedCodec.
     """
+    return decode_batch_as(Record, data, header, from_offset=from_offset, max_bytes=max_bytes)
+
+
+def decode_batch_as(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
+    data: Buffer,
+    header: BatchHeader,
+    *,
+    from_offset: int = 0,
+    max_bytes: int = MAX_DECODED_BYTES,
+) -> list[Made]:
+    """What `make(offset, timestamp, key, value, headers)` returns for each record of one batch.
+
+    For readers with a record type of their own: making one object for each record, not two, is a fifth of the time.
+    Otherwise like `decode_batch`.
+    """
     body = _read_body(data, header, max_bytes)
+    if header.timestamp_type == LOG_APPEND_TIME:
+        make = partial(_make_at, make, header.max_timestamp)
     try:
-        records = _decode_records(body, header, from_offset - header.base_offset)
+        return _decode_records(make, body, header, from_offset - header.base_offset)
     except IndexError:
         raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
-    if header.timestamp_type == LOG_APPEND_TIME:
-        return [record._replace(timestamp=header.max_timestamp) for record in records]
-    return records
+
+
+def _make_at(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
+    log_append_time: int,
+    offset: int,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+) -> Made:
+    """With LogAppendTime the time of every record is the batch's, whatever its own delta says."""
+    return make(offset, log_append_time, key, value, headers)
 
 
 def find_timestamp(
@@ -289,14 +317,17 @@ def _read_body(data: Buffer, header: BatchHeader, max_bytes: int) -> bytes:
     return body
 
 
-def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[Record]:
+def _decode_records(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made], body: bytes, header: BatchHeader, from_delta: int
+) -> list[Made]:
     """Numbers of one or two bytes, which is most of them, are read in place; longer ones by `_read_raw`.
 
     A raw number is what zigzag made of it: even ones are 0, 1, 2, ... and odd ones -1, -2, -3, ...
     A slice that goes beyond the end comes out shorter, and the read that follows it raises IndexError.
     """
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
-    new, records, position, previous = _new_tuple, [], 0, -1
+    records: list[Made] = []
+    append, position, previous = records.append, 0, -1
     last_time, timestamp = 0, base_timestamp
     for _ in range(header.record_count):
         if (length := body[position]) < 128:
@@ -351,7 +382,7 @@ def _decode_records(body: bytes, header: BatchHeader, from_delta: int) -> list[R
             headers, position = _read_headers(body, position)
         if position != end or odd & 1:
             raise CorruptBatch(f"record {delta} of the batch at offset {base_offset} does not fill its length")
-        records.append(new(Record, (base_offset + delta, timestamp, key, value, headers)))
+        append(make(base_offset + delta, timestamp, key, value, headers))
     if position != len(body) or previous > header.last_offset_delta:
         raise CorruptBatch(f"the records of the batch at offset {base_offset} do not end where the batch does")
     return records

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from types import TracebackType
 from typing import Any, Self
+
+from msgspec import structs
 
 from zafka.client.core import (
     Core,
@@ -39,7 +42,7 @@ from zafka.client.offsets import EARLIEST, LATEST, list_offsets_request, read_of
 from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
-from zafka.storage.records import decode_batch
+from zafka.storage.records import decode_batch_as
 from zafka.transport.kafka.api_keys import ApiKey
 
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
@@ -364,12 +367,8 @@ class Consumer:
                 self._after = max(header.next_offset, chunk.offset)
                 if header.is_control or header.next_offset <= chunk.offset:
                     continue
-                plain = decode_batch(chunk.records[position:], header, from_offset=chunk.offset)
-                kind = header.timestamp_type
-                self._records = [
-                    Record(topic, partition, offset, timestamp, kind, key, value, headers)
-                    for offset, timestamp, key, value, headers in plain
-                ]
+                make = partial(Record, topic, partition, header.timestamp_type)
+                self._records = decode_batch_as(make, chunk.records[position:], header, from_offset=chunk.offset)
                 if self._key_deserializer is not None or self._value_deserializer is not None:
                     self._records = [self._deserialized(record) for record in self._records]
                 self._rest = iter(self._records)
@@ -393,9 +392,7 @@ class Consumer:
             key = self._key_deserializer(key)
         if self._value_deserializer is not None and value is not None:
             value = self._value_deserializer(value)
-        return Record(
-            record.topic, record.partition, record.offset, record.timestamp, record.timestamp_type, key, value, record.headers
-        )
+        return structs.replace(record, key=key, value=value)
 
     # -- the end ---------------------------------------------------------------------------------
 
