@@ -40,12 +40,16 @@ class Results:
     def table(self) -> Table:
         table = Table("measurement", "unit", "zafka", "Apache Kafka 4.3.1", "ratio", "goal")
         for row in self.rows:
-            cells = [f"{row[kind]:,.3g}" if row.get(kind, 0) < 1000 else f"{row[kind]:,.0f}"
-                     if kind in row else "-" for kind in ("zafka", "kafka")]
-            cells = [cell if kind in row else "-" for kind, cell in zip(("zafka", "kafka"), cells, strict=True)]
+            cells = [format_figure(row.get(kind)) for kind in ("zafka", "kafka")]
             ratio = f"{row['ratio']:.2f}x" if row["ratio"] else "-"
             table.add_row(row["name"], row["unit"], *cells, ratio, row["goal"])
         return table
+
+
+def format_figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def measure_load(results: Results, kinds: list[str], rounds: int) -> None:
@@ -98,7 +102,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write every figure here")
     parser.add_argument("--only", choices=["load", "start", "recovery"], help="one part of it")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     kinds = ["zafka", "kafka"]
     if missing := targets.kafka_missing():
         console.print(f"[yellow]Apache Kafka is not measured: {missing}")

@@ -32,12 +32,12 @@ def grow_log(directory: Path, *, size_bytes: int, records_per_batch: int) -> Non
     """Append batches of 1 kB records to a partition directory that nobody has open, and close it cleanly."""
     disk = PosixDisk()
     log, _ = recover(disk, directory, parse_config({"fsync": "os"}), now_ms())
-    batch = memoryview(encode_batch([(now_ms(), None, b"x" * 1000, [])] * records_per_batch, codec="none"))
+    batch = memoryview(encode_batch([(now_ms(), None, b"x" * 1000, [])] * records_per_batch))
     header = read_header(batch)
     turn = [(header, batch)] * max(1, 1_000_000 // len(batch))
     grown_bytes = 0
     while grown_bytes < size_bytes:
-        log.append(turn, leader_epoch=log.leader_epochs.latest or 0, now_ms=now_ms())
+        log.append(turn, leader_epoch=max(log.leader_epochs.latest, 0), now_ms=now_ms())
         grown_bytes += len(batch) * len(turn)
         flush(disk, log, log.begin_flush())
     flush(disk, log, log.checkpoint())
