@@ -26,7 +26,7 @@ from zafka.storage.directory import PartitionDirectory, open_partition_directory
 from zafka.storage.disk import Disk
 from zafka.storage.errors import CorruptLog, DirectoryLocked
 from zafka.storage.log import Log
-from zafka.storage.recovery import recover
+from zafka.storage.recovery import RecoveryReport, recover
 from zafka.storage.segment import LOG_SUFFIX, segment_path
 
 logger = structlog.get_logger(__name__)
@@ -240,8 +240,17 @@ def open_replica(
     except CorruptLog:
         directory.close()
         raise
-    logger.info("log opened", log=repr(log), recovery=repr(report))
+    _tell(log, report)
     return Replica(log, directory, disk)
+
+
+def _tell(log: Log, report: RecoveryReport) -> None:
+    """One line; a loud one if there was anything that a clean stop does not leave behind."""
+    say = logger.warning if report.cut or report.rebuilt or report.warnings else logger.info
+    say(
+        "log opened", start=log.start_offset, end=log.end_offset, checkpoint=report.checkpoint,
+        scanned_bytes=report.scanned_bytes, cut=[str(path) for path in report.cut], cut_bytes=report.cut_bytes,
+        rebuilt=[str(path) for path in report.rebuilt], warnings=report.warnings)
 
 
 def _take_directory(path: Path, topic_id: bytes, disk: Disk, progress: Callable[[], None]) -> PartitionDirectory:
