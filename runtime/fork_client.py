@@ -126,6 +126,7 @@ class ForkServerClient:
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._pings = 0
         self.closed = False
+        self.exit_code: int | None = None  # once closed; the negative number of a signal
 
     def __repr__(self) -> str:
         return f"<ForkServerClient pid={self.pid} children={len(self.pidfds)}>"
@@ -223,6 +224,10 @@ class ForkServerClient:
 
     # -- the end -------------------------------------------------------------------------------
 
+    def await_end(self, timeout_s: float) -> None:
+        """Wait until the server has ended by itself, so that its exit code is its own."""
+        select.select([self.pidfd], [], [], timeout_s)
+
     def confirm_all_dead(self, timeout_s: float) -> bool:
         """Kill the server and every child, wait until they are gone, let go of them; False if some are not in time."""
         for pidfd in (self.pidfd, *self.pidfds.values()):
@@ -244,7 +249,8 @@ class ForkServerClient:
     def close(self) -> None:
         """Let go of a dead server."""
         self.closed = True
-        os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
+        self.exit_code = os.waitstatus_to_exitcode(status)
         for pidfd in (self.pidfd, *self.pidfds.values()):
             os.close(pidfd)
         self.pidfds.clear()

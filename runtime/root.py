@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ from zafka.runtime.limits import check_room, raise_descriptor_limit
 from zafka.runtime.listeners import Listeners, advertised
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
-from zafka.runtime.supervisor import Ended
+from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart
 from zafka.runtime.tree import PROGRAMS, Program, Tree
 from zafka.transport.mailbox import Mailbox
 
@@ -108,8 +109,10 @@ class _Holder:
             os.write(2, b"zafka: some processes hang in the kernel; they are gone as soon as it lets them\n")
 
     def replace(self) -> ForkServerClient:
-        self.close()
+        """A new one; the old one must be closed."""
+        assert self.server.closed
         self.server = launch()
+        self.was_ready = False
         return self.server
 
 
@@ -135,6 +138,7 @@ class Root:
         self._on_ready = on_ready
         self._signals: list[int] = []
         self._stop_by_s: float | None = None  # when the rest is killed, once it stops
+        self._server_crashes_s: deque[float] = deque()
         self._watch = ServerWatch(settings.supervision.hung_after_s)
         self.incarnation = data_dir.next_incarnation()
         self.context: zmq.Context[Any] = zmq.Context()
@@ -240,14 +244,20 @@ class Root:
 
     def _replace_server(self) -> None:
         """The fork server is dead and with it every actor: all start again, from a new one."""
-        if not self._holder.was_ready:
-            raise CannotStart("the process that forks actors ended before it was ready; its error stands above")
-        self.log("error", "fork server died, all actors with it", pid=self.server.pid)
+        self.server.await_end(KILL_S)
+        self._holder.close()
+        code = self.server.exit_code
+        self.log("error", "fork server died, all actors with it", pid=self.server.pid, code=code)
         if self._stop_by_s is None:
-            self._holder.replace().watch_root(self.settings.supervision.hung_after_s)
-            self._holder.was_ready = False
-        else:
-            self._holder.close()
+            limit = self.settings.supervision
+            crashed = not self._holder.was_ready
+            if crashed and code is not None and code > 0:
+                raise CannotStart("the process that forks actors ended before it was ready; its error stands above")
+            if crashed and not allow_restart(
+                self._server_crashes_s, time.monotonic(), RestartLimit(limit.intensity, limit.period_s)
+            ):
+                raise TreeFailed("the process that forks actors dies again and again before it is ready")
+            self._holder.replace().watch_root(limit.hung_after_s)
         self._watch.on_pong()
         self.tree.on_server_gone(self.server)
 

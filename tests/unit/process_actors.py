@@ -33,6 +33,8 @@ from zafka.storage.disk import Disk
 
 # Words that a test puts into the environment: what goes wrong in its actors.
 PLANTED = os.environ.get("ZAFKA_TEST_PLANTED", "")
+if PLANTED == "import":
+    raise ImportError("planted")
 
 
 def exit_with(start: ActorStart) -> int:

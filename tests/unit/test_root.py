@@ -27,7 +27,6 @@ UP = textwrap.dedent("""
     import json, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    import process_actors
     from zafka.runtime import root
     from zafka.runtime.errors import RuntimeFault
     from zafka.runtime.fork_client import ForkServerClient
@@ -219,6 +218,24 @@ def test_death_of_the_fork_server_restarts_everything(up: Callable[..., Up]) -> 
     after = tree.wait_for(all_run)
     assert not {actor["pid"] for actor in before.values()} & {
         actor["pid"] for name, actor in after.items() if name != "supervisor"}
+
+
+def test_fork_server_killed_over_and_over_comes_back(up: Callable[..., Up]) -> None:
+    """Also before it is ready: kills from outside are weather."""
+    tree = up()
+    tree.ready()
+    tree.wait_for(all_run)
+    for _ in range(3):
+        pid = control.kill(tree.data_dir, "fork server")
+        tree.wait_for(lambda actors, pid=pid: actors["fork server"]["pid"] != pid)  # type: ignore[misc]
+    tree.wait_for(all_run)
+
+
+def test_fork_server_that_cannot_import_ends_the_start(up: Callable[..., Up], tmp_path: Path) -> None:
+    tree = up(planted="import")
+    assert tree.end() == 1
+    assert tree.err.splitlines()[-1] == (
+        "Error: the process that forks actors ended before it was ready; its error stands above")
 
 
 def test_stopped_processes_come_back(up: Callable[..., Up]) -> None:
