@@ -226,7 +226,9 @@ class ForkServerClient:
 
     def await_end(self, timeout_s: float) -> None:
         """Wait until the server has ended by itself, so that its exit code is its own."""
-        select.select([self.pidfd], [], [], timeout_s)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll(timeout_s * 1000)
 
     def confirm_all_dead(self, timeout_s: float) -> bool:
         """Kill the server and every child, wait until they are gone, let go of them; False if some are not in time."""

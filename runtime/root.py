@@ -139,7 +139,7 @@ class Root:
         self._signals: list[int] = []
         self._stop_by_s: float | None = None  # when the rest is killed, once it stops
         self._server_crashes_s: deque[float] = deque()
-        self._watch = ServerWatch(settings.supervision.hung_after_s)
+        self._watch = ServerWatch(settings.supervision.hung_after_s, now_s=self.started_s)
         self.incarnation = data_dir.next_incarnation()
         self.context: zmq.Context[Any] = zmq.Context()
         self.mailbox = Mailbox(
@@ -348,12 +348,12 @@ class ServerWatch:
     asked_s: when the ping was sent that is not answered yet.
     """
 
-    def __init__(self, hung_after_s: float) -> None:
+    def __init__(self, hung_after_s: float, *, now_s: float) -> None:
         self.hung_after_s = hung_after_s
         self.asked_s: float | None = None
         self._next_s = 0.0
         self._continued = False
-        self._ticked_s = time.monotonic()
+        self._ticked_s = now_s
 
     def on_pong(self) -> None:
         self.asked_s = None

@@ -19,6 +19,7 @@ import pytest
 
 from zafka.runtime import control
 from zafka.runtime.errors import NotRunning, Refused
+from zafka.runtime.root import ServerWatch
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 20.0
@@ -328,6 +329,49 @@ def test_foreign_data_is_refused(up: Callable[..., Up], tmp_path: Path) -> None:
     tree = up()
     assert tree.end() == 1
     assert "is Apache Kafka's, not zafka's" in tree.err
+
+
+# -- the fork server's health ----------------------------------------------------------------------
+
+
+class Watched:
+    """What a watch does to a fork server."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def ping(self) -> None:
+        self.done.append("ping")
+
+    def signal_server(self, number: signal.Signals) -> None:
+        self.done.append(number.name)
+
+
+def watch(answers: Callable[[float], bool], *, until_s: float, runs: Callable[[float], bool]) -> list[str]:
+    server = Watched()
+    watched = ServerWatch(10.0, now_s=0.0)
+    now_s = 0.0
+    while now_s < until_s:
+        now_s += 0.5
+        if runs(now_s):
+            watched.tick(server, True, now_s)  # type: ignore[arg-type]
+            if answers(now_s):
+                watched.on_pong()
+    return server.done
+
+
+def test_fork_server_that_answers_is_left_alone() -> None:
+    assert set(watch(lambda now_s: True, until_s=60, runs=lambda now_s: True)) == {"ping"}
+
+
+def test_fork_server_that_does_not_answer_is_continued_then_killed() -> None:
+    assert watch(lambda now_s: False, until_s=11, runs=lambda now_s: True) == ["ping", "SIGCONT", "SIGKILL"]
+
+
+def test_silence_of_the_fork_server_is_forgiven_when_we_did_not_run() -> None:
+    stopped = range(2, 60)
+    done = watch(lambda now_s: now_s > 61, until_s=63, runs=lambda now_s: int(now_s) not in stopped)
+    assert set(done) == {"ping"}
 
 
 # -- control -------------------------------------------------------------------------------------
