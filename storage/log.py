@@ -42,11 +42,6 @@ DELETED_SUFFIX = ".deleted"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
-__all__ = [
-    "CommitPoint", "CorruptLog", "DiskFull", "Location", "Log", "OffsetOutOfRange", "TimestampOffset",
-]
-
-
 class Location(NamedTuple):
     """Where whole batches lie: `length` bytes at `position` of the segment's file.
 
@@ -195,7 +190,8 @@ class Log:
         try:
             end_offset = self._plan(runs, batches, leader_epoch, now_ms)
             for run in runs:
-                self._disk.pwritev(run.segment.file, run.buffers, run.segment.size_bytes)
+                if run.buffers:
+                    self._disk.pwritev(run.segment.file, run.buffers, run.segment.size_bytes)
         except OSError as error:
             self._undo(runs)
             if error.errno in FULL_DISK:
@@ -382,8 +378,10 @@ class Log:
             for index in range(self._segment_of(offset), len(self._segments)):
                 segment = self._reading(self._segments[index])
                 found = segment.find(offset)
-                if found is not None and found[1].base_offset < limit_offset:
-                    position = found[0]
+                if found is not None:
+                    position, header = found
+                    if header.base_offset >= limit_offset:
+                        break
                     end = segment.boundary(position, max_bytes, self._limit_position(segment, limit_offset))
                     return Location(
                         segment.base_offset, segment.inode, position, end - position, self._is_cold(segment, position)
@@ -468,7 +466,7 @@ class Log:
         for segment in dropped:
             if segment not in self._storing:
                 segment.release()
-            for path in segment.paths:
+            for path in filter(self._disk.exists, segment.paths):
                 paths.append(path.with_name(path.name + DELETED_SUFFIX))
                 self._disk.rename(path, paths[-1])
         if dropped:

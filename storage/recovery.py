@@ -180,6 +180,7 @@ class _Recovery:
         rows = [row for row in rows if row.end_offset > self.start_offset]
         for row in (*rows, last):
             segment = self.open_segment(row)
+            self.segments.append(segment)
             segment.sealed = sealed = row is not last
             size = self.disk.size(segment.file) if row.base_offset in self.bases else -1
             if size < row.size_bytes or (sealed and size > row.size_bytes):
@@ -188,7 +189,6 @@ class _Recovery:
                     segment.path, position=max(min(size, row.size_bytes), 0), offset=row.base_offset,
                     reason=f"{found} where the checkpoint says {row.size_bytes}",
                 )
-            self.segments.append(segment)
             self.check_indexes(segment)
             if sealed:
                 segment.release()
@@ -246,12 +246,12 @@ class _Recovery:
     def scan_segment(self, segment: Segment) -> str:
         """Take the valid batches behind those that are known into the segment; returns what is wrong, or ""."""
         begin, end = segment.size_bytes, self.disk.size(segment.file)
-        scan = Scan(
-            self.disk, segment.file, position=begin, end=end, expected_offset=segment.end_offset,
-            progress=self.progress,
-        )
         epochs, producers, batches = self.leader_epochs, self.producers, 0
         latest = epochs.latest
+        scan = Scan(
+            self.disk, segment.file, position=begin, end=end, expected_offset=segment.end_offset,
+            leader_epoch=latest, progress=self.progress,
+        )
         for _, header in scan:
             segment.note(header, header.base_offset)
             if header.producer_id >= 0:

@@ -1,7 +1,7 @@
 """Reading a segment's bytes batch by batch, with every CRC checked: for recovery and for rebuilding an index.
 
-Owns: what a whole, right batch on disk is: in place (its base offset is the one that must come next), v2, with
-sizes that fit, a record for each offset, and the CRC that it says.
+Owns: what a whole, right batch on disk is: in place (its base offset is the one that must come next, its leader epoch
+does not go back: the CRC covers neither), v2, with sizes that fit, a record for each offset, and the CRC that it says.
 Reads in large chunks; a batch larger than a chunk is never held in memory.
 May fail with OSError from the disk only; damage ends the scan and is told in `reason`.
 """
@@ -29,13 +29,14 @@ class Scan:
 
     position: of the first byte that is not part of a valid batch; `end` if all is well.
     expected_offset: the base offset that the batch at `position` must have.
+    leader_epoch: the least that it may have.
     reason: what is wrong there, or "".
     progress: called between chunks.
     """
 
     def __init__(
         self, disk: Disk, file: File, *, position: int, end: int, expected_offset: int,
-        progress: Callable[[], None] = no_progress,
+        leader_epoch: int = -1, progress: Callable[[], None] = no_progress,
     ) -> None:
         self._disk = disk
         self._file = file
@@ -43,6 +44,7 @@ class Scan:
         self._progress = progress
         self.position = position
         self.expected_offset = expected_offset
+        self.leader_epoch = leader_epoch
         self.reason = ""
 
     def __iter__(self) -> Iterator[tuple[int, BatchHeader]]:
@@ -59,7 +61,7 @@ class Scan:
         while length - at >= HEADER_BYTES:
             header = BatchHeader._make(HEADER.unpack_from(chunk, at))
             size = LENGTH_END + header.batch_length
-            self.reason = _complaint(header, expected, room=self._end - start - at)
+            self.reason = _complaint(header, expected, self.leader_epoch, room=self._end - start - at)
             if self.reason:
                 return
             if at + size <= length:
@@ -74,16 +76,21 @@ class Scan:
             yield start + at, header
             at += size
             expected += header.last_offset_delta + 1
-            self.position, self.expected_offset = start + at, expected
+            self.position, self.expected_offset, self.leader_epoch = start + at, expected, header.leader_epoch
         if not at:
             self.reason = f"{length} bytes are less than the header of a batch"
 
 
-def _complaint(header: BatchHeader, expected_offset: int, *, room: int) -> str:
+def _complaint(header: BatchHeader, expected_offset: int, leader_epoch: int, *, room: int) -> str:
     """What keeps this from being the header of the batch that must come next, or ""."""
     size = LENGTH_END + header.batch_length
-    if header.base_offset == expected_offset and header.magic == 2 and HEADER_BYTES <= size <= room \
-            and 0 <= header.last_offset_delta == header.record_count - 1:
+    if (
+        header.base_offset == expected_offset
+        and header.leader_epoch >= leader_epoch
+        and header.magic == 2
+        and HEADER_BYTES <= size <= room
+        and 0 <= header.last_offset_delta == header.record_count - 1
+    ):
         return ""
     if not any(header):
         return "only zeros where a batch should be"
@@ -91,6 +98,8 @@ def _complaint(header: BatchHeader, expected_offset: int, *, room: int) -> str:
         return f"message format v{header.magic} where a batch should be"
     if header.base_offset != expected_offset:
         return f"a batch with base offset {header.base_offset} where {expected_offset} should be"
+    if header.leader_epoch < leader_epoch:
+        return f"a batch of leader epoch {header.leader_epoch} behind one of {leader_epoch}"
     if not HEADER_BYTES <= size <= room:
         return f"a batch that says {size} bytes where {room} are left"
     return f"{header.record_count} records do not fit a last offset delta of {header.last_offset_delta}"
@@ -126,7 +135,7 @@ def find_batch_behind(
             start, size = position + match.start(), LENGTH_END + header.batch_length
             if (
                 header.base_offset > expected_offset
-                and not _complaint(header, header.base_offset, room=end - start)
+                and not _complaint(header, header.base_offset, -1, room=end - start)
                 and crc_of(disk, file, start + CRC_START, start + size) == header.crc
             ):
                 return start

@@ -19,7 +19,8 @@ from tests.unit.log_tools import NO_LIMIT, NOW_MS, make_batch, perform, read_bat
 from tests.unit.memory_disk import MemoryDisk, PowerCut
 from zafka.storage.batch import BatchHeader
 from zafka.storage.disk import Flush
-from zafka.storage.log import DiskFull, Log
+from zafka.storage.errors import DiskFull
+from zafka.storage.log import Log
 from zafka.storage.producer_state import Append, ProducerStates
 from zafka.storage.recovery import recover
 

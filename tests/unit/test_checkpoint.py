@@ -1,0 +1,91 @@
+"""The recovery checkpoint: any damage is seen, and there is always one whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.memory_disk import MemoryDisk
+from zafka.storage.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    publish,
+    read_checkpoint,
+    write_temporary,
+)
+from zafka.storage.errors import CorruptCheckpoint
+from zafka.storage.segment import SegmentRow
+
+DIRECTORY = Path("/data/orders-0")
+
+offsets = st.integers(-1, 2**63 - 1)
+sizes = st.integers(0, 2**31 - 1)
+checkpoints = st.builds(
+    Checkpoint, offsets, offsets, offsets,
+    st.lists(st.builds(SegmentRow, offsets, offsets, offsets, sizes, sizes, offsets, offsets), min_size=1).map(tuple),
+    st.lists(st.tuples(sizes, offsets)).map(tuple), st.binary(),
+)  # fmt: skip
+EXAMPLE = Checkpoint(30, 10, 20, (SegmentRow(10, 30, 2000, 16, 24, 5, 29),), ((0, 10), (3, 25)), b"producers")
+
+
+@given(checkpoints)
+def test_what_is_written_is_read(checkpoint: Checkpoint) -> None:
+    assert decode_checkpoint(encode_checkpoint(checkpoint)) == checkpoint
+
+
+@given(st.integers(0, len(encode_checkpoint(EXAMPLE)) * 8 - 1))
+def test_any_flipped_bit_is_seen(bit: int) -> None:
+    data = bytearray(encode_checkpoint(EXAMPLE))
+    data[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(CorruptCheckpoint):
+        decode_checkpoint(bytes(data))
+
+
+@given(st.integers(0, len(encode_checkpoint(EXAMPLE)) - 1))
+def test_any_missing_end_is_seen(length: int) -> None:
+    with pytest.raises(CorruptCheckpoint):
+        decode_checkpoint(encode_checkpoint(EXAMPLE)[:length])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with pytest.raises(CorruptCheckpoint):
+        decode_checkpoint(data)
+
+
+def test_a_power_cut_leaves_the_old_or_the_new_one() -> None:
+    newer = EXAMPLE._replace(flushed_offset=31, producers=bytes(3000))
+    found = set()
+    for seed in range(100):
+        disk = MemoryDisk(seed)
+        disk.make_directory(DIRECTORY)
+        disk.write(DIRECTORY / CHECKPOINT_NAME, encode_checkpoint(EXAMPLE))
+        temporary = write_temporary(disk, DIRECTORY, newer)
+        if seed % 4:
+            disk.fdatasync(temporary)
+            publish(disk, DIRECTORY, temporary)
+        disk.power_cut()
+        found.add(read_checkpoint(disk, DIRECTORY))
+    assert found == {EXAMPLE, newer}
+
+
+def test_none_where_there_is_none() -> None:
+    disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    assert read_checkpoint(disk, DIRECTORY) is None
+
+
+def test_full_disk_leaves_the_old_one() -> None:
+    disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    disk.write(DIRECTORY / CHECKPOINT_NAME, encode_checkpoint(EXAMPLE))
+    disk.room_bytes = 10
+    with pytest.raises(OSError, match="No space"):
+        write_temporary(disk, DIRECTORY, EXAMPLE)
+    assert not disk.open_files
+    assert read_checkpoint(disk, DIRECTORY) == EXAMPLE
