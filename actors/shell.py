@@ -46,6 +46,7 @@ from zafka.transport.mailbox import Mailbox
 MESSAGES_PER_TURN = 1000
 BYTES_PER_TURN = 16 * 1024 * 1024
 RETRY_S = 0.005
+RETRY_S_MAX = 0.1  # while nothing moves
 LINGER_S = 0.5
 STALE_TIMERS_MAX = 64
 
@@ -95,6 +96,8 @@ class ActorRuntime:
         self._flush_results: list[Mail] = []
         self._gone: dict[Peer, None] = {}  # in order, without repetition
         self._heartbeat_at_s = 0.0
+        self._retry_s = RETRY_S
+        self._retry_at_s = 0.0
         self._most_mail = 0  # in one turn since the last heartbeat
         self._full = False  # the last receive ended at a limit
 
@@ -122,8 +125,12 @@ class ActorRuntime:
         now_s = self.clock().monotonic_s
         if now_s >= self._heartbeat_at_s:
             self._heartbeat(now_s)
-        if self.mailbox.queued:
+        queued = self.mailbox.queued
+        if queued and now_s >= self._retry_at_s:
             self.mailbox.retry()
+            stuck = self.mailbox.queued == queued
+            self._retry_s = min(2 * self._retry_s, RETRY_S_MAX) if stuck else RETRY_S
+            self._retry_at_s = now_s + self._retry_s
 
     def wakeup_s(self) -> float:
         """Monotonic time at which `tick` or a timer is due next; the past if there is something to do now."""
@@ -137,7 +144,7 @@ class ActorRuntime:
                 break
             heapq.heappop(self._timer_heap)
         if self.mailbox.queued:
-            at_s = min(at_s, self.clock().monotonic_s + RETRY_S)
+            at_s = min(at_s, max(self._retry_at_s, self.clock().monotonic_s + RETRY_S))
         return at_s
 
     def _heartbeat(self, now_s: float) -> None:

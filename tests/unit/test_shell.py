@@ -240,6 +240,21 @@ def test_links_follow_what_the_supervisor_says(world: World) -> None:
     assert world.mailbox.incarnation_of(BROKER.name) is None
 
 
+def test_retries_wait_longer_while_nothing_moves(world: World) -> None:
+    """A peer that is stuck for minutes costs next to nothing."""
+    world.mailbox.connect("broker 7", 1, f"{world.root_endpoint}.nobody")
+    while not world.mailbox.queued:
+        assert world.mailbox.send("broker 7", Ready())
+    world.runtime.tick()
+    waits = []
+    for _ in range(8):
+        world.now_s += 0.2
+        world.runtime.tick()
+        world.runtime._heartbeat_at_s = 1e9
+        waits.append(round(world.runtime.wakeup_s() - world.now_s, 3))
+    assert waits == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1, 0.1]
+
+
 def test_heartbeats_say_recovering_until_ready(world: World) -> None:
     world.runtime.progress()
     world.runtime.progress()
