@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import length_hint
 from types import TracebackType
@@ -367,7 +366,7 @@ class Consumer:
                 self._after = max(header.next_offset, chunk.offset)
                 if header.is_control or header.next_offset <= chunk.offset:
                     continue
-                make = partial(Record, topic, partition, header.timestamp_type)
+                make = _record_maker(topic, partition, header.timestamp_type)
                 self._records = decode_batch_as(make, chunk.records[position:], header, from_offset=chunk.offset)
                 if self._key_deserializer is not None or self._value_deserializer is not None:
                     self._records = [self._deserialized(record) for record in self._records]
@@ -412,3 +411,17 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+MakeRecord = Callable[[int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], Record]
+
+
+def _record_maker(topic: str, partition: int, timestamp_type: int) -> MakeRecord:
+    """What makes a Record of what differs between the records of one batch."""
+
+    def make(
+        offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> Record:
+        return Record(topic, partition, offset, timestamp, timestamp_type, key, value, headers)
+
+    return make

@@ -33,12 +33,11 @@ class Record(Struct, frozen=True, gc=False):
     headers: pairs of name and value; a name may come more than once.
     """
 
-    # In the order of decoding, what a batch has in common first, so that one call makes the record.
     topic: str
     partition: int
-    timestamp_type: int
     offset: int
     timestamp: int
+    timestamp_type: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
