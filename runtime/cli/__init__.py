@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import click
 from click.core import ParameterSource
@@ -65,11 +66,15 @@ class LazyGroup(click.Group):
 
 
 class NounGroup(click.Group):
-    """A noun; its verbs are its commands."""
+    """A noun; its verbs are its commands. not_built: verbs that come later, and what does for now."""
+
+    not_built: ClassVar[dict[str, str]] = {}
 
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if arguments[0] in self.not_built:
+            context.fail(f"`zafka {self.name} {arguments[0]}` is not supported yet: {self.not_built[arguments[0]]}")
         if arguments[0] not in self.commands and not arguments[0].startswith("-"):
             context.fail(f"there is no `zafka {self.name} {arguments[0]}`{nearest(arguments[0], self.commands)}")
         return super().resolve_command(context, arguments)

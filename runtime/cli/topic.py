@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from zafka.client.consumer import Consumer
 
 
-@click.group(cls=NounGroup)
+class TopicGroup(NounGroup):
+    not_built: ClassVar[dict[str, str]] = {
+        "alter": "say it in the topology file, whose topics' configuration wins at the next `zafka up`"}
+
+
+@click.group(cls=TopicGroup)
 def topic() -> None:
     """Create, list, describe and delete topics."""
 

@@ -18,7 +18,11 @@ from zafka.runtime.cli.produce import limited, parse_headers, read_messages, une
 from zafka.runtime.cli.record_format import compile_format
 from zafka.runtime.cli.status import as_tree
 
-RECORD = Record("orders", 2, 41, 1700000000000, 0, b"key", "größe".encode(), [("a", b"1"), ("b", None)])
+RECORD = Record(
+    topic="orders", partition=2, offset=41, timestamp=1700000000000, timestamp_type=0, key=b"key",
+    value="größe".encode(), headers=[("a", b"1"), ("b", None)])
+BARE = Record(topic="t", partition=0, offset=0, timestamp=0, timestamp_type=1, key=None, value=None, headers=[])
+BINARY = Record(topic="t", partition=0, offset=0, timestamp=0, timestamp_type=1, key=None, value=b"\xff", headers=[])
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,7 @@ RECORD = Record("orders", 2, 41, 1700000000000, 0, b"key", "größe".encode(), [
         (["tpoic"], "there is no command 'tpoic'; did you mean 'topic'?"),
         (["qqqqqq"], "there is no command 'qqqqqq'; there are: up, status, topic"),
         (["topic", "lsit"], "there is no `zafka topic lsit`; did you mean 'list'?"),
+        (["topic", "alter", "t"], "`zafka topic alter` is not supported yet"),
         (["topic", "create"], "Missing argument 'NAME'"),
         (["topic", "create", "t", "--config", "retention.ms"], "--config takes key=value, such as retention.ms=60000"),
         (["topic", "create", "t", "--partitions", "0"], "'--partitions'"),
@@ -155,16 +160,15 @@ def test_format_strings(form: str, printed: str) -> None:
 
 
 def test_no_key_and_no_value_are_told_apart_if_wanted() -> None:
-    nothing = Record("t", 0, 0, 0, 0, None, None, [])
-    assert compile_format("%k:%s:%K:%S")(nothing) == b"::-1:-1"
-    assert compile_format("%k:%s", null=b"NULL")(nothing) == b"NULL:NULL"
+    assert compile_format("%k:%s:%K:%S")(BARE) == b"::-1:-1"
+    assert compile_format("%k:%s", null=b"NULL")(BARE) == b"NULL:NULL"
 
 
 def test_json_lines_are_kcats() -> None:
     assert json.loads(json_line(RECORD)) == {
         "topic": "orders", "partition": 2, "offset": 41, "tstype": "create", "ts": 1700000000000,
         "headers": ["a", "1", "b", None], "key": "key", "payload": "größe"}
-    binary = json.loads(json_line(Record("t", 0, 0, 0, 1, None, b"\xff", [])))
+    binary = json.loads(json_line(BINARY))
     assert binary["payload"] is None
     assert (binary["payload_base64"], binary["key"], binary["tstype"]) == ("/w==", None, "logappend")
 

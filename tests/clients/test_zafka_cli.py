@@ -1,0 +1,140 @@
+"""`zafka topic|produce|consume|status|doctor` against a running broker, through both doors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zafka.testing import Broker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TIMEOUT_S = 60
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+COMMAND = [sys.executable, "-m", "zafka"]
+
+Zafka = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as running:
+        yield running
+
+
+@pytest.fixture(params=["kafka", "zmq"])
+def zafka(request: pytest.FixtureRequest, broker: Broker) -> Zafka:
+    """zafka("topic", "list") runs the command at one of the two doors and returns what it prints."""
+    address = broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers
+
+    def run(*arguments: str, data: str = "") -> str:
+        done = subprocess.run(
+            [*COMMAND, *arguments], check=False, input=data.encode(),
+            capture_output=True, timeout=TIMEOUT_S, env={**ENVIRONMENT, "ZAFKA_BOOTSTRAP": address})
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    return run
+
+
+@pytest.fixture
+def topic(zafka: Zafka) -> str:
+    name = f"cli-{os.urandom(4).hex()}"
+    zafka("topic", "create", name, "--partitions", "2", "--config", "retention.ms=1234567")
+    return name
+
+
+def test_topics_are_created_listed_described_and_deleted(zafka: Zafka, topic: str) -> None:
+    assert topic in zafka("topic", "list").splitlines()
+    assert topic in json.loads(zafka("topic", "list", "--format", "json"))
+    for form, parse in (("json", json.loads), ("yaml", yaml.safe_load)):
+        (told,) = parse(zafka("topic", "describe", topic, "--format", form))
+        assert told["name"] == topic
+        assert told["config"] == {"retention.ms": "1234567"}
+        assert [(one["partition"], one["leader"], one["end_offset"]) for one in told["partitions"]] == [(0, 1, 0), (1, 1, 0)]
+    assert "retention.ms=1234567" in zafka("topic", "describe", topic)
+    zafka("topic", "delete", topic)
+    assert topic not in zafka("topic", "list").splitlines()
+
+
+def test_lines_go_in_and_come_out(zafka: Zafka, topic: str) -> None:
+    lines = "".join(f"line {number}\n" for number in range(5000))
+    zafka("produce", topic, "-p", "1", "-z", "zstd", data=lines)
+    assert zafka("consume", topic, "-e") == lines
+    assert zafka("consume", topic, "-e", "-o", "-2", "-p", "1") == "line 4998\nline 4999\n"
+    assert zafka("consume", topic, "-e", "-o", "4999") == "line 4999\n"
+    assert zafka("consume", topic, "-o", "beginning", "-c", "2") == "line 0\nline 1\n"
+    assert zafka("consume", topic, "-e", "-o", "end") == ""
+    assert zafka("consume", topic, "-e", "-p", "0") == ""
+
+
+def test_keys_headers_and_nulls(zafka: Zafka, topic: str) -> None:
+    zafka("produce", topic, "-p", "0", "-K", ":", "-H", "trace=1", "-H", "empty=", "-Z", data="k1:v1\nonly a value\nk2:\n")
+    assert zafka("consume", topic, "-e", "-f", "%o %k=%s [%h] %K %S|") == (
+        "0 k1=v1 [trace=1,empty=] 2 2|1 =only a value [trace=1,empty=] -1 12|2 k2= [trace=1,empty=] 2 -1|")
+    told = [json.loads(line) for line in zafka("consume", topic, "-e", "-J").splitlines()]
+    assert [(one["key"], one["payload"], one["headers"]) for one in told] == [
+        ("k1", "v1", ["trace", "1", "empty", ""]), (None, "only a value", ["trace", "1", "empty", ""]),
+        ("k2", None, ["trace", "1", "empty", ""])]
+    assert zafka("consume", topic, "-e", "-K", "=") == "k1=v1\n=only a value\nk2=\n"
+
+
+def test_from_and_to_a_time(zafka: Zafka, topic: str) -> None:
+    for line in "abc":
+        zafka("produce", topic, "-p", "0", data=line)
+    stamps = zafka("consume", topic, "-e", "-f", "%T\n").split()
+    assert zafka("consume", topic, "-e", "-o", f"s@{stamps[1]}") == "b\nc\n"
+    assert zafka("consume", topic, "-o", f"e@{stamps[2]}") == "a\nb\n"
+    assert zafka("consume", topic, "-e", "-o", f"s@{int(stamps[2]) + 1}") == ""
+
+
+def test_files_delimiters_and_one_key(zafka: Zafka, topic: str, tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        (tmp_path / name).write_bytes(f"{name}a|{name}b".encode())
+    zafka("produce", topic, str(tmp_path / "1"), str(tmp_path / "2"), "-D", "|", "-k", "same")
+    assert zafka("consume", topic, "-e", "-D", ";", "-K", ":") == "same:1a;same:1b;same:2a;same:2b;"
+
+
+def test_consume_waits_for_more_until_it_is_interrupted(zafka: Zafka, topic: str, broker: Broker) -> None:
+    reader = subprocess.Popen(
+        [*COMMAND, "consume", topic, "-b", broker.bootstrap_servers], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=ENVIRONMENT)
+    assert reader.stdout is not None
+    for line in ("first\n", "second\n"):
+        zafka("produce", topic, data=line)
+        assert reader.stdout.readline().decode() == line
+    reader.send_signal(signal.SIGINT)
+    _, told = reader.communicate(timeout=TIMEOUT_S)
+    assert (reader.returncode, told) == (0, b"")
+
+
+def test_a_reader_that_leaves_early_is_no_error(zafka: Zafka, topic: str, broker: Broker) -> None:
+    zafka("produce", topic, data="x" * 100 + "\n" + "y\n" * 200_000)
+    reader = subprocess.Popen(
+        [*COMMAND, "consume", topic, "-b", broker.bootstrap_servers, "-e"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert reader.stdout is not None and reader.stderr is not None
+    reader.stdout.readline()
+    reader.stdout.close()
+    assert reader.stderr.read() == b""
+    reader.stderr.close()
+    reader.wait(TIMEOUT_S)
+
+
+def test_status_and_doctor(zafka: Zafka, topic: str, broker: Broker) -> None:
+    told = json.loads(zafka("status", "--data-dir", str(broker.data_dir), "--format", "json"))
+    actors = {actor["name"]: actor for actor in told["actors"]}
+    assert {"supervisor", "coordinator", "broker 1", f"partition {topic}-0"} <= actors.keys()
+    one = actors[f"partition {topic}-0"]
+    assert (one["kind"], one["broker"], one["restarts"], one["state"]) == ("partition", 1, 0, "running")
+    assert one["memory_bytes"] > 0
+    assert f"└─ partition {topic}-0" in zafka("status", "--data-dir", str(broker.data_dir))
+    findings = json.loads(zafka("doctor", "--format", "json"))
+    assert {"cluster", "broker 1", "topics"} <= {finding["subject"] for finding in findings if finding["level"] == "ok"}
