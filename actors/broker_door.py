@@ -30,6 +30,7 @@ from zafka.transport.door import (
 MESSAGES_PER_READ = 1000
 IDLE_S_MAX = 600.0
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
+UNSENT_MAX = 64  # answers to one session inside of ZeroMQ, which counts no bytes; more wait here, where they are counted
 LARGE_BYTES = 64 * 1024  # from here on ZeroMQ sends from our buffer
 
 POLLIN = int(zmq.POLLIN)
@@ -77,6 +78,7 @@ class Door:
         self.sent = False  # since the owner last asked whether the socket is readable
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         set_door_options(self.socket, frame_bytes_max=frame_bytes_max)
+        self.socket.setsockopt(zmq.SNDHWM, UNSENT_MAX)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.USE_FD, os.dup(fd))  # libzmq closes it
         self.socket.bind(f"tcp://{bind}")

@@ -51,7 +51,7 @@ READ_THREADS = 4
 SWEEP_S = 10.0
 DOOR_RETRY_S = 0.005
 # How long what was answered last may take to reach the clients when the process ends.
-DRAIN_S = 0.5
+DRAIN_S = 0.25
 
 logger = structlog.get_logger(__name__)
 

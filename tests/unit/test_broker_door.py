@@ -1,0 +1,218 @@
+"""The broker's side of the ZeroMQ door, with real sockets: sessions, incarnations, limits."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from zafka.actors.broker_door import IDLE_S_MAX, Door
+from zafka.transport.door import GOODBYE, read_message, write_message
+
+INCARNATION = 9
+WAIT_MS = 5_000
+
+
+class Guests:
+    """What the door tells its owner."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.closed: list[int] = []
+        self.frames: list[tuple[int, bytes]] = []
+        self.blocked: list[bool] = []
+        self.now_s = 100.0
+
+    def open_door(self, context: zmq.Context[Any], listening: socket.socket, **limits: int) -> Door:
+        host, port = listening.getsockname()
+        return Door(
+            context, name="zmq", bind=f"{host}:{port}", fd=listening.fileno(), incarnation=INCARNATION,
+            frame_bytes_max=1 << 20, sessions_max=limits.get("sessions_max", 10),
+            on_open=lambda connection_id, listener, peer: self.opened.append(connection_id),
+            on_frame=lambda connection_id, frame: self.frames.append((connection_id, bytes(frame))),
+            on_blocked=lambda connection_id, blocked: self.blocked.append(blocked),
+            on_close=self.closed.append, clock=lambda: self.now_s)
+
+
+class Guest:
+    def __init__(self, context: zmq.Context[Any], port: int, session: int = 5) -> None:
+        self.session = session
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(f"tcp://127.0.0.1:{port}")
+
+    def say(self, body: bytes = b"", *, incarnation: int = INCARNATION, session: int | None = None) -> None:
+        self.socket.send_multipart(write_message(self.session if session is None else session, incarnation, body))
+
+    def hear(self) -> tuple[int, int, bytes]:
+        assert self.socket.poll(WAIT_MS), "the door says nothing"
+        message = read_message(self.socket.recv_multipart())
+        return message.session, message.incarnation, bytes(message.body)
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    with zmq.Context() as context:
+        yield context
+        context.destroy(linger=0)
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def read(door: Door) -> None:
+    assert door.socket.poll(WAIT_MS), "nothing came"
+    door.read()
+
+
+def test_a_hello_opens_a_session_and_a_request_is_handed_on(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say(incarnation=0)
+    read(door)
+    assert guest.hear() == (5, INCARNATION, b"") and guests.opened == [1]
+    guest.say(b"request")
+    read(door)
+    assert guests.frames == [(1, b"request")] and door.owns(1)
+    door.write(1, [[b"ans", memoryview(b"wer")], [b"x" * 100_000]])
+    assert guest.hear() == (5, INCARNATION, b"answer")
+    assert guest.hear() == (5, INCARNATION, b"x" * 100_000)
+    guest.say(incarnation=GOODBYE)
+    read(door)
+    assert guests.closed == [1] and not door.owns(1)
+    door.shut(0)
+
+
+def test_a_request_for_another_incarnation_is_not_run(context: zmq.Context[Any], listening: socket.socket) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say(b"request", incarnation=INCARNATION - 1)
+    read(door)
+    assert guest.hear() == (5, INCARNATION, b"") and not guests.frames
+    door.shut(0)
+
+
+def test_a_request_without_a_session_and_nonsense_start_nothing(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.socket.send_multipart([b"non", b"sense", b"!"])
+    guest.say(b"request")
+    while not guest.socket.poll(50):
+        door.read()
+    assert guest.hear() == (5, GOODBYE, b"") and not guests.opened and not guests.frames
+    door.shut(0)
+
+
+def test_a_new_session_of_the_same_socket_ends_the_old_one(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say()
+    read(door)
+    guest.say(session=6)
+    read(door)
+    assert (guests.opened, guests.closed) == ([1, 2], [1])
+    door.shut(0)
+
+
+def test_too_many_sessions_silent_ones_and_paused_ones(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening, sessions_max=1)
+    first, second = (Guest(context, listening.getsockname()[1], session) for session in (5, 6))
+    first.say()
+    read(door)
+    second.say()
+    read(door)
+    assert second.hear() == (6, GOODBYE, b"") and guests.opened == [1]
+    door.pause(1)
+    first.say(b"request")
+    assert door.socket.poll(WAIT_MS)
+    assert not door.readable
+    door.read()
+    assert not guests.frames
+    door.resume(1)
+    assert door.readable
+    read(door)
+    assert guests.frames == [(1, b"request")]
+    guests.now_s += IDLE_S_MAX + 1
+    door.sweep()
+    assert guests.closed == [1]
+    assert first.hear() == (5, INCARNATION, b"")
+    assert first.hear() == (5, GOODBYE, b"")
+    door.shut(0)
+
+
+def test_a_guest_that_takes_nothing_blocks_itself_only_and_is_let_go_in_the_end(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    port = listening.getsockname()[1]
+    # No hands to take with: it reads nothing, and its own queue is short.
+    lazy, other = Guest(context, port, 5), Guest(context, port, 6)
+    for guest in (lazy, other):
+        guest.say()
+        read(door)
+    other.hear()
+    answer = [[bytes(1 << 20)]]
+    while not guests.blocked:
+        door.write(1, answer)
+    assert guests.blocked == [True] and door.queued
+    door.write(2, [[b"still here"]])
+    assert other.hear() == (6, INCARNATION, b"still here")
+    for _ in range(100):
+        door.write(1, answer)
+    assert guests.closed == [1] and not door.queued
+    lazy.socket.close()
+    door.shut(0)
+
+
+def test_what_waited_is_sent_when_the_guest_takes_it(context: zmq.Context[Any], listening: socket.socket) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say()
+    read(door)
+    count = 0
+    while not guests.blocked:
+        door.write(1, [[count.to_bytes(4, "big") + bytes(1 << 20)]])
+        count += 1
+    assert guest.hear() == (5, INCARNATION, b"")
+    for index in range(count):
+        door.retry()
+        assert guest.hear()[2][:4] == index.to_bytes(4, "big")
+    assert guests.blocked == [True, False] and not guests.closed
+    door.shut(0)
+
+
+def test_the_next_incarnation_takes_over_the_listening_socket(
+    context: zmq.Context[Any], listening: socket.socket
+) -> None:
+    guests = Guests()
+    guests.open_door(context, listening).shut(0)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say()
+    assert os.fstat(listening.fileno())
+    with zmq.Context() as next_context:
+        door = guests.open_door(next_context, listening)
+        read(door)
+        assert guest.hear() == (5, INCARNATION, b"")
+        door.shut(0)

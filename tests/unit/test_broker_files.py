@@ -1,0 +1,77 @@
+"""Reading segment files for clients: the right file, checked if cold, fewer bytes at its end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.broker_bench import make_batch
+from zafka.actors.broker_files import OpenFiles, read_checked
+from zafka.actors.gateway.effects import FileSlice, ReadFault
+
+ONE, TWO = make_batch(b"one"), make_batch(b"two", base_offset=1)
+
+
+@pytest.fixture
+def segment(tmp_path: Path) -> Path:
+    path = tmp_path / "00000000000000000000.log"
+    path.write_bytes(ONE + TWO)
+    return path
+
+
+def slice_of(path: Path, position: int = 0, length: int = 1 << 20, *, inode: int | None = None) -> FileSlice:
+    return FileSlice(str(path), path.stat().st_ino if inode is None else inode, position, length, False)
+
+
+def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> None:
+    files = OpenFiles()
+    assert files.read(slice_of(segment, len(ONE), len(TWO))) == TWO
+    assert files.read(slice_of(segment, len(ONE))) == TWO
+    assert read_checked(slice_of(segment)) == ONE + TWO
+
+
+def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
+    files = OpenFiles()
+    for read in (files.read, read_checked):
+        assert read(slice_of(segment, inode=1)) is ReadFault.GONE
+        assert read(slice_of(tmp_path / "no.log", inode=1)) is ReadFault.GONE
+
+
+def test_a_file_that_was_replaced_is_opened_afresh(segment: Path) -> None:
+    files = OpenFiles()
+    old = slice_of(segment)
+    assert files.read(old) == ONE + TWO
+    os.rename(segment, segment.with_suffix(".deleted"))
+    segment.write_bytes(TWO)
+    assert files.read(old) == ONE + TWO  # the one that is open is the one that was meant
+    assert files.read(slice_of(segment)) == TWO
+    assert files.read(old) is ReadFault.GONE
+
+
+def test_few_files_stay_open_and_unused_ones_are_closed(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    files = OpenFiles(limit=3)
+    paths = []
+    for index in range(10):
+        paths.append(tmp_path / f"{index}.log")
+        paths[-1].write_bytes(ONE)
+        assert files.read(slice_of(paths[-1])) == ONE
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    files.sweep()
+    files.read(slice_of(paths[-1]))
+    files.sweep()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_bit_rot_in_cold_bytes_is_never_handed_out(segment: Path) -> None:
+    rotten = bytearray(ONE + TWO)
+    rotten[-1] ^= 1
+    segment.write_bytes(rotten)
+    assert read_checked(slice_of(segment)) == ONE
+    assert read_checked(slice_of(segment, len(ONE))) is ReadFault.CORRUPT
+    segment.write_bytes(bytes(len(ONE)))
+    assert read_checked(slice_of(segment)) is ReadFault.CORRUPT
