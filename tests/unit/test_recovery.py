@@ -548,3 +548,29 @@ def test_recovery_on_a_real_disk(tmp_path: Path) -> None:
     assert (log.end_offset, report.cut_bytes) == (80, 500)
     assert path.with_suffix(".cut").read_bytes() == bytes(500)
     log.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), name=st.sampled_from((".log", ".index", ".timeindex", "checkpoint")), checkpoint=st.booleans())
+def test_whatever_the_files_hold_it_is_a_log_or_corrupt(data: st.DataObject, name: str, checkpoint: bool) -> None:
+    disk = MemoryDisk()
+    log, _ = open_log(disk, segment_bytes=900)
+    fill(log, 12, size=60)
+    close(disk, log)
+    paths = [path for path in map(DIRECTORY.joinpath, disk.list_directory(DIRECTORY)) if path.name.endswith(name)]
+    path = data.draw(st.sampled_from(paths))
+    content = bytearray(disk.read(path))
+    start = data.draw(st.integers(0, len(content)))
+    garbage = data.draw(st.one_of(st.binary(max_size=100), st.just(bytes(40)), st.just(b"\xff" * 40)))
+    content[start : start + data.draw(st.integers(0, 100))] = garbage
+    disk.write(path, bytes(content))
+    if not checkpoint and disk.exists(CHECKPOINT):
+        disk.unlink(CHECKPOINT)
+    try:
+        log, _ = open_log(disk, segment_bytes=900)
+        for offset in range(log.start_offset, log.end_offset):
+            log.locate(offset, 300, log.end_offset)
+        for timestamp_ms in range(NOW_MS, NOW_MS + 14):
+            log.offset_for_timestamp(timestamp_ms)
+    except CorruptLog:
+        pass
