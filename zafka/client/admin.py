@@ -161,7 +161,7 @@ class Admin:
         if validate_only:
             return []
         names = [topic.name for topic in wanted]
-        self._core.wait_for_topics(names, self._timeout)
+        self._core.wait_for_topics(names, self._timeout, patience_s=self._timeout)  # they exist: somebody just lags
         self._core.wait_for(lambda: self._all_led(names) or None, self._timeout, f"leaders of {', '.join(names)}")
         return self.describe_topics(names)
 

@@ -112,6 +112,17 @@ class Cluster:
             self._refresh_at_s = 0.0
             self._io.wake()
 
+    def unwant(self, topics: Iterable[str]) -> None:
+        """Stop asking for topics that turned out not to exist."""
+        gone = {name for name in topics if name in self.topic_errors}
+        self._wanted -= gone
+        for name in gone:
+            del self.topic_errors[name]
+        self._on_change()
+
+    def wants(self, topic: str) -> bool:
+        return topic in self._wanted
+
     def refresh_soon(self) -> None:
         """Something does not fit what we know: ask again, more and more slowly while it does not help."""
         at_s = self._refreshed_s + self._refresh_backoff_s

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from zafka.client.addresses import parse_bootstrap
@@ -97,21 +98,26 @@ class Core:
                     raise RequestTimedOut(f"{what} took longer than {timeout_s:g} s; {self.cluster.no_broker()}")
                 self.changed.wait(left_s)
 
-    def wait_for_topics(self, topics: Iterable[str], timeout_s: float) -> None:
-        """Wait until these topics are in the metadata. Raises UnknownTopic soon if one does not exist."""
+    def wait_for_topics(
+        self, topics: Iterable[str], timeout_s: float, *, patience_s: float = UNKNOWN_TOPIC_PATIENCE_S
+    ) -> None:
+        """Wait until these topics are in the metadata. Raises UnknownTopic if one is still unknown after `patience_s`."""
         names = list(topics)
         for name in names:
             if not isinstance(name, str) or not name:
                 raise ConfigError(f"a topic is a name such as 'orders', not {name!r}")
-        patience_s = time.monotonic() + min(timeout_s, UNKNOWN_TOPIC_PATIENCE_S)
+        give_up_s = time.monotonic() + min(timeout_s, patience_s)
         cluster = self.cluster
-        self.io.call(lambda: cluster.want(names))
 
         def check() -> bool | None:
             missing = [name for name in names if name not in cluster.topics]
+            if not all(map(cluster.wants, missing)):
+                self.io.call(partial(cluster.want, missing))
             for name in missing:
-                if name in cluster.topic_errors and time.monotonic() >= patience_s:
-                    raise cluster.unknown_topic(name)
+                if name in cluster.topic_errors and time.monotonic() >= give_up_s:
+                    error = cluster.unknown_topic(name)
+                    self.io.call(partial(cluster.unwant, [name]))
+                    raise error
             return None if missing else True
 
         self.wait_for(check, timeout_s, f"metadata of {', '.join(names)}")

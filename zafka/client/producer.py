@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from types import TracebackType
@@ -27,7 +28,7 @@ from zafka.client.core import (
 )
 from zafka.client.errors import ClientClosed, ConfigError, DeliveryFailed, RecordTooLarge, RequestTimedOut, ZafkaError
 from zafka.client.sender import Sender, SendOptions
-from zafka.storage.records import NewRecord
+from zafka.storage.records import BatchBuilder, NewRecord
 
 logger = logging.getLogger("zafka.client")
 
@@ -41,6 +42,7 @@ CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 CHUNK_RECORDS = 1000
 # A record's own numbers, beside key, value and headers: never more than this.
 RECORD_OVERHEAD_BYTES = 40
+TIMESTAMP_BOUND = 2**62
 CLOSE_AFTER_ERROR_S = 1.0
 CLOSE_AT_EXIT_S = 2.0
 
@@ -94,6 +96,7 @@ class Producer:
             raise ConfigError(f'enable_idempotence needs acks="all", not {acks!r}')
         codec = compression_type or "none"
         check_choice("compression_type", codec, CODEC_NAMES)
+        _check_level(CODEC_NAMES.index(codec), compression_level)
         check_count("max_in_flight", max_in_flight)
         if enable_idempotence and max_in_flight > 5:
             raise ConfigError(f"max_in_flight must be at most 5 with enable_idempotence, not {max_in_flight}")
@@ -173,6 +176,8 @@ class Producer:
         pairs = () if headers is None else _as_headers(headers)
         if timestamp_ms is None:
             timestamp_ms = time.time_ns() // 1_000_000
+        else:
+            _check_timestamp(timestamp_ms)
         size = (0 if value is None else len(value)) + (0 if key is None else len(key))
         if size > self.max_request_size - RECORD_OVERHEAD_BYTES or pairs:
             self._check_size(topic, size, pairs)
@@ -206,6 +211,8 @@ class Producer:
             raise TypeError("values must be several values, such as a list of bytes, not one")
         route = self._accumulator.route(topic) or self._find_route(topic)
         pairs = () if headers is None else _as_headers(headers)
+        if timestamp_ms is not None:
+            _check_timestamp(timestamp_ms)
         if partition is not None and not 0 <= partition < route.partition_count:
             self._refuse_partition(route, partition)
         source = iter(values)
@@ -378,6 +385,23 @@ def _all_bytes(what: str, values: list[Any], serializer: Serializer | None) -> l
 _BYTES_OR_NONE = frozenset((bytes, type(None)))
 
 
+def _check_timestamp(timestamp_ms: Any) -> None:
+    if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int) or not 0 <= timestamp_ms < TIMESTAMP_BOUND:
+        raise ConfigError(f"timestamp_ms must be milliseconds since 1970, such as 1700000000000, not {timestamp_ms!r}")
+
+
+def _check_level(codec: int, level: Any) -> None:
+    """Raises ConfigError for a level that the codec does not have."""
+    if level is None:
+        return
+    builder = BatchBuilder()
+    builder.append(0, None, b"x")
+    try:
+        builder.build(codec=codec, level=level)
+    except (ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise ConfigError(f"compression_level={level!r} is not a level of {CODEC_NAMES[codec]}: {error}") from error
+
+
 def _as_headers(headers: HeadersArgument) -> tuple[tuple[str, bytes | None], ...]:
     """Pairs of name and bytes, checked. Raises TypeError."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
@@ -386,5 +410,6 @@ def _as_headers(headers: HeadersArgument) -> tuple[tuple[str, bytes | None], ...
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise TypeError(f"headers must be a mapping or pairs of name and bytes, not {pair!r}")
         name, value = pair
+        name.encode()  # raises here what would spoil a batch
         checked.append((name, None if value is None else _as_bytes("header value", value)))
     return tuple(checked)

@@ -1,0 +1,127 @@
+"""How a client's life ends: with the program, by Ctrl-C, twice; and what `import zafka` gives."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zafka
+from tests.unit.client_fake_broker import FakeBroker
+from zafka.client.errors import UnknownTopic
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages import MetadataRequest
+
+pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(params=["kafka", "zmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
+    with FakeBroker({"one": 1}, request.param) as broker:
+        yield broker
+
+
+def start_program(text: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import zafka\n{text}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_program_that_forgets_to_close_still_delivers(broker: FakeBroker) -> None:
+    program = start_program(
+        f"p = zafka.Producer({broker.address!r}, linger_ms=1000); p.send('one', b'x')\n"
+        f"c = zafka.Consumer('one', bootstrap_servers={broker.address!r})"
+    )
+    _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (0, "")
+    assert broker.topics["one"][0].end_offset == 1
+
+
+def test_a_program_that_ends_before_its_records_left_says_so(broker: FakeBroker) -> None:
+    broker.fault = lambda api, when: "hang" if api is ApiKey.PRODUCE else None
+    program = start_program(f"p = zafka.Producer({broker.address!r}); p.send('one', b'x')")
+    _, err = program.communicate(timeout=30)
+    assert program.returncode == 0
+    assert "1 batches were not acknowledged when the program ended; call close()" in err
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "p.send('one', b'x').result()",
+        "p.send('one', b'x'); p.flush()",
+        "p.send_many('one', [bytes(1000)] * 100_000)",
+        "[r for r in c]",
+        "c.end_offsets([('one', 0)])",
+        "zafka.Producer('10.255.255.1:1')",
+    ],
+)
+def test_control_c_ends_every_wait(wait: str) -> None:
+    with FakeBroker({"one": 1}) as broker:
+        waiting = threading.Event()
+
+        def fault(api: ApiKey, when: str) -> str | None:
+            if api in (ApiKey.PRODUCE, ApiKey.LIST_OFFSETS):
+                waiting.set()
+                return "hang"
+            return None
+
+        broker.fault = fault
+        program = start_program(
+            f"p = zafka.Producer({broker.address!r}, buffer_memory=100_000)\n"
+            f"c = zafka.Consumer('one', bootstrap_servers={broker.address!r})\n"
+            f"print('ready', flush=True)\n{wait}"
+        )
+        assert program.stdout is not None and program.stdout.readline() == "ready\n"
+        if "10.255" not in wait:
+            assert waiting.wait(20)
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=20)
+        assert "KeyboardInterrupt" in err
+        assert program.returncode != 0
+
+
+def test_closing_twice_and_using_after(broker: FakeBroker) -> None:
+    with zafka.Producer(broker.address) as producer:
+        producer.close()
+    with zafka.Consumer("one", bootstrap_servers=broker.address) as consumer:
+        consumer.close()
+    assert "closed" in repr(producer) and "closed" in repr(consumer)
+    assert not any(thread.name.startswith("zafka-") for thread in threading.enumerate())
+
+
+def test_an_unknown_topic_is_not_asked_for_for_ever(broker: FakeBroker) -> None:
+    with zafka.Producer(broker.address) as producer:
+        with pytest.raises(UnknownTopic):
+            producer.send("nowhere", b"x")
+        broker.topics["nowhere"] = broker.topics["one"]
+        assert producer.send("nowhere", b"x").result(5).offset == 0
+        with pytest.raises(UnknownTopic):
+            producer.send("nowhere-else", b"x")
+        producer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0)  # a turn later
+        assert not producer._core.cluster.wants("nowhere-else")
+
+
+def test_public_names_are_imported_when_used() -> None:
+    for name in zafka.__all__:
+        assert getattr(zafka, name) is not None
+    assert set(zafka.__all__) <= set(dir(zafka))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = zafka.Nothing
+    heavy = "import sys, zafka; print([m for m in ('zmq', 'msgspec', 'asyncio', 'zafka.client.producer') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out == "[]\n"
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert zafka.__version__ == project["version"]
