@@ -23,6 +23,7 @@ from zafka.actors.gateway.init_producer_id import ProducerIds
 from zafka.actors.gateway.metadata import Creation
 from zafka.actors.gateway.registry import served
 from zafka.actors.gateway.routes import Routes
+from zafka.actors.gateway.sequence_gaps import SequenceGaps
 from zafka.actors.gateway.settings import Settings
 from zafka.actors.messages import Endpoint
 from zafka.transport.kafka.api_keys import ApiKey
@@ -67,6 +68,7 @@ class Gateway:
         self.routes = Routes(data_dir, credit=settings.partition_bytes_max)
         self.coordinator = CoordinatorLink()
         self.deadlines = Deadlines()
+        self.sequence_gaps = SequenceGaps()
         self.connections = Connections(limit=settings.connection_bytes_max, total_limit=settings.queued_bytes_max)
         self.holds_topic: Callable[[bytes], bool] = lambda topic_id: False
         self.producer_ids = ProducerIds(self)

@@ -37,12 +37,14 @@ ZSTD_SINCE = 7  # KIP-110
 class Batch:
     """One batch of a request at its partition."""
 
-    __slots__ = ("done", "pending", "response", "size")
+    __slots__ = ("done", "pending", "records", "response", "size", "topic")
 
-    def __init__(self, pending: Pending, response: PartitionProduceResponse, size: int) -> None:
+    def __init__(self, pending: Pending, topic: str, response: PartitionProduceResponse, records: memoryview) -> None:
         self.pending = pending
+        self.topic = topic
         self.response = response
-        self.size = size
+        self.records = records
+        self.size = len(records)
         self.done = False
 
     def on_answer(self, answer: ProduceAnswer) -> None:
@@ -64,6 +66,9 @@ class Batch:
     def fail(self, error: ErrorCode) -> None:
         if not self.done:
             self.response.error_code = error
+            gateway = self.pending.gateway
+            gateway.sequence_gaps.turned_away(
+                self.topic, self.response.index, self.records, gateway.now.monotonic_s)
             self.done = True
             self.pending.on_batch_done()
 
@@ -122,9 +127,13 @@ def handle(gateway: Gateway, exchange: Exchange, request: ProduceRequest) -> Non
             error = refusal or route_error(gateway, route, name, data.index) or records_error(records, exchange.version)
             if error:
                 response.error_code = error
+                gateway.sequence_gaps.turned_away(name, data.index, records, gateway.now.monotonic_s)
                 continue
             assert route is not None and records is not None
-            batch = Batch(pending, response, len(records))
+            if gateway.sequence_gaps.overtakes(name, data.index, records, gateway.now.monotonic_s):
+                response.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+                continue
+            batch = Batch(pending, name, response, records)
             pending.batches.append(batch)
             pending.missing += 1
             route.produce(batch, request.acks, records)

@@ -212,3 +212,36 @@ def test_the_partition_s_message_reaches_the_client(tmp_path: Path) -> None:
     (response,) = client.answers()
     part = response.responses[0].partition_responses[0]
     assert (part.error_code, part.error_message) == (ErrorCode.INVALID_RECORD, "no magic")
+
+
+def of_producer(sequence: int, *, epoch: int = 0) -> bytes:
+    return encode_batch(
+        [(1_000, None, b"v", [])], producer_id=7, producer_epoch=epoch, base_sequence=sequence)
+
+
+def test_nothing_of_a_producer_overtakes_its_batch_that_was_turned_away(tmp_path: Path) -> None:
+    """KIP-360 lets an unknown producer begin anywhere, so that the retry of its first batch would be out of order."""
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    bench.down("t")
+    assert errors(client.ask(ApiKey.PRODUCE, 9, produce("t", of_producer(0)))) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    bench.serve("t", epoch=1)
+    for too_early in (1, 2):
+        refused = client.ask(ApiKey.PRODUCE, 9, produce("t", of_producer(too_early)))
+        assert errors(refused) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    assert not bench.sent(messages.Produce)
+    for sequence in (0, 1):
+        client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(sequence)))
+        assert len(bench.sent(messages.Produce)) == 1
+
+
+def test_a_gap_of_an_older_epoch_or_of_long_ago_holds_nobody_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    for epoch, wait_s, sequence in ((0, 0.0, 0), (1, 60.0, 3)):
+        client = bench.client()
+        bench.down("t")
+        client.ask(ApiKey.PRODUCE, 9, produce("t", of_producer(0, epoch=epoch)))
+        bench.serve("t", epoch=epoch + 1)
+        bench.pass_time(wait_s)
+        client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(sequence, epoch=1)))
+        assert len(bench.sent(messages.Produce)) == 1
