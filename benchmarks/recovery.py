@@ -18,12 +18,12 @@ from typing import Any
 import targets
 from confluent_kafka import KafkaError, Producer
 from load import create_topic, first_acknowledged_produce, produce
+
 from zafka.storage.batch import read_header
 from zafka.storage.config import parse_config
+from zafka.storage.disk import PosixDisk
 from zafka.storage.records import encode_batch
 from zafka.storage.recovery import recover
-
-from zafka.storage.disk import PosixDisk
 
 GIB = 1 << 30
 
