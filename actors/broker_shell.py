@@ -165,15 +165,15 @@ class BrokerShell:
             for fd, each in zip(self._watched, sockets, strict=True):
                 self.loop.add_reader(fd, self._on_readable, each)
             fired.update(sockets)
-        fired |= mailbox.sent_on
-        mailbox.sent_on.clear()
+        used, mailbox.sent_on = mailbox.sent_on | fired, set()
         for door in self.doors:
-            if door.sent or door.socket in fired:
+            if door.sent or door.socket in used:
+                used.discard(door.socket)
                 door.sent = False
                 if door.readable:
                     self._fired.add(door.socket)
-        for each in mailbox.sockets():
-            if each in fired and int(each.getsockopt(zmq.EVENTS)) & POLLIN:
+        for each in used:
+            if not each.closed and int(each.getsockopt(zmq.EVENTS)) & POLLIN:
                 self._fired.add(each)
         if self._fired:
             self._schedule()
