@@ -8,8 +8,9 @@ it never flushes, sleeps, reads a clock or opens a socket. The process shell is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct
 
 from zafka.storage.disk import Flush
 
@@ -45,28 +46,24 @@ class Mail(NamedTuple):
 # -- messages that the shell itself sends -------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(Struct, frozen=True):
     """Everything that `Flush(token)` named is on disk."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class FlushFailed:
+class FlushFailed(Struct, frozen=True):
     """The flush failed; the page cache lies from now on and the file is not trusted again."""
 
     token: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerGone:
+class PeerGone(Struct, frozen=True):
     """Mail to this peer cannot be delivered any more: its socket is gone, or it was replaced."""
 
     peer: Peer
@@ -75,8 +72,7 @@ class PeerGone:
 # -- effects -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send `body` to a peer: the one that mail came from, or the current incarnation of a name."""
 
     to: Peer | str
@@ -84,21 +80,18 @@ class Send:
     records: Sequence[memoryview | bytes] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(Struct, frozen=True):
     """Deliver `TimerFired(name)` at monotonic time `at_s`; setting a name again moves it."""
 
     name: str
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """End this actor's process. `code` 0 is a normal stop; the reason is logged and shown in status."""
 
     code: int

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 Buffer = bytes | bytearray | memoryview
 
@@ -28,8 +29,7 @@ class File(NamedTuple):
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Struct, frozen=True):
     """Make these files' content and these directories' names durable, then deliver `Flushed(token)`."""
 
     token: int

@@ -8,10 +8,11 @@ ZeroMQ, is the shell's matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from zafka.actors.actor import Peer
 
@@ -74,23 +75,20 @@ class Respond(NamedTuple):
     frames: list[Sequence[Buffer]]
 
 
-@dataclass(frozen=True, slots=True)
-class CloseConnection:
+class CloseConnection(Struct, frozen=True):
     """Close after what was written before; the reason is logged. `ConnectionClosed` follows."""
 
     connection_id: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PauseReading:
+class PauseReading(Struct, frozen=True):
     """Take no more frames from this connection for now: it has too much unanswered."""
 
     connection_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeReading:
+class ResumeReading(Struct, frozen=True):
     connection_id: int
 
 
@@ -110,18 +108,15 @@ class ReadFiles(NamedTuple):
     slices: list[FileSlice]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenDoors:
+class OpenDoors(Struct, frozen=True):
     """Take clients in from now on; until then their connections wait in the listeners' backlog."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseDoors:
+class CloseDoors(Struct, frozen=True):
     """Take no more clients in, read no more requests; what is being answered still goes out."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveDirectory:
+class RemoveDirectory(Struct, frozen=True):
     """Unlink a directory with all that is in it, out of the way of requests; not there is fine."""
 
     path: Path
