@@ -43,6 +43,12 @@ def append(log: Log, *batches: Batch, leader_epoch: int = 0, now_ms: int = NOW_M
     return log.append(batches, leader_epoch=leader_epoch, now_ms=now_ms)
 
 
+def fill(log: Log, count: int, *, first: int = 0, size: int = 100) -> None:
+    """Append batches of two records, a millisecond apart: the batch's number, and `size` bytes."""
+    for i in range(first, first + count):
+        append(log, make_batch([b"%d" % i, b"x" * size], timestamp_ms=NOW_MS + i))
+
+
 def flush(disk: Any, log: Log, wanted: Flush | None = None) -> None:
     """Perform a flush, and all that it leads to, as the process shell does."""
     wanted = wanted or log.begin_flush()
