@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ from zafka.runtime.fork_client import (
 )
 from zafka.runtime.limits import check_room, raise_descriptor_limit
 from zafka.runtime.listeners import Listeners, advertised
+from zafka.runtime.log import configure_logging
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart
@@ -167,6 +169,7 @@ class Root:
         wakeup_before = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self.tree.start()
+            self.log("info", "starting", cluster=self.settings.cluster, data_dir=str(self.settings.data_dir))
             while self.tree.ended is None:
                 self._wait()
                 self._round()
@@ -303,16 +306,17 @@ class Root:
     # -- telling -------------------------------------------------------------------------------
 
     def log(self, level: str, event: str, **fields: Any) -> None:
-        """One line. structlog is imported by the first: the first actors are on their way by then."""
-        if "structlog" not in sys.modules:
-            from zafka.runtime.log import configure_logging
+        getattr(self._logger, level)(event, **fields)
 
-            hook = sys.excepthook
-            configure_logging(actor=SUPERVISOR, incarnation=self.incarnation)
-            sys.excepthook = hook
+    @cached_property
+    def _logger(self) -> Any:
+        """Made at the first use, which is when the first actors are on their way: the import takes a while."""
+        hook = sys.excepthook
+        configure_logging(actor=SUPERVISOR, incarnation=self.incarnation)
+        sys.excepthook = hook  # what goes wrong here is the caller's to show
         import structlog
 
-        getattr(structlog.get_logger("zafka.runtime.root"), level)(event, **fields)
+        return structlog.get_logger(__name__)
 
     def _announce(self) -> None:
         """Everything accepts clients: say so, once."""
