@@ -125,10 +125,12 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
         for allocated in bodies(effects, messages.ProducerIdsAllocated):
             assert allocated.first not in self.given
             self.given.add(allocated.first)
-        for created in bodies(effects, messages.TopicsCreated):
-            self.answered(created, {ErrorCode.NONE: True, ErrorCode.TOPIC_ALREADY_EXISTS: True})
-        for deleted in bodies(effects, messages.TopicsDeleted):
-            self.answered(deleted, {ErrorCode.NONE: False, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: False})
+        for effect in effects:  # answers in the order in which they leave
+            body = effect.body if isinstance(effect, Send) else None
+            if isinstance(body, messages.TopicsCreated):
+                self.answered(body, {ErrorCode.NONE: True, ErrorCode.TOPIC_ALREADY_EXISTS: True})
+            elif isinstance(body, messages.TopicsDeleted):
+                self.answered(body, {ErrorCode.NONE: False, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: False})
 
     def answered(self, answer: messages.TopicsCreated | messages.TopicsDeleted, meaning: dict[ErrorCode, bool]) -> None:
         """Remember what is so now, unless another request for the name is under way."""
