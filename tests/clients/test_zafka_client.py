@@ -164,6 +164,19 @@ def test_topics_are_made_listed_described_and_deleted(door: str) -> None:
         assert cluster.cluster_id and cluster.brokers
 
 
+def test_topics_are_made_and_deleted_while_the_coordinator_is_killed(broker: Broker | None, door: str) -> None:
+    if broker is None:
+        pytest.skip("actors are killed in a broker of ours only")
+    with Admin(door) as admin:
+        for _ in range(3):
+            name = f"killed-{uuid.uuid4().hex[:6]}"
+            broker.kill("coordinator")
+            assert len(admin.create_topic(name, 1, 1).partitions) == 1
+            broker.kill("broker 1")
+            admin.delete_topics(name)
+            assert name not in admin.list_topics()
+
+
 def test_nothing_is_lost_or_doubled_while_actors_are_killed(broker: Broker | None, door: str) -> None:
     """Every kind of actor, and everything at once, under a load: each record is there once, where its future says."""
     if broker is None:
@@ -190,7 +203,9 @@ def test_nothing_is_lost_or_doubled_while_actors_are_killed(broker: Broker | Non
                 assert (where.partition, where.offset) not in sent
                 sent[where.partition, where.offset] = b"%d" % sent_number
     assert len(sent) == number
-    assert {(record.partition, record.offset): record.value for record in read(door, topic, number + 1)} == sent
+    assert {(record.partition, record.offset): record.value for record in read(door, topic, number)} == sent
+    with Consumer(bootstrap_servers=door) as consumer:
+        assert sum(consumer.end_offsets([(topic, 0), (topic, 1)]).values()) == number
 
 
 def test_a_consumer_reads_on_while_its_actors_are_killed(broker: Broker | None, door: str) -> None:

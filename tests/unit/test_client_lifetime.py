@@ -99,6 +99,22 @@ def test_closing_twice_and_using_after(broker: FakeBroker) -> None:
     assert not any(thread.name.startswith("zafka-") for thread in threading.enumerate())
 
 
+def test_a_client_from_before_a_fork_says_so(broker: FakeBroker) -> None:
+    program = start_program(
+        "import os\n"
+        f"p = zafka.Producer({broker.address!r}); c = zafka.Consumer('one', bootstrap_servers={broker.address!r})\n"
+        "p.send('one', b'parent').result(5)\n"
+        "if os.fork() == 0:\n"
+        "    for use in (lambda: p.send('one', b'child'), lambda: c.poll(1), lambda: c.end_offsets([('one', 0)])):\n"
+        "        try: use()\n"
+        "        except zafka.ZafkaError as error: print(error, flush=True)\n"
+        "else:\n"
+        "    os.wait(); print(p.send('one', b'parent').result(5).offset)\n"
+    )
+    out, _ = program.communicate(timeout=30)
+    assert out.splitlines() == ["this client was made before a fork; make one in the child process"] * 3 + ["1"]
+
+
 def test_an_unknown_topic_is_not_asked_for_for_ever(broker: FakeBroker) -> None:
     with zafka.Producer(broker.address) as producer:
         with pytest.raises(UnknownTopic):

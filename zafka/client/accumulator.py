@@ -95,6 +95,10 @@ class Accumulator:
     def route(self, topic: str) -> TopicRoute | None:
         return self._routes.get(topic)
 
+    def forget_routes(self) -> None:
+        """Have every sender look for its topic again. Takes no lock: after a fork somebody may hold it for ever."""
+        self._routes = {}
+
     def set_route(self, topic: str, partition_count: int, led: tuple[int, ...]) -> None:
         with self._lock:
             route = self._routes.get(topic)

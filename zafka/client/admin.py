@@ -5,14 +5,15 @@ Owns: the few requests of administration, one method each, and their errors. Eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from zafka.client.addresses import Address
 from zafka.client.cluster import Target
 from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
-from zafka.client.errors import BrokerRefused, ConfigError, UnknownTopic, is_retriable
+from zafka.client.errors import BrokerRefused, ConfigError, ConnectionLost, UnknownTopic, ZafkaError, is_retriable
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
@@ -34,6 +35,11 @@ from zafka.transport.kafka.messages import (
 BY_BROKER_DEFAULT = -1
 RESOURCE_TOPIC = 2
 RESOURCE_BROKER = 4
+
+RETRY_S = 0.05
+
+Results = list[tuple[str, int, str | None]]  # topic, error code, message
+Attempt = Callable[[list[str], float], Results]  # topics, seconds
 
 # Kafka's ConfigSource and ConfigType.
 CONFIG_SOURCES = {1: "topic", 2: "broker dynamic", 3: "broker default dynamic", 4: "broker static", 5: "default"}
@@ -145,22 +151,24 @@ class Admin:
 
         Raises BrokerRefused for the first that was refused; then the others may have been created.
         """
-        wanted = list(topics)
-        request = CreateTopicsRequest(
-            topics=[_creatable(topic) for topic in wanted],
-            timeout_ms=int(self._timeout * 1000),
-            validate_only=validate_only,
-        )
-        # Not repeated: a second try of what succeeded would say that the topic exists.
-        answer: CreateTopicsResponse = self._core.ask(
-            Target.CONTROLLER, ApiKey.CREATE_TOPICS, request, self._timeout, repeat=False
-        )
-        for result in answer.topics:
-            if result.error_code:
-                raise BrokerRefused(f"topic {result.name!r} was not created", result.error_code, result.error_message)
+        wanted = {topic.name: topic for topic in topics}
+
+        def attempt(names: list[str], timeout_s: float) -> Results:
+            request = CreateTopicsRequest(
+                topics=[_creatable(wanted[name]) for name in names],
+                timeout_ms=int(timeout_s * 1000),
+                validate_only=validate_only,
+            )
+            answer: CreateTopicsResponse = self._core.ask(
+                Target.CONTROLLER, ApiKey.CREATE_TOPICS, request, timeout_s, repeat=False
+            )
+            return [(result.name, result.error_code, result.error_message) for result in answer.topics]
+
+        for name, code, detail in self._until_certain(list(wanted), attempt, ErrorCode.TOPIC_ALREADY_EXISTS):
+            raise BrokerRefused(f"topic {name!r} was not created", code, detail)
         if validate_only:
             return []
-        names = [topic.name for topic in wanted]
+        names = list(wanted)
         self._core.wait_for_topics(names, self._timeout, patience_s=self._timeout)  # they exist: somebody just lags
         self._core.wait_for(lambda: self._all_led(names) or None, self._timeout, f"leaders of {', '.join(names)}")
         return self.describe_topics(names)
@@ -172,15 +180,42 @@ class Admin:
     def delete_topics(self, names: str | Iterable[str]) -> None:
         """Delete topics and all their records. Raises UnknownTopic, BrokerRefused."""
         wanted = [names] if isinstance(names, str) else list(names)
-        request = DeleteTopicsRequest(topic_names=wanted, timeout_ms=int(self._timeout * 1000))
-        answer: DeleteTopicsResponse = self._core.ask(
-            Target.CONTROLLER, ApiKey.DELETE_TOPICS, request, self._timeout, repeat=False
-        )
-        for result in answer.responses:
-            if result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                raise UnknownTopic(f"topic {result.name!r} does not exist")
-            if result.error_code:
-                raise BrokerRefused(f"topic {result.name!r} was not deleted", result.error_code, result.error_message)
+
+        def attempt(names: list[str], timeout_s: float) -> Results:
+            request = DeleteTopicsRequest(topic_names=names, timeout_ms=int(timeout_s * 1000))
+            answer: DeleteTopicsResponse = self._core.ask(
+                Target.CONTROLLER, ApiKey.DELETE_TOPICS, request, timeout_s, repeat=False
+            )
+            return [(result.name or "", result.error_code, result.error_message) for result in answer.responses]
+
+        for name, code, detail in self._until_certain(wanted, attempt, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+            if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise UnknownTopic(f"topic {name!r} does not exist")
+            raise BrokerRefused(f"topic {name!r} was not deleted", code, detail)
+
+    def _until_certain(self, names: list[str], attempt: Attempt, done_code: int) -> Results:
+        """Repeat a change while it fails in a way that passes; returns what failed for good.
+
+        done_code: what a repeated attempt is told if the one before it, whose answer was lost, went through.
+        """
+        deadline_s = time.monotonic() + self._timeout
+        uncertain: set[str] = set()
+        while True:
+            left_s = deadline_s - time.monotonic()
+            try:
+                failed = [result for result in attempt(names, max(left_s, RETRY_S)) if result[1]]
+            except ConnectionLost:
+                if left_s <= RETRY_S:
+                    raise
+                uncertain.update(names)
+            else:
+                failed = [result for result in failed if result[0] not in uncertain or result[1] != done_code]
+                lasting = [result for result in failed if result[1] == done_code or not is_retriable(result[1])]
+                if lasting or not failed or left_s <= RETRY_S:
+                    return lasting or failed
+                names = [name for name, _, _ in failed]
+                uncertain.update(name for name, code, _ in failed if code == ErrorCode.REQUEST_TIMED_OUT)
+            time.sleep(RETRY_S)
 
     def list_topics(self, *, internal: bool = False) -> list[str]:
         """Names of all topics, in order; internal ones only if asked for."""
@@ -264,6 +299,9 @@ class Admin:
 
     def close_at_exit(self) -> None:
         self.close()
+
+    def end_after_fork(self, error: ZafkaError) -> None:
+        self._core.ended = error
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ from zafka.client.core import (
     make_settings,
 )
 from zafka.client.errors import (
+    BrokerRefused,
     ClientClosed,
     ConfigError,
     CorruptRecords,
@@ -302,7 +303,7 @@ class Consumer:
                 for where, code in errors.items():
                     problem = error_name(code)
                     if not is_retriable(code):
-                        raise UnknownTopic(f"{where.topic}-{where.partition}: {problem}")
+                        raise BrokerRefused(f"no offsets of {where.topic}-{where.partition}", code)
             if len(results) < len(wanted):
                 self._core.io.call(cluster.refresh_soon)
                 time.sleep(RETRY_S)
@@ -349,8 +350,7 @@ class Consumer:
                 if self._decode_next(self._chunk):
                     return True
                 self._forget_current()
-            if self._closed:
-                raise ClientClosed("this consumer is closed")
+            self._core.check_alive()
             chunk = self._fetcher.next_chunk(max(0.0, min(FOREVER_STEP_S, deadline_s - time.monotonic())))
             if chunk is not None:
                 self._chunk = chunk
@@ -403,6 +403,9 @@ class Consumer:
 
     def close_at_exit(self) -> None:
         self.close()
+
+    def end_after_fork(self, error: ZafkaError) -> None:
+        self._core.ended = self._fetcher.ended = error
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ Invariant: no wait is without end: it ends with what was waited for, at its time
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -78,16 +79,21 @@ class Core:
 
     # -- in the user's thread --------------------------------------------------------------------
 
+    def check_alive(self) -> None:
+        """Raises ClientClosed if the I/O thread is not there any more. Takes no lock, so also good after a fork."""
+        if self.ended is not None:
+            raise ClientClosed(str(self.ended)) from self.io.failure
+
     def wait_for(self, check: Callable[[], Found | None], timeout_s: float, what: str) -> Found:
         """Wait until `check()`, called after each change of metadata, is not None; it may raise.
 
         Raises RequestTimedOut, ClientClosed, and NoBroker before the first contact.
         """
         deadline_s = time.monotonic() + timeout_s
+        self.check_alive()
         with self.changed:
             while True:
-                if self.ended is not None:
-                    raise ClientClosed(str(self.ended)) from self.io.failure
+                self.check_alive()
                 found = check()
                 if found is not None:
                     return found
@@ -140,8 +146,7 @@ class Core:
             else:
                 future.set_result(answer)
 
-        if self.ended is not None:
-            raise ClientClosed(str(self.ended)) from self.io.failure
+        self.check_alive()
         ask = Ask(target, api_key, message, on_answer, time.monotonic() + timeout_s, repeat)
         self.io.call(lambda: self.cluster.ask(ask))
         return future
@@ -156,8 +161,7 @@ class Core:
                     results.append(future.result(min(1.0, max(0.0, deadline_s - time.monotonic()))))
                     break
                 except FutureTimeout:
-                    if self.ended is not None:
-                        raise ClientClosed(str(self.ended)) from self.io.failure
+                    self.check_alive()
                     if time.monotonic() >= deadline_s:
                         raise RequestTimedOut(f"no answer within {timeout_s:g} s") from None
         return results
@@ -220,6 +224,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 class Closable(Protocol):
     def close_at_exit(self) -> None: ...
 
+    def end_after_fork(self, error: ZafkaError) -> None: ...
+
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -231,6 +237,17 @@ def close_at_exit(client: Closable) -> None:
 
 def forget(client: Closable) -> None:
     _open.discard(client)
+
+
+def _end_in_child() -> None:
+    """After a fork the child has our objects, but not their threads."""
+    for client in list(_open):
+        client.end_after_fork(ClientClosed("this client was made before a fork; make one in the child process"))
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_in_child)
 
 
 @atexit.register

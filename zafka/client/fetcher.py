@@ -3,8 +3,8 @@
 Owns: where each assigned partition is read (`Reading`), and the fetched bytes that wait to be decoded (`Chunk`).
 Fetching happens in the I/O thread, decoding in the user's; `ready` is the lock between them.
 Invariants: the chunks of a partition are in order of offsets; a chunk whose `generation` is not its reading's is never
-handed out (the user has seeked since); a partition is fetched only while less than `partition_bytes` of it wait, so
-memory is bounded by twice that for each partition.
+handed out (the user has seeked since); a partition is fetched only while less than `partition_bytes` of it wait, and
+nothing is while `BUFFERED_BYTES_MAX` wait in all, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ BACKOFF_FIRST_S = 0.02
 BACKOFF_MAX_S = 1.0
 PURPOSE = "fetch"  # a connection of its own: an answer may take `max_wait`, and nothing else should wait behind it
 NOT_KNOWN = -1
+# Of all partitions together, beside what one answer brings.
+BUFFERED_BYTES_MAX = 64 * 1024 * 1024
 # An answer that is about data comes sooner; one that waits for news may take `max_wait`.
 OUTDATED_PATIENCE_S = 0.02
 
@@ -271,6 +273,8 @@ class Fetcher:
         """Partitions to fetch. While some wait to be read, only those that are known to have more: a request
         that waits for news would keep the others, once they are read, from being fetched."""
         limit = self._options.partition_bytes
+        if sum(len(chunk.records) for chunk in self.chunks) >= BUFFERED_BYTES_MAX:
+            return []
         hungry = [reading for reading in readings if reading.buffered_bytes < limit]
         if len(hungry) < len(readings):
             hungry = [reading for reading in hungry if reading.next_fetch < reading.high_watermark]

@@ -90,15 +90,19 @@ class IoThread:
             self._wake_in.recv(4096)
         self._awake = False  # before the calls are run: a later call sends a new byte
 
+    def _poll(self, wait_ms: float) -> list[tuple[Source, int]]:
+        # Round up: waking a moment too early would spin.
+        return self._poller.poll(int(wait_ms + 0.999))
+
     def _run(self) -> None:
         try:
             wait_until_s = 0.0
             while not self._stopping:
                 wait_ms = max(0.0, min(IDLE_S, wait_until_s - time.monotonic())) * 1000
-                # Round up: waking a moment too early would spin.
-                for source, events in self._poller.poll(int(wait_ms + 0.999)):
-                    on_ready = self._on_ready.get(source)
-                    if on_ready is not None:
+                ready = [(source, events, self._on_ready.get(source)) for source, events in self._poll(wait_ms)]
+                for source, events, on_ready in ready:
+                    # One that an earlier one of these closed is gone, though its number may be in use again.
+                    if on_ready is not None and self._on_ready.get(source) is on_ready:
                         on_ready(events)
                 while self._calls:
                     self._calls.popleft()()

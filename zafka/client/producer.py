@@ -319,6 +319,10 @@ class Producer:
             logger.warning("%r: %d batches were not acknowledged when the program ended; call close()", self, waiting)
         self._core.stop()
 
+    def end_after_fork(self, error: ZafkaError) -> None:
+        self._core.ended = self._accumulator.ended = error
+        self._accumulator.forget_routes()
+
     def __enter__(self) -> Self:
         return self
 
