@@ -29,6 +29,7 @@ VERSIONS = range(1, 7)
 ADVERTISED = VERSIONS
 
 STATES_SINCE = 6  # names and ids in one list, instead of names
+NO_NAME = "Neither topic name nor id were specified."
 NO_TOPIC_BY_ID = "This server does not host this topic ID."
 
 Wanted = tuple[str, bytes]  # a name, or "" and an id
@@ -88,7 +89,9 @@ class Deleting:
 
 
 def refused(name: str, topic_id: bytes, error: int, message: str) -> DeletableTopicResult:
-    return DeletableTopicResult(name or None, topic_id, error, message or None)
+    """name: "" for a topic that was named by its id, and is not told by name."""
+    by_id = not name and topic_id != ZERO_UUID
+    return DeletableTopicResult(None if by_id else name, topic_id, error, message or None)
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DeleteTopicsRequest) -> None:
@@ -99,6 +102,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: DeleteTopicsRequest) -
     for (name, topic_id), count in times.items():
         if count > 1:
             deleting.results.append(refused(name, topic_id, ErrorCode.INVALID_REQUEST, "Duplicate topic."))
+        elif not name and topic_id == ZERO_UUID:
+            deleting.results.append(refused("", topic_id, ErrorCode.INVALID_REQUEST, NO_NAME))
         elif not name and topic_id not in gateway.cluster.topics_by_id:
             deleting.results.append(refused("", topic_id, ErrorCode.UNKNOWN_TOPIC_ID, NO_TOPIC_BY_ID))
         else:

@@ -35,6 +35,7 @@ KEY = ApiKey.METADATA
 VERSIONS = range(13)
 ADVERTISED = VERSIONS
 
+TOPIC_IDS_SINCE = 12  # 10 and 11 have the field, and Kafka refuses it
 CREATIONS_MAX = 100  # under way at once; more have to ask again
 INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
 
@@ -63,7 +64,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: MetadataRequest) -> No
     else:
         # Each once, or a small request could have a huge answer.
         once = {(topic.topic_id, topic.name): topic for topic in wanted}.values()
-        topics = [find(gateway, topic, request.allow_auto_topic_creation) for topic in once]
+        by_id = exchange.version >= TOPIC_IDS_SINCE
+        topics = [find(gateway, topic, request.allow_auto_topic_creation, by_id=by_id) for topic in once]
     cluster = gateway.cluster
     exchange.answer(MetadataResponse(
         brokers=list(brokers(gateway, exchange.connection)), cluster_id=cluster.cluster_id,
@@ -87,13 +89,17 @@ def match_endpoint(endpoints: list[Endpoint], mine: Endpoint | None) -> Endpoint
     return next((endpoint for endpoint in fitting if endpoint.name == mine.name), fitting[0] if fitting else None)
 
 
-def find(gateway: Gateway, wanted: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic:
-    """One topic that was asked for, by id or by name."""
+def find(
+    gateway: Gateway, wanted: MetadataRequestTopic, may_create: bool, *, by_id: bool
+) -> MetadataResponseTopic:
+    """One topic that was asked for, by its name or, if the version allows that, by its id."""
     if wanted.topic_id != ZERO_UUID:
-        by_id = gateway.cluster.topics_by_id.get(wanted.topic_id)
-        if by_id is None:
+        if not by_id:
+            return MetadataResponseTopic(ErrorCode.INVALID_REQUEST, wanted.name or "", wanted.topic_id)
+        known = gateway.cluster.topics_by_id.get(wanted.topic_id)
+        if known is None:
             return MetadataResponseTopic(ErrorCode.UNKNOWN_TOPIC_ID, None, wanted.topic_id)
-        return describe(by_id.name, by_id)
+        return describe(known.name, known)
     name = wanted.name or ""
     topic = gateway.cluster.topics_by_name.get(name)
     if topic is not None:

@@ -112,6 +112,14 @@ def test_a_topic_is_found_by_its_id(bench: Bench) -> None:
         (0, "t"), (ErrorCode.UNKNOWN_TOPIC_ID, None)]
 
 
+@pytest.mark.parametrize("version", [10, 11])
+def test_ids_in_versions_that_may_not_use_them_are_refused(bench: Bench, version: int) -> None:
+    bench.create("t")
+    wanted = [kafka.MetadataRequestTopic(topic_id("t"), None)]
+    (topic,) = bench.client().ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=wanted)).topics
+    assert topic.error_code == ErrorCode.INVALID_REQUEST
+
+
 def test_a_topic_that_is_missing_is_created_once_and_then_there(bench: Bench) -> None:
     client, other = bench.client(), bench.client()
     answer = client.ask(ApiKey.METADATA, 9, metadata("new"))
@@ -257,6 +265,10 @@ def test_deleting_what_is_not_there(bench: Bench) -> None:
     unknown = kafka.DeleteTopicState(None, b"?" * 16)
     answer = client.ask(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest([unknown], timeout_ms=1_000))
     assert [each.error_code for each in answer.responses] == [ErrorCode.UNKNOWN_TOPIC_ID]
+    for version in (3, 6):
+        nobody = kafka.DeleteTopicsRequest([kafka.DeleteTopicState("")], [""], 1_000)
+        (refused,) = client.ask(ApiKey.DELETE_TOPICS, version, nobody).responses
+        assert refused.error_code == ErrorCode.INVALID_REQUEST
     client.send(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest([kafka.DeleteTopicState("no")], timeout_ms=1_000))
     (asked,) = bench.sent(messages.DeleteTopics)
     result = messages.TopicResult("no", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "", bytes(16))
