@@ -26,9 +26,6 @@ BROKER_SETTINGS = {
     "queued.max.request.bytes": BrokerSetting(
         "268435456", "requests and answers of all connections that may wait", 1024 * 1024, 2**40),
     "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
-    "queued.max.request.bytes": BrokerSetting(
-        "268435456", "requests and answers that all clients of a broker may have waiting", 1024 * 1024, 2**40),
-    "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
     "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
     "log.retention.check.interval.ms": BrokerSetting(
         "300000", "how often old segments are looked for", 100, 2**31 - 1),
