@@ -95,7 +95,7 @@ def test_every_kind_of_acknowledgement(bootstrap: str, make_topic: MakeTopic, ac
     reader.close()
 
 
-def test_reading_from_an_offset_the_end_and_a_timestamp(bootstrap: str, make_topic: MakeTopic) -> None:
+def test_reading_from_an_offset_and_a_timestamp(bootstrap: str, make_topic: MakeTopic) -> None:
     topic = make_topic()
     sent = samples()
     produce(bootstrap, topic, sent)
@@ -111,8 +111,19 @@ def test_reading_from_an_offset_the_end_and_a_timestamp(bootstrap: str, make_top
         [TopicPartition(topic, 0, FIRST_TIMESTAMP_MS + len(sent) * STEP_MS)], timeout=TIMEOUT_S)
     assert told.offset == OFFSET_END
 
+    reader.close()
+
+
+def test_reading_from_the_end_gives_what_comes_later_only(bootstrap: str, make_topic: MakeTopic) -> None:
+    topic = make_topic()
+    sent = samples()
+    produce(bootstrap, topic, sent)
+    reader = consumer(bootstrap, **{"enable.partition.eof": True})
     reader.assign([TopicPartition(topic, 0, OFFSET_END)])
-    assert reader.consume(1, timeout=0.5) == []
+    (event,) = reader.consume(1, timeout=TIMEOUT_S)  # the end was looked up, and nothing stands there
+    error = event.error()
+    assert error is not None and error.code() == KafkaError._PARTITION_EOF
+    assert event.offset() == len(sent)
     produce(bootstrap, topic, sent[:1])
     assert [message.offset() for message in read(reader, 1)] == [len(sent)]
     reader.close()
