@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from zafka.actors.actor import Effects, Now, SetTimer
 from zafka.actors.cluster_state import ClusterState
@@ -165,9 +165,6 @@ class Gateway:
         self._last_read += 1
         self._reads[self._last_read] = reader
         self._effects.append(ReadFiles(self._last_read, slices))
-
-    def emit(self, effect: Any) -> None:
-        self._effects.append(effect)
 
     # -- the turn -------------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ class Batch:
         response.log_append_time_ms = answer.log_append_time_ms
         response.log_start_offset = answer.log_start_offset
         response.error_message = answer.message or None
+        if answer.error and ErrorCode(answer.error).is_retriable:
+            self._turned_away()
         self.done = True
         self.pending.on_batch_done()
 
@@ -66,11 +68,13 @@ class Batch:
     def fail(self, error: ErrorCode) -> None:
         if not self.done:
             self.response.error_code = error
-            gateway = self.pending.gateway
-            gateway.sequence_gaps.turned_away(
-                self.topic, self.response.index, self.records, gateway.now.monotonic_s)
+            self._turned_away()
             self.done = True
             self.pending.on_batch_done()
+
+    def _turned_away(self) -> None:
+        gateway = self.pending.gateway
+        gateway.sequence_gaps.turned_away(self.topic, self.response.index, self.records, gateway.now.monotonic_s)
 
 
 class Pending:

@@ -245,3 +245,15 @@ def test_a_gap_of_an_older_epoch_or_of_long_ago_holds_nobody_up(tmp_path: Path) 
         bench.pass_time(wait_s)
         client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(sequence, epoch=1)))
         assert len(bench.sent(messages.Produce)) == 1
+
+
+def test_nothing_overtakes_a_batch_that_the_partition_refused_for_now(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(0)))
+    (handed,) = bench.sent(messages.Produce)
+    answer(bench, *handed.items, error=ErrorCode.KAFKA_STORAGE_ERROR)  # the disk was full
+    client.answers()
+    assert errors(client.ask(ApiKey.PRODUCE, 9, produce("t", of_producer(1)))) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(0)))
+    assert bench.sent(messages.Produce)
