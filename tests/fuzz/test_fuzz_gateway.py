@@ -121,7 +121,7 @@ class Chaos:
             return Mail(*self.owed.pop(rng.randrange(len(self.owed))))
         if choice < 0.4 and self.reads:
             read = self.reads.pop()
-            parts = [rng.choice([BATCH, b"", BATCH[:20], ReadFault.GONE, ReadFault.CORRUPT]) for _ in read.slices]
+            parts: list[Any] = [rng.choice([BATCH, b"", BATCH[:20], ReadFault.GONE, ReadFault.CORRUPT]) for _ in read.slices]
             return Mail(SHELL, FilesRead(read.token, parts))
         if choice < 0.45:
             peer = self.bench.partitions["t", 0]

@@ -29,7 +29,7 @@ def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> 
     files = OpenFiles()
     assert files.read(slice_of(segment, len(ONE), len(TWO))) == TWO
     assert files.read(slice_of(segment, len(ONE))) == TWO
-    assert read_checked(slice_of(segment)) == ONE + TWO
+    assert read_checked(slice_of(segment)) == memoryview(ONE + TWO)
 
 
 def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_bit_rot_in_cold_bytes_is_never_handed_out(segment: Path) -> None:
     rotten = bytearray(ONE + TWO)
     rotten[-1] ^= 1
     segment.write_bytes(rotten)
-    assert read_checked(slice_of(segment)) == ONE
+    assert read_checked(slice_of(segment)) == memoryview(ONE)
     assert read_checked(slice_of(segment, len(ONE))) is ReadFault.CORRUPT
     segment.write_bytes(bytes(len(ONE)))
     assert read_checked(slice_of(segment)) is ReadFault.CORRUPT

@@ -98,7 +98,7 @@ class Stage:
         self.root.tell(messages.ChildrenTold([("t", 0)]), up)
         register, _ = self.coordinator.wait_for(messages.RegisterBroker)
         self.coordinator.tell(messages.BrokerRegistered("c"))
-        events = [
+        events: list[cs.AnyEvent] = [
             cs.ClusterCreated("c"), cs.TopicCreated(topic_id("t"), "t", [[1]]),
             cs.BrokerRegistered(1, 3, "", register.endpoints), cs.LeaderChanged(topic_id("t"), 0, 1, 0, 0, [1], 4)]
         records = make_batch(*map(cs.encode_event, events))
