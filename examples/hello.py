@@ -1,7 +1,7 @@
 """Send a few records and read them back. Needs a broker: `zafka up` in another terminal, or `zafka demo`.
 
-    python examples/hello.py                       # Kafka's protocol at 127.0.0.1:9092
-    python examples/hello.py tcp://127.0.0.1:9290  # the ZeroMQ door; any Apache Kafka works by host:port too
+python examples/hello.py                       # Kafka's protocol at 127.0.0.1:9092
+python examples/hello.py tcp://127.0.0.1:9290  # the ZeroMQ door; any Apache Kafka works by host:port too
 """
 
 import sys

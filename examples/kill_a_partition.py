@@ -1,6 +1,6 @@
 """A partition's process is killed while records are on their way: nothing is lost, doubled or out of order.
 
-    python examples/kill_a_partition.py            # brings its own broker
+python examples/kill_a_partition.py            # brings its own broker
 """
 
 import zafka

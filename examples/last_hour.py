@@ -1,6 +1,6 @@
 """Read what a topic got in the last hour, up to now, partition by partition.
 
-    python examples/last_hour.py TOPIC [ADDRESS]
+python examples/last_hour.py TOPIC [ADDRESS]
 """
 
 import sys

@@ -91,7 +91,9 @@ class FakePartition:
 class FakeBroker:
     """door: "kafka" or "zmq". The state survives `restart`, as a log does."""
 
-    def __init__(self, topics: dict[str, int], door: str = "kafka", *, versions: dict[ApiKey, Any] | None = None) -> None:
+    def __init__(
+        self, topics: dict[str, int], door: str = "kafka", *, versions: dict[ApiKey, Any] | None = None
+    ) -> None:
         self.door = door
         self.topics = {name: [FakePartition() for _ in range(count)] for name, count in topics.items()}
         self.versions = VERSIONS if versions is None else versions
@@ -256,7 +258,9 @@ class FakeBroker:
         return response_header(api, version, correlation_id) + b"".join(response_writer(api, version)(answer))
 
     def _ranges(self) -> list[ApiVersion]:
-        return [ApiVersion(api_key=api, min_version=low, max_version=high) for api, (low, high) in self.versions.items()]
+        return [
+            ApiVersion(api_key=api, min_version=low, max_version=high) for api, (low, high) in self.versions.items()
+        ]
 
     def _api_versions(self, request: Any, fault: Any) -> Any:
         return ApiVersionsResponse(api_keys=self._ranges())
@@ -266,7 +270,9 @@ class FakeBroker:
         topics = []
         for name in names:
             partitions = [
-                MetadataResponsePartition(partition_index=index, leader_id=1, leader_epoch=0, replica_nodes=[1], isr_nodes=[1])
+                MetadataResponsePartition(
+                    partition_index=index, leader_id=1, leader_epoch=0, replica_nodes=[1], isr_nodes=[1]
+                )
                 for index in range(len(self.topics.get(name, ())))
             ]
             code = 0 if partitions else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -297,7 +303,9 @@ class FakeBroker:
             parts = []
             for part in topic.partitions:
                 log = self.topics[topic.topic][part.partition]
-                data = PartitionData(partition_index=part.partition, high_watermark=log.end_offset, records=memoryview(b""))
+                data = PartitionData(
+                    partition_index=part.partition, high_watermark=log.end_offset, records=memoryview(b"")
+                )
                 if isinstance(fault, int):
                     data.error_code = fault
                 elif part.fetch_offset > log.end_offset:
@@ -318,6 +326,8 @@ class FakeBroker:
                 log = self.topics[topic.name][part.partition_index]
                 offset = log.end_offset if part.timestamp == -1 else 0
                 code = fault if isinstance(fault, int) else 0
-                parts.append(ListOffsetsPartitionResponse(partition_index=part.partition_index, error_code=code, offset=offset))
+                parts.append(
+                    ListOffsetsPartitionResponse(partition_index=part.partition_index, error_code=code, offset=offset)
+                )
             topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=parts))
         return ListOffsetsResponse(topics=topics)

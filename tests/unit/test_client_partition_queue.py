@@ -129,11 +129,11 @@ class World:
         assert self.queue.is_empty, self.queue
 
     def check(self) -> None:
-        written = [
-            int(decode_batch(data, read_header(data))[0].value or b"") for data in self.partition.batches
-        ]
+        written = [int(decode_batch(data, read_header(data))[0].value or b"") for data in self.partition.batches]
         assert written == sorted(set(written)), f"twice or out of order: {written}"
-        at = {number: read_header(data).base_offset for number, data in zip(written, self.partition.batches, strict=True)}
+        at = {
+            number: read_header(data).base_offset for number, data in zip(written, self.partition.batches, strict=True)
+        }
         for number, batch in enumerate(self.batches):
             assert batch.done
             if batch.error is None:

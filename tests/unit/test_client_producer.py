@@ -262,7 +262,11 @@ def test_serializers(broker: FakeBroker) -> None:
     with Producer(broker.address, key_serializer=str.encode, value_serializer=lambda value: b"%d" % value) as producer:
         producer.send("one", 1, key="k")
         producer.send_many("one", [2, 3], keys=["a", "b"])
-    assert [(record.key, record.value) for record in read(broker, "one", 0)] == [(b"k", b"1"), (b"a", b"2"), (b"b", b"3")]
+    assert [(record.key, record.value) for record in read(broker, "one", 0)] == [
+        (b"k", b"1"),
+        (b"a", b"2"),
+        (b"b", b"3"),
+    ]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "tcp://127.0.0.1:1", "ipc:///nowhere/door", "nosuchhost.invalid:1"])

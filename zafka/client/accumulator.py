@@ -106,7 +106,9 @@ class Accumulator:
                 route = self._routes[topic] = TopicRoute(topic, self.batch_size)
             route.update(partition_count, led)
 
-    def append(self, route: TopicRoute, partition: int, record: NewRecord, max_block_s: float) -> tuple[ProducerBatch, int]:
+    def append(
+        self, route: TopicRoute, partition: int, record: NewRecord, max_block_s: float
+    ) -> tuple[ProducerBatch, int]:
         """Add one record; partition -1 lets the sticky choice decide. Returns its batch and its index in it.
 
         Raises BufferFull if there is no room within `max_block_s`.
@@ -132,7 +134,7 @@ class Accumulator:
     def append_many(
         self, route: TopicRoute, partition: int, records: Iterable[NewRecord], max_block_s: float
     ) -> list[tuple[ProducerBatch, int, int]]:
-        """Add records to one partition, or by the sticky choice; returns (batch, first index, count) pieces in order."""
+        """Add records to one partition, or by the sticky choice. Returns (batch, first index, count) in order."""
         pieces = []
         source = iter(records)
         left: NewRecord | None = None

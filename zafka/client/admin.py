@@ -256,7 +256,9 @@ class Admin:
     def describe_cluster(self) -> ClusterInfo:
         """Brokers as this client reaches them, and the cluster's id."""
         cluster = self._core.cluster
-        brokers = tuple(BrokerInfo(number, cluster.brokers[number], cluster.racks[number]) for number in sorted(cluster.brokers))
+        brokers = tuple(
+            BrokerInfo(number, cluster.brokers[number], cluster.racks[number]) for number in sorted(cluster.brokers)
+        )
         return ClusterInfo(cluster.cluster_id, cluster.controller_id, brokers)
 
     def describe_configs(
@@ -268,7 +270,9 @@ class Admin:
         kind, name = (RESOURCE_TOPIC, topic) if topic is not None else (RESOURCE_BROKER, str(broker))
         assert name is not None
         resource = DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=None)
-        request = DescribeConfigsRequest(resources=[resource], include_synonyms=False, include_documentation=documentation)
+        request = DescribeConfigsRequest(
+            resources=[resource], include_synonyms=False, include_documentation=documentation
+        )
         target: Target | int = Target.ANY if broker is None else broker
         answer: DescribeConfigsResponse = self._core.ask(target, ApiKey.DESCRIBE_CONFIGS, request, self._timeout)
         result = answer.results[0]

@@ -56,14 +56,14 @@ class ProducerBatch:
     """Records of one partition that travel and succeed or fail together.
 
     order: position among all batches of the partition, in the order of sending.
-    sequence: Kafka's base sequence, or NOT_NUMBERED before the first attempt and after a proof that it is not in the log.
+    sequence: Kafka's base sequence, or NOT_NUMBERED before the first attempt and after a proof that it is not in the
+        log.
     """
 
     __slots__ = (
         "_callbacks", "_event", "attempts", "base_offset", "builder", "closed", "codec", "count", "created_s", "data",
-        "deadline_s", "done", "error", "error_seen", "hurry", "level", "linger_until_s", "log_append_time_ms", "on_done", "order",
-        "partition",
-        "producer_epoch", "producer_id", "sequence", "size_bytes", "topic",
+        "deadline_s", "done", "error", "error_seen", "hurry", "level", "linger_until_s", "log_append_time_ms",
+        "on_done", "order", "partition", "producer_epoch", "producer_id", "sequence", "size_bytes", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, builder: Any, *, now_s: float, linger_s: float, deadline_s: float):
@@ -96,7 +96,8 @@ class ProducerBatch:
 
     def __repr__(self) -> str:
         state = "failed" if self.error else "acknowledged" if self.done else "closed" if self.closed else "open"
-        return f"<ProducerBatch {self.topic}-{self.partition} #{self.order} {self.count} records seq={self.sequence} {state}>"
+        where = f"{self.topic}-{self.partition} #{self.order}"
+        return f"<ProducerBatch {where} {self.count} records seq={self.sequence} {state}>"
 
     # -- bytes -----------------------------------------------------------------------------------
 
@@ -191,7 +192,9 @@ class Delivery:
 
     def __repr__(self) -> str:
         batch = self._batch
-        state = "pending" if not batch.done else "failed" if batch.error else f"offset {batch.base_offset + self._index}"
+        state = (
+            "pending" if not batch.done else "failed" if batch.error else f"offset {batch.base_offset + self._index}"
+        )
         return f"<Delivery {batch.topic}-{batch.partition} {state}>"
 
     def done(self) -> bool:

@@ -144,7 +144,9 @@ class Cluster:
         code = self.topic_errors.get(topic)
         where = ", ".join(map(str, self.settings.bootstrap))
         if code == ErrorCode.INVALID_TOPIC_EXCEPTION:
-            return UnknownTopic(f"{topic!r} is not a legal topic name: use letters, digits, '.', '_' and '-', at most 249")
+            return UnknownTopic(
+                f"{topic!r} is not a legal topic name: use letters, digits, '.', '_' and '-', at most 249"
+            )
         if code in (None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
             return UnknownTopic(
                 f"topic {topic!r} does not exist at {where}; create it with `zafka topic create {topic}` "
@@ -185,7 +187,11 @@ class Cluster:
         if not self._closed and now_s >= self._failures.get(address, (0, 0.0, ""))[1]:
             timeout_s = self.settings.connect_timeout
             channel = Channel(
-                self._io, address, client_id=self.settings.client_id, connect_timeout_s=timeout_s, on_change=self._io.wake
+                self._io,
+                address,
+                client_id=self.settings.client_id,
+                connect_timeout_s=timeout_s,
+                on_change=self._io.wake,
             )
             self._channels[address, purpose] = channel
             self._io.wake()
@@ -302,7 +308,10 @@ class Cluster:
         request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
         asked = frozenset(self._wanted)
         channel.send(
-            ApiKey.METADATA, request, lambda m, e: self._on_metadata(asked, m, e), min(10.0, self.settings.request_timeout)
+            ApiKey.METADATA,
+            request,
+            lambda m, e: self._on_metadata(asked, m, e),
+            min(10.0, self.settings.request_timeout),
         )
 
     def _on_metadata(self, asked: frozenset[str], answer: MetadataResponse | None, error: ZafkaError | None) -> None:

@@ -289,7 +289,9 @@ class DoorConnection:
             if kind == zmq.EVENT_CONNECTED:
                 self._connected = True
             elif kind in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
-                self._end("what answers there does not speak ZeroMQ; for Kafka's protocol write host:port without tcp://")
+                self._end(
+                    "what answers there does not speak ZeroMQ; for Kafka's protocol write host:port without tcp://"
+                )
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self._end("the door refused our credentials")
             elif kind == zmq.EVENT_DISCONNECTED:

@@ -53,7 +53,9 @@ Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class Consumer:
-    """Read topics, through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or Kafka's protocol (`host:port`).
+    """Read topics.
+
+    Through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or by Kafka's protocol (`host:port`), Apache Kafka included.
 
     topics: names; all their partitions are read, also ones that are added later. Without topics, use `assign`.
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
@@ -237,7 +239,9 @@ class Consumer:
                     raise ClientClosed(str(self._fetcher.ended))
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
-                    raise RequestTimedOut(f"the position in {partition[0]}-{partition[1]} is not known after {limit_s:g} s")
+                    raise RequestTimedOut(
+                        f"the position in {partition[0]}-{partition[1]} is not known after {limit_s:g} s"
+                    )
                 self._fetcher.ready.wait(left_s)
             return reading.next_read
 
@@ -288,7 +292,9 @@ class Consumer:
         while len(results) < len(wanted):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise RequestTimedOut(f"offsets of {len(wanted) - len(results)} partitions not known after {limit_s:g} s: {problem}")
+                raise RequestTimedOut(
+                    f"offsets of {len(wanted) - len(results)} partitions not known after {limit_s:g} s: {problem}"
+                )
             by_leader: dict[int, dict[TopicPartition, int]] = {}
             for where, timestamp in wanted.items():
                 if where not in results and (leader := cluster.leader(*where)) >= 0:

@@ -69,7 +69,9 @@ class Core:
         self.io.start()
         try:
             settings = self.settings
-            self.wait_for(lambda: self.cluster.metadata_count or None, settings.connect_timeout + 2, "the first contact")
+            self.wait_for(
+                lambda: self.cluster.metadata_count or None, settings.connect_timeout + 2, "the first contact"
+            )
         except BaseException:
             self.stop()
             raise
@@ -107,7 +109,7 @@ class Core:
     def wait_for_topics(
         self, topics: Iterable[str], timeout_s: float, *, patience_s: float = UNKNOWN_TOPIC_PATIENCE_S
     ) -> None:
-        """Wait until these topics are in the metadata. Raises UnknownTopic if one is still unknown after `patience_s`."""
+        """Wait until these topics are in the metadata. Raises UnknownTopic for one still unknown after `patience_s`."""
         names = list(topics)
         for name in names:
             if not isinstance(name, str) or not name:

@@ -306,9 +306,7 @@ class Fetcher:
         self._flights[leader] = flight
         return flight
 
-    def _on_fetched(
-        self, leader: int, flight: Flight, answer: FetchResponse | None, error: ZafkaError | None
-    ) -> None:
+    def _on_fetched(self, leader: int, flight: Flight, answer: FetchResponse | None, error: ZafkaError | None) -> None:
         del self._flights[leader]
         self._wake()
         if flight.dropped:

@@ -71,7 +71,9 @@ class PartitionQueue:
         self.last_error = ""
 
     def __repr__(self) -> str:
-        numbers = f" id={self.producer_id} epoch={self.producer_epoch} next={self.next_sequence}" if self.idempotent else ""
+        numbers = (
+            f" id={self.producer_id} epoch={self.producer_epoch} next={self.next_sequence}" if self.idempotent else ""
+        )
         hole = " hole" if self.has_hole else ""
         return (
             f"<PartitionQueue {self.topic}-{self.partition} waiting={len(self.waiting)} "
@@ -221,7 +223,6 @@ class PartitionQueue:
         for batch in self.flying:
             if batch.deadline_s <= now_s and not batch.done:
                 batch.fail(_expired(batch, self.last_error))
-
 
 
 def _expired(batch: ProducerBatch, why: str) -> DeliveryTimeout:

@@ -27,6 +27,7 @@ from zafka.client.core import (
     make_settings,
 )
 from zafka.client.errors import ClientClosed, ConfigError, DeliveryFailed, RecordTooLarge, RequestTimedOut, ZafkaError
+from zafka.client.partition_queue import IN_FLIGHT_MAX
 from zafka.client.sender import Sender, SendOptions
 from zafka.storage.records import BatchBuilder, NewRecord
 
@@ -48,7 +49,9 @@ CLOSE_AT_EXIT_S = 2.0
 
 
 class Producer:
-    """Send records to topics, through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or Kafka's protocol (`host:port`).
+    """Send records to topics.
+
+    Through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or by Kafka's protocol (`host:port`), Apache Kafka included.
 
     bootstrap_servers: one address or several (a list, or comma-separated); without it the environment's
         ZAFKA_BOOTSTRAP_ZMQ or ZAFKA_BOOTSTRAP, or 127.0.0.1:9092.
@@ -88,18 +91,10 @@ class Producer:
         connect_timeout: float = 10.0,
         metadata_max_age: float = 300.0,
     ) -> None:
-        check_choice("acks", acks, ("all", -1, 1, 0))
-        acks_code = -1 if acks == "all" else int(acks)
-        if enable_idempotence is None:
-            enable_idempotence = acks_code == -1
-        if enable_idempotence and acks_code != -1:
-            raise ConfigError(f'enable_idempotence needs acks="all", not {acks!r}')
+        acks_code, idempotent = _check_acks(acks, enable_idempotence, max_in_flight)
         codec = compression_type or "none"
         check_choice("compression_type", codec, CODEC_NAMES)
         _check_level(CODEC_NAMES.index(codec), compression_level)
-        check_count("max_in_flight", max_in_flight)
-        if enable_idempotence and max_in_flight > 5:
-            raise ConfigError(f"max_in_flight must be at most 5 with enable_idempotence, not {max_in_flight}")
         if isinstance(linger_ms, bool) or not isinstance(linger_ms, int | float) or not 0 <= linger_ms < math.inf:
             raise ConfigError(f"linger_ms must be a number of milliseconds, 0 or more, not {linger_ms!r}")
         self.delivery_timeout = check_seconds("delivery_timeout", delivery_timeout)
@@ -127,7 +122,7 @@ class Producer:
         )
         options = SendOptions(
             acks=acks_code,
-            idempotent=enable_idempotence,
+            idempotent=idempotent,
             max_in_flight=max_in_flight,
             max_request_size=max_request_size,
             request_timeout=request_timeout,
@@ -203,8 +198,8 @@ class Producer:
 
         values: as for `send`. keys: as many as values; then records of one key keep their order.
         headers, partition, timestamp_ms: the same for all records; the time by default is now.
-        Returns Deliveries; `.result()` is a list of spans (topic, partition, base_offset, record_count), in the order of
-            the values if there are no keys. Failures that nobody asks for are raised by `flush` and `close`.
+        Returns Deliveries; `.result()` is a list of spans (topic, partition, base_offset, record_count), in the order
+            of the values if there are no keys. Failures that nobody asks for are raised by `flush` and `close`.
         Blocks and raises like `send`; then the values before are queued.
         """
         if isinstance(values, str | bytes):
@@ -374,7 +369,9 @@ def _length(value: bytes | None) -> int:
 def _as_bytes(what: str, value: Any) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    hint = "encode it, for example with .encode()" if isinstance(value, str) else f"give the producer a {what}_serializer"
+    hint = (
+        "encode it, for example with .encode()" if isinstance(value, str) else f"give the producer a {what}_serializer"
+    )
     raise TypeError(f"a {what} must be bytes or None, not {type(value).__name__}: {hint}")
 
 
@@ -387,6 +384,19 @@ def _all_bytes(what: str, values: list[Any], serializer: Serializer | None) -> l
 
 
 _BYTES_OR_NONE = frozenset((bytes, type(None)))
+
+
+def _check_acks(acks: str | int, enable_idempotence: bool | None, max_in_flight: int) -> tuple[int, bool]:
+    """Kafka's number for acks, and whether to be idempotent. Raises ConfigError for what does not go together."""
+    check_choice("acks", acks, ("all", -1, 1, 0))
+    check_count("max_in_flight", max_in_flight)
+    acks_code = -1 if acks == "all" else int(acks)
+    idempotent = acks_code == -1 if enable_idempotence is None else enable_idempotence
+    if idempotent and acks_code != -1:
+        raise ConfigError(f'enable_idempotence needs acks="all", not {acks!r}')
+    if idempotent and max_in_flight > IN_FLIGHT_MAX:
+        raise ConfigError(f"max_in_flight must be at most {IN_FLIGHT_MAX} with enable_idempotence, not {max_in_flight}")
+    return acks_code, idempotent
 
 
 def _check_timestamp(timestamp_ms: Any) -> None:

@@ -257,7 +257,9 @@ class Sender:
         self._asking_for_id = True
         request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=2**31 - 1)
         deadline_s = now_s + self._options.delivery_timeout
-        self._cluster.ask(Ask(Target.ANY, ApiKey.INIT_PRODUCER_ID, request, self._on_producer_id, deadline_s, repeat=True))
+        self._cluster.ask(
+            Ask(Target.ANY, ApiKey.INIT_PRODUCER_ID, request, self._on_producer_id, deadline_s, repeat=True)
+        )
         return NEVER
 
     def _on_producer_id(self, answer: InitProducerIdResponse | None, error: ZafkaError | None) -> None:
@@ -267,7 +269,9 @@ class Sender:
             self._producer_id, self._producer_epoch = answer.producer_id, answer.producer_epoch
             return
         if answer is not None and not is_retriable(answer.error_code):
-            error = BrokerRefused("the cluster gave no producer id; enable_idempotence=False does without", answer.error_code)
+            error = BrokerRefused(
+                "the cluster gave no producer id; enable_idempotence=False does without", answer.error_code
+            )
         elif not isinstance(error, NotSupportedYet):
             return  # asked for again, until the batches expire
         for queue in list(self._busy.values()):
