@@ -79,7 +79,7 @@ def test_confluent_reads_what_we_write(door: str, kafka_address: str) -> None:
         spans = producer.send_many(topic, [b"%d" % number for number in range(1000)]).result(30)
     consumer = confluent_kafka.Consumer({"bootstrap.servers": kafka_address, "group.id": "none"})
     consumer.assign([confluent_kafka.TopicPartition(topic, number, 0) for number in range(3)])
-    found = {}
+    found: dict[tuple[int | None, int | None], bytes | None] = {}
     while len(found) < 1000:
         message = consumer.poll(30)
         assert message is not None and message.error() is None
