@@ -5,8 +5,9 @@ Knows no process: `runtime/root.py` performs the decisions and reports what beca
 Speaks OTP: `permanent|transient|temporary`, `one_for_one|one_for_all|rest_for_one`, intensity within a period,
 `start_child` and `terminate_child`, escalation. A child may be a supervisor itself.
 Differs from OTP where a kill from outside is weather and a crash loop is a bug: a death counts towards the
-intensity only if the child was not ready or had been ready for less than a second; the first restart is immediate,
-then comes backoff, afresh after 5 s of being ready. Children start without waiting for each other.
+intensity only if the child was not ready or had been ready for less than a second; only the restart after such a
+death waits, not the first time, then with backoff, afresh after 5 s of being ready. Children start without waiting
+for each other.
 Invariant: a child is never started while an earlier incarnation of it may live.
 Source: Erlang/OTP supervisor.erl; System Documentation, "Supervision Principles".
 """
@@ -74,7 +75,7 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Child:
-    """attempts: starts since it was last settled; they make the backoff grow. heard_s: of its last heartbeat.
+    """attempts: crashes since it was last settled; they make the backoff grow. heard_s: of its last heartbeat.
 
     at_s: of the restart if WAITING, of the `Kill` if STOPPING. killed: `Kill` was decided, only the death is awaited.
     terminated: not to be restarted but removed. successor: what to start under the same name after that.
@@ -282,8 +283,10 @@ class Supervisor:
             return self._end(now_s, Ended(True, f"{many}, the last of {child_id}: {reason}", code or 1))
         if ready_for_s >= SETTLED_S:
             child.attempts = 0
-        wait_s = backoff_s(child.attempts, self._backoff, self._random())
-        child.attempts += 1
+        wait_s = 0.0
+        if crashed:
+            wait_s = backoff_s(child.attempts, self._backoff, self._random())
+            child.attempts += 1
         return self._restart(child, now_s, now_s + wait_s)
 
     def tick(self, now_s: float) -> Decisions:
