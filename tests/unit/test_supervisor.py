@@ -300,8 +300,8 @@ def test_shutdown_kills_what_is_not_ready_and_what_does_not_stop() -> None:
 
 def test_nothing_starts_while_it_ends() -> None:
     supervisor = running("a", "b")
-    supervisor.on_exit("a", -9, "", 2.0)
-    make_ready(supervisor, "a", 2.0)
+    supervisor.on_exit("a", -9, "", 0.5)
+    make_ready(supervisor, "a", 2.5)
     supervisor.on_exit("a", -9, "", 3.0)  # waits for its backoff
     assert shown(supervisor.shutdown(3.0)) == ["stop b"]
     assert supervisor.start_child(partition("p"), 3.0) == []
