@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zafka.transport.door import (
     GOODBYE,
@@ -37,6 +39,15 @@ def test_what_is_read_is_what_was_written() -> None:
 def test_odd_frames_are_refused(frames: list[bytes]) -> None:
     with pytest.raises(BadDoorMessage):
         read_message(frames)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_any_frames_are_read_or_refused(frames: list[bytes]) -> None:
+    try:
+        message = read_message(frames)
+    except BadDoorMessage:
+        return
+    assert read_message(write_message(*message)) == message
 
 
 def test_a_request_runs_only_in_the_incarnation_that_it_names() -> None:
