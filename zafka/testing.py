@@ -187,6 +187,7 @@ class Broker:
             except subprocess.TimeoutExpired:
                 self.kill_all()
         self._forget()
+        self._sweep()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -232,6 +233,12 @@ class Broker:
         if self._directory is None:
             raise BrokerFailed("the broker was not started, or it is stopped and its directory removed")
         return self._directory
+
+    def _sweep(self) -> None:
+        """Remove the sockets of a supervisor that was killed: it could not do that itself."""
+        if self._directory is not None and (self.data_dir / "run.json").exists():
+            run = json.loads((self.data_dir / "run.json").read_text())
+            shutil.rmtree(run["run_dir"], ignore_errors=True)
 
     def _forget(self) -> None:
         """Let go of a process that has ended."""
