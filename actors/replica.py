@@ -246,7 +246,7 @@ def open_replica(
 
 def _tell(log: Log, report: RecoveryReport) -> None:
     """One line; a loud one if there was anything that a clean stop does not leave behind."""
-    say = logger.warning if report.cut or report.rebuilt or report.warnings else logger.info
+    say = logger.warning if report.cut or report.rebuilt or report.warnings else logger.debug
     say(
         "log opened", start=log.start_offset, end=log.end_offset, checkpoint=report.checkpoint,
         scanned_bytes=report.scanned_bytes, cut=[str(path) for path in report.cut], cut_bytes=report.cut_bytes,

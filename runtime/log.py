@@ -1,5 +1,7 @@
 """Logs: one JSON line per event on standard error, with actor and incarnation; readable lines on a terminal.
 
+What went as everybody expects is debug: in the JSON lines, and not on a terminal.
+
 Owns: the configuration of structlog in root and actors. Modules write `logger = structlog.get_logger(__name__)`.
 Importing this is cheap; structlog comes with the first call. An uncaught exception is one line too.
 """
@@ -11,6 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from zafka.runtime.preload import import_structlog
+
+DEBUG, INFO = 10, 20
 
 
 def configure_logging(*, actor: str, incarnation: int) -> None:
@@ -38,7 +42,7 @@ def configure_logging(*, actor: str, incarnation: int) -> None:
         factory = structlog.BytesLoggerFactory(open(2, "wb", buffering=0, closefd=False))  # noqa: SIM115
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(20),  # info
+        wrapper_class=structlog.make_filtering_bound_logger(INFO if terminal else DEBUG),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )

@@ -355,7 +355,7 @@ class Tree:
                 self._send(other, messages.ActorDown(actor.name, running.incarnation))
         supervisor = actor.node.supervisor
         expected = actor.child.state is State.STOPPING
-        self._log("info" if expected else "warning", "actor ended", name=actor.name, pid=running.pid,
+        self._log("debug" if expected else "warning", "actor ended", name=actor.name, pid=running.pid,
                   of_incarnation=running.incarnation, code=code, reason=reason)
         self._perform(actor.node, supervisor.on_exit(actor.name, code, reason, time.monotonic()))
 
@@ -380,7 +380,9 @@ class Tree:
             case messages.Ready():
                 supervisor.on_ready(name, now_s)
                 took_ms = round((now_s - actor.running.asked_s) * 1000)
-                self._log("info", "actor ready", name=name, pid=actor.running.pid, of_incarnation=incarnation,
+                # The first start of an actor is what everybody expects; a restart ends a story that was told.
+                level = "info" if actor.child.restarts else "debug"
+                self._log(level, "actor ready", name=name, pid=actor.running.pid, of_incarnation=incarnation,
                           took_ms=took_ms)
             case messages.Exiting(reason=reason):
                 actor.running.reason = actor.running.reason or reason
