@@ -99,13 +99,12 @@ def memory_bytes(pid: int) -> int:
 
 
 def _is_alive(pid: int) -> bool:
+    """A process that is dead and that its parent has not looked after yet (a zombie) is dead."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except PermissionError:
-        return True
-    return True
+    return state not in ("Z", "X")
 
 
 # -- the root's end ------------------------------------------------------------------------------

@@ -387,6 +387,9 @@ def test_control_refuses_what_it_cannot_do(up: Callable[..., Up], tmp_path: Path
     with pytest.raises(Refused, match="unknown request 'tea'"):
         control.ask(tree.data_dir, {"ask": "tea"})
     tree.process.kill()
+    os.waitid(os.P_PID, tree.process.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(NotRunning, match="is dead"):
+        control.read_status(tree.data_dir)  # its parent has not looked after it yet
     tree.process.wait()
     with pytest.raises(NotRunning, match="is dead"):
         control.read_status(tree.data_dir)
