@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,9 @@ def broker(request: pytest.FixtureRequest) -> Iterator[FakeBroker]:
         yield broker
 
 
-def start_program(text: str) -> subprocess.Popen[str]:
+def start_program(text: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", f"import zafka\n{text}"],
+        [sys.executable, "-c", f"import sys, zafka\n{text}", *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -62,11 +64,12 @@ def test_a_program_that_ends_before_its_records_left_says_so(broker: FakeBroker)
         "p.send_many('one', [bytes(1000)] * 100_000)",
         "[r for r in c]",
         "c.end_offsets([('one', 0)])",
-        "zafka.Producer('10.255.255.1:1')",
+        "zafka.Producer(sys.argv[1])",
     ],
 )
 def test_control_c_ends_every_wait(wait: str) -> None:
-    with FakeBroker({"one": 1}) as broker:
+    with FakeBroker({"one": 1}) as broker, ExitStack() as stack:
+        mute = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         waiting = threading.Event()
 
         def fault(api: ApiKey, when: str) -> str | None:
@@ -79,10 +82,14 @@ def test_control_c_ends_every_wait(wait: str) -> None:
         program = start_program(
             f"p = zafka.Producer({broker.address!r}, buffer_memory=100_000)\n"
             f"c = zafka.Consumer('one', bootstrap_servers={broker.address!r})\n"
-            f"print('ready', flush=True)\n{wait}"
+            f"print('ready', flush=True)\n{wait}",
+            f"127.0.0.1:{mute.getsockname()[1]}",
         )
         assert program.stdout is not None and program.stdout.readline() == "ready\n"
-        if "10.255" not in wait:
+        if "argv" in wait:
+            connection, _ = mute.accept()  # nobody answers there
+            stack.callback(connection.close)
+        else:
             assert waiting.wait(20)
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=20)

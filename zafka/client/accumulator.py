@@ -18,6 +18,7 @@ from zafka.client.batches import ProducerBatch
 from zafka.client.cluster import NEVER
 from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
 from zafka.client.partitioning import StickyChoice, partition_of_key
+from zafka.client.waiting import wait_step
 from zafka.storage.records import BatchBuilder, NewRecord
 
 # Keys come again and again; murmur2 in Python costs more than a look-up.
@@ -214,7 +215,7 @@ class Accumulator:
                         f"the producer, or cannot be reached"
                     )
                 self._wake()
-                self._room.wait(left_s)
+                wait_step(self._room, left_s)
         finally:
             self._waiting_for_room -= 1
 

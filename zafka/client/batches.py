@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from crc32c import crc32c
 
 from zafka.client.errors import RequestTimedOut, ZafkaError
+from zafka.client.waiting import wait_event
 from zafka.storage.batch import CRC_POSITION, CRC_START
 
 logger = logging.getLogger("zafka.client")
@@ -158,7 +159,7 @@ class ProducerBatch:
             # Whoever waits for this batch will not add to it: lingering would only cost time.
             self.linger_until_s = 0.0
             self.hurry()
-        return event.wait(timeout)
+        return wait_event(event, timeout)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
         with _done_lock:

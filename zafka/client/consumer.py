@@ -40,6 +40,7 @@ from zafka.client.errors import (
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
 from zafka.client.offsets import EARLIEST, LATEST, list_offsets_request, read_offsets
 from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
+from zafka.client.waiting import wait_step
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
 from zafka.storage.records import decode_batch_as
@@ -242,7 +243,7 @@ class Consumer:
                     raise RequestTimedOut(
                         f"the position in {partition[0]}-{partition[1]} is not known after {limit_s:g} s"
                     )
-                self._fetcher.ready.wait(left_s)
+                wait_step(self._fetcher.ready, left_s)
             return reading.next_read
 
     def pause(self, *partitions: TopicPartition | tuple[str, int]) -> None:

@@ -21,6 +21,7 @@ from zafka.client.addresses import parse_bootstrap
 from zafka.client.cluster import NEVER, Ask, Cluster, Settings, Target
 from zafka.client.errors import ClientClosed, ConfigError, NoBroker, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
+from zafka.client.waiting import wait_step
 from zafka.transport.kafka.api_keys import ApiKey
 
 Found = TypeVar("Found")
@@ -104,7 +105,7 @@ class Core:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
                     raise RequestTimedOut(f"{what} took longer than {timeout_s:g} s; {self.cluster.no_broker()}")
-                self.changed.wait(left_s)
+                wait_step(self.changed, left_s)
 
     def wait_for_topics(
         self, topics: Iterable[str], timeout_s: float, *, patience_s: float = UNKNOWN_TOPIC_PATIENCE_S

@@ -31,6 +31,7 @@ from zafka.client.errors import (
 )
 from zafka.client.offsets import EARLIEST, list_offsets_request, read_offsets
 from zafka.client.records import TopicPartition
+from zafka.client.waiting import wait_step
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchResponse, FetchTopic, ListOffsetsResponse
@@ -173,9 +174,13 @@ class Fetcher:
 
     def next_chunk(self, timeout_s: float) -> Chunk | None:
         """The next fetched bytes, or None if none come in time. Raises the error of a partition that failed."""
+        deadline_s = time.monotonic() + timeout_s
         with self.ready:
-            if not self.chunks and not self.failed and self.ended is None:
-                self.ready.wait(timeout_s)
+            while not self.chunks and not self.failed and self.ended is None:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    return None
+                wait_step(self.ready, left_s)
             if self.failed:
                 error = self.failed.popleft().error
                 if error is not None:

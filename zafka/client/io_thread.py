@@ -71,8 +71,10 @@ class IoThread:
         """Have a turn soon."""
         if not self._awake:
             self._awake = True
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105  a Ctrl-C may come with a call, and none may stand between flag and byte
                 self._wake_out.send(b"\0")
+            except OSError:
+                pass
 
     # -- in the thread ---------------------------------------------------------------------------
 
