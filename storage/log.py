@@ -195,7 +195,7 @@ class Log:
         except OSError as error:
             self._undo(runs)
             if error.errno in FULL_DISK:
-                raise DiskFull(f"no room to append to {self._active.path}") from error
+                raise DiskFull(f"the disk is full: no room to append to {self._active.path}") from error
             raise
         if leader_epoch > self.leader_epochs.latest:
             self.leader_epochs.assign(leader_epoch, start)

@@ -69,6 +69,7 @@ class PartitionQueue:
         self.retry_at_s = 0.0
         self.failures = 0  # rounds in a row
         self.last_error = ""
+        self.complained = False  # the user was told of this row of failures
 
     def __repr__(self) -> str:
         numbers = (
@@ -155,6 +156,7 @@ class PartitionQueue:
     def on_acknowledged(self, batch: ProducerBatch) -> None:
         self.flying.remove(batch)
         self.failures = 0
+        self.complained = False
         self.retry_at_s = 0.0
         self.last_error = ""
 

@@ -36,6 +36,7 @@ from zafka.transport.kafka.messages.produce import PartitionProduceData, TopicPr
 logger = logging.getLogger("zafka.client")
 
 PRODUCER_ID_PAUSE_S = 0.1
+LASTING_FAILURES = 8  # in a row, about 2.5 s
 
 Key = tuple[str, int]  # topic, partition
 Drain = Callable[[float], tuple[Iterable[ProducerBatch], float]]
@@ -208,6 +209,8 @@ class Sender:
             if isinstance(error, ConnectionLost | RequestTimedOut):
                 if queue.on_lost(batch, str(error), now_s) is Verdict.FAILED:
                     self._forget_if_empty(queue)
+                else:
+                    self._say_what_lasts(queue)
                 self._cluster.refresh_soon()
             else:
                 assert error is not None
@@ -219,8 +222,17 @@ class Sender:
             batch.complete(part.base_offset, part.log_append_time_ms)
         elif verdict is Verdict.RETRY:
             logger.info("%r: %s, attempt %d", batch, queue.last_error, batch.attempts)
+            self._say_what_lasts(queue)
             self._cluster.refresh_soon()
         self._forget_if_empty(queue)
+
+    def _say_what_lasts(self, queue: PartitionQueue) -> None:
+        """A restart of a partition is over before this; who waits for longer is told once what for."""
+        if queue.failures == LASTING_FAILURES and not queue.complained:
+            queue.complained = True
+            logger.warning(
+                "%s-%d takes no records for now: %s; each is tried again for %g s (delivery_timeout)",
+                queue.topic, queue.partition, queue.last_error, self._options.delivery_timeout)
 
     def _acknowledge(self, queue: PartitionQueue, batch: ProducerBatch, base_offset: int, time_ms: int) -> None:
         queue.on_acknowledged(batch)
