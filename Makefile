@@ -20,6 +20,7 @@ $(READY): pyproject.toml
 	@echo "Setting up $(VENV) (the first time only) ..."
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make environments: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@$(BIN)/python -m compileall -q actors runtime storage transport zafka  # where Python is told to write none, a start would compile all
 	@touch $@
 
 demo: $(READY)  ## stream text through a cluster while its processes are killed, and prove what came out [FILE=text file]
