@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
@@ -27,7 +28,7 @@ class Load(Protocol):
     def finish(self) -> None: ...
 
 
-class _Load(threading.Thread):
+class _Load(threading.Thread, ABC):
     """Sends numbered records to all partitions in turn until `finish`, about 1,500 a second."""
 
     def __init__(self, topic: str, failed: threading.Event) -> None:
@@ -60,8 +61,8 @@ class _Load(threading.Thread):
         self.purge()
         self.join(DELIVERY_S)
 
-    def purge(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def purge(self) -> None: ...
 
     def note(self, partition: int, sequence: int, offset: int, error: object) -> None:
         if error is None:
@@ -70,11 +71,11 @@ class _Load(threading.Thread):
             self.failures.append(f"partition {partition}, record {sequence}: {error}")
             self._failed.set()
 
-    def send(self, partition: int, sequence: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def send(self, partition: int, sequence: int) -> None: ...
 
-    def flush(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def flush(self) -> None: ...
 
 
 class ConfluentLoad(_Load):
