@@ -55,15 +55,6 @@ class _Load(threading.Thread, ABC):
         self.join(DELIVERY_S + 10)
         assert not self.is_alive(), "the load does not end"
 
-    def abandon(self) -> None:
-        """Stop sending and wait for nothing."""
-        self._stop_sending.set()
-        self.purge()
-        self.join(DELIVERY_S)
-
-    @abstractmethod
-    def purge(self) -> None: ...
-
     def note(self, partition: int, sequence: int, offset: int, error: object) -> None:
         if error is None:
             self.acknowledged[partition][sequence] = offset
@@ -101,8 +92,11 @@ class ConfluentLoad(_Load):
                 self._producer.poll(0.05)
         self._producer.poll(0)
 
-    def purge(self) -> None:
+    def abandon(self) -> None:
+        """Stop sending and wait for nothing."""
+        self._stop_sending.set()
         self._producer.purge()
+        self.join(DELIVERY_S)
 
     def flush(self) -> None:
         left = self._producer.flush(DELIVERY_S)
