@@ -64,7 +64,9 @@ class FlushFailed(Struct, frozen=True):
 
 
 class PeerGone(Struct, frozen=True):
-    """Mail to this peer cannot be delivered any more: its socket is gone, or it was replaced."""
+    """Mail to this peer, or from it, was lost: its socket is gone, it takes none, or there is a gap (`transport/link.py`).
+
+    Both ends are told. What was asked and not answered is in doubt; whatever must be known is to be said again."""
 
     peer: Peer
 

@@ -61,6 +61,7 @@ class BrokerActor:
             routes=self.gateway.routes, defaults=start.defaults)
         self.gateway.holds_topic = self.replicas.holds_topic
         self.coordinator: Peer | None = None  # its newest incarnation, registered with or not
+        self.greeting_due = False  # mail between us was lost
         self.next_offset = 0  # of `__cluster`: everything below is applied
         self.caught_up = False  # once true it stays so
         self.swept = False
@@ -158,9 +159,12 @@ class BrokerActor:
         if self.coordinator is not None:
             self.gateway.coordinator.on_gone()
         self.coordinator = peer
+        self._greet(peer)
+
+    def _greet(self, coordinator: Peer) -> None:
         register = messages.RegisterBroker(
             self.start.broker_id, self.incarnation, self.start.rack, self.gateway.endpoints)
-        self._effects += [Send(peer, register), Send(peer, messages.ReadCluster(self.next_offset))]
+        self._effects += [Send(coordinator, register), Send(coordinator, messages.ReadCluster(self.next_offset))]
 
     def _on_gone(self, peer: Peer) -> None:
         if peer == self.coordinator:
@@ -170,8 +174,15 @@ class BrokerActor:
             self.replicas.on_gone(peer)
 
     def _on_peer_gone(self, mail: Mail) -> None:
-        if self.replicas.on_unreachable(mail.body.peer):
-            self._effects.append(SetTimer(REACH_TIMER, self.now.monotonic_s + REACH_AGAIN_S))
+        """Mail was lost: what it asked for is in doubt, and is said again after a while."""
+        peer: Peer = mail.body.peer
+        if peer == self.coordinator:
+            self.gateway.coordinator.on_gone()
+            self.replicas.on_coordinator_unreachable()
+            self.greeting_due = True
+        elif not self.replicas.on_unreachable(peer):
+            return
+        self._effects.append(SetTimer(REACH_TIMER, self.now.monotonic_s + REACH_AGAIN_S))
 
     def _on_registered(self, mail: Mail) -> None:
         if mail.sender == self.coordinator:
@@ -233,6 +244,9 @@ class BrokerActor:
                 self.doors_wait_over = True
             case name if name == REACH_TIMER:
                 self.replicas.dirty = True
+                if self.greeting_due and self.coordinator is not None:
+                    self._greet(self.coordinator)
+                self.greeting_due = False
             case name if name == SHUTDOWN_TIMER:
                 self._effects.append(Exit(0, "shut down; some answers were still missing"))
 

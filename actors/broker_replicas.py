@@ -282,6 +282,11 @@ class Replicas:
             route.lose()
         return True
 
+    def on_coordinator_unreachable(self) -> None:
+        """Mail to the coordinator was lost: whatever it was told is to be told again."""
+        self._claims = dict.fromkeys(self._claims)
+        self._faults = {key: (fault, None) for key, (fault, _) in self._faults.items()}
+
     def on_fault(self, fault: DiskFault) -> None:
         """A replica's disk failed a flush: the coordinator has to commit that it is offline."""
         topic = self.cluster.topics_by_id.get(fault.topic_id)

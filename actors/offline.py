@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, Send
+from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send
 from zafka.actors.messages import (
     ActorUp,
     DiskFault,
@@ -28,7 +28,7 @@ from zafka.actors.messages import (
     ReplicaUp,
     Shutdown,
 )
-from zafka.actors.start import SUPERVISOR, PartitionStart
+from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.disk import Disk
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -60,6 +60,8 @@ class OfflinePartition:
                 # Again: the broker of that time may have died before it could pass it on.
                 fault = DiskFault(start.topic_id, start.partition, -1, self.fault)
                 return [Send(broker, up), Send(broker, fault)]
+            case PeerGone(peer=peer) if peer.name == f"broker {start.broker_id}":
+                return [Exit(PEER_GONE, f"mail from or to {peer.name} was lost")]
             case Produce(items=items):
                 answers = [ProduceAnswer(item.request_id, error, -1, -1, -1, self.fault) for item in items]
                 return [Send(mail.sender, Produced(answers))]

@@ -56,7 +56,7 @@ from zafka.actors.offline import OfflinePartition, leave_marker, read_marker
 from zafka.actors.produce_rules import check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
-from zafka.actors.start import SUPERVISOR, PartitionStart
+from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.batch import LOG_APPEND_TIME, BatchHeader
 from zafka.storage.config import parse_config
 from zafka.storage.disk import Disk
@@ -70,7 +70,6 @@ RETENTION_CHECK = "log.retention.check.interval.ms"
 RETENTION_CHECK_MS = "300000"
 FIRST_REFUSED_MAX = 10_000
 DISK_FAULT_EXIT = 71
-PEER_GONE_EXIT = 72
 
 LATEST, EARLIEST, MAX_TIMESTAMP = -1, -2, -3
 READ_COMMITTED = 1
@@ -381,7 +380,7 @@ class PartitionActor:
         if self._broker != mail.body.peer:
             return []
         # It lives, and does not take its mail: only a new start of this end of the link makes both agree again.
-        return [Exit(PEER_GONE_EXIT, f"mail to {self._broker_name} cannot be delivered")]
+        return [Exit(PEER_GONE, f"mail from or to {self._broker_name} was lost")]
 
     def _forget_broker(self) -> None:
         """Nobody is there to be answered any more; the next incarnation numbers its requests afresh."""

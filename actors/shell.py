@@ -39,8 +39,9 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
-from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, Build
+from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build
 from zafka.storage.disk import Disk, PosixDisk
+from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox
 
 MESSAGES_PER_TURN = 1000
@@ -150,6 +151,7 @@ class ActorRuntime:
     def _heartbeat(self, now_s: float) -> None:
         self._heartbeat_at_s = now_s + self.start.heartbeat_s
         self.mailbox.send(self._supervisor, Heartbeat(self.state, self._most_mail))
+        self.mailbox.pulse()
         self._most_mail = 0
 
     # -- turns ---------------------------------------------------------------------------------
@@ -168,11 +170,22 @@ class ActorRuntime:
                     self.mailbox.connect(body.name, body.incarnation, body.endpoint)
             elif kind is ActorDown:
                 self.mailbox.forget(body.name, body.incarnation)
+            elif kind is Broken:
+                mails += self._on_broken(Peer(*sender))
+                continue
             mails.append(Mail(Peer(*sender), body, records))
             size += len(records)
         self._full = len(mails) >= MESSAGES_PER_TURN or size >= BYTES_PER_TURN
         self._most_mail = max(self._most_mail, len(mails))
         return mails
+
+    def _on_broken(self, peer: Peer) -> list[Mail]:
+        """Mail between us and this peer was lost."""
+        if peer.name != SUPERVISOR:
+            return [Mail(self._me, PeerGone(peer))]
+        # Only a new start makes both agree again on who runs.
+        self.exit = self.exit or Exit(PEER_GONE, "mail from or to the supervisor was lost")
+        return []
 
     def due(self) -> list[Mail]:
         """What the shell itself has for the actor: timers that are due, peers that could not be reached."""

@@ -23,6 +23,8 @@ INHERITED_FD = 64
 
 # Exit codes that mean something to the supervisor. 0 is a normal stop, every other one a crash.
 UNCAUGHT = 70
+PEER_GONE = 72
+"""Mail was lost, and only a new start makes both ends agree again: the weather, not a crash."""
 COORDINATOR_DISK_FAULT = 74
 """`__cluster` cannot be flushed: the tree stops, and a marker refuses the next `up`."""
 TOPOLOGY_REFUSED = 78

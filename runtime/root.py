@@ -139,6 +139,7 @@ class Root:
         self._listeners = listeners
         self._on_ready = on_ready
         self._signals: list[int] = []
+        self._pulse_at_s = 0.0  # when the mailbox's next heartbeat is due
         self._stop_by_s: float | None = None  # when the rest is killed, once it stops
         self._server_crashes_s: deque[float] = deque()
         self._watch = ServerWatch(settings.supervision.hung_after_s, now_s=self.started_s)
@@ -219,11 +220,18 @@ class Root:
         for received in self.mailbox.receive(MAIL_PER_ROUND):
             self.tree.on_mail(received)
         self.mailbox.retry()
+        self._pulse()
         self.control.answer()
         self.tree.tick()
         self._watch.tick(self.server, self._holder.was_ready, time.monotonic())
         if not self.announced and self.tree.ready:
             self._announce()
+
+    def _pulse(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._pulse_at_s:
+            self._pulse_at_s = now_s + self.settings.supervision.heartbeat_s
+            self.mailbox.pulse()
 
     def _take_reports(self) -> None:
         self.server.flush()

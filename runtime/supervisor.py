@@ -52,6 +52,7 @@ class ChildSpec:
     restart: permanent: always; transient: unless it exits with code 0; temporary: never.
     shutdown_s: from `Stop` to `Kill`. Ignored for a supervisor, which takes what its children need.
     fatal_codes: exit codes that restarting cannot help; they escalate at once.
+    weather_codes: exit codes of ends that are nobody's bug; they do not count towards the intensity.
     dynamic: came by `start_child`. Dynamic children are stopped together, after the static ones that use them.
     """
 
@@ -60,6 +61,7 @@ class ChildSpec:
     restart: Restart = "permanent"
     shutdown_s: float = 1.0
     fatal_codes: frozenset[int] = frozenset()
+    weather_codes: frozenset[int] = frozenset()
     kind: Kind = "worker"
     dynamic: bool = False
 
@@ -278,7 +280,8 @@ class Supervisor:
         if child.spec.restart == "temporary" or (child.spec.restart == "transient" and code == 0):
             return self._remove(child) + self._advance(now_s)
         crashed = ready_for_s < UNSETTLED_S
-        if crashed and not allow_restart(self._crashes_s, now_s, self._limit):
+        counts = crashed and code not in child.spec.weather_codes
+        if counts and not allow_restart(self._crashes_s, now_s, self._limit):
             many = f"more than {self._limit.intensity} crashes within {self._limit.period_s:g} s"
             return self._end(now_s, Ended(True, f"{many}, the last of {child_id}: {reason}", code or 1))
         if ready_for_s >= SETTLED_S:

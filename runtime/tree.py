@@ -23,6 +23,7 @@ import zmq
 from zafka.actors import messages
 from zafka.actors.start import (
     COORDINATOR_DISK_FAULT,
+    PEER_GONE,
     TOPOLOGY_REFUSED,
     ActorStart,
     Arguments,
@@ -49,11 +50,13 @@ from zafka.runtime.supervisor import (
     Stop,
     Supervisor,
 )
+from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Received
 
 COORDINATOR = "coordinator"
 SHUTDOWN_S = {"coordinator": 1.0, "broker": 1.6, "partition": 1.0}
 LAST_WORD_S = 0.1
+WEATHER = frozenset({PEER_GONE})
 
 Log = Callable[..., None]
 """log(level, event, **fields)"""
@@ -84,7 +87,9 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class Running:
-    """One incarnation. pid 0: asked for, not there yet. reason: its last word, or why we killed it."""
+    """One incarnation. pid 0: asked for, not there yet. reason: its last word, or why we killed it.
+
+    mail_lost: between it and us; it is being killed for that."""
 
     incarnation: int
     inbox: str
@@ -93,6 +98,7 @@ class Running:
     started: bool = False
     mailbox: int = 0
     reason: str = ""
+    mail_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -202,7 +208,8 @@ class Tree:
             brokers=[(broker.id, broker.rack) for broker in settings.brokers], cluster_id=self._data_dir.cluster_id)
         fatal = frozenset({COORDINATOR_DISK_FAULT, TOPOLOGY_REFUSED})
         coordinator = ChildSpec(
-            COORDINATOR, Plan("coordinator", -1, start), shutdown_s=SHUTDOWN_S["coordinator"], fatal_codes=fatal)
+            COORDINATOR, Plan("coordinator", -1, start), shutdown_s=SHUTDOWN_S["coordinator"], fatal_codes=fatal,
+            weather_codes=WEATHER)
         return [
             coordinator,
             *(ChildSpec(f"supervisor of broker {broker.id}", broker.id, kind="supervisor")
@@ -217,7 +224,7 @@ class Tree:
             listeners=listeners.starts(), defaults=self.settings.defaults,
             topics=[topic.name for topic in self.settings.topics])
         plan = Plan("broker", broker_id, start, listeners.fds())
-        return [ChildSpec(f"broker {broker_id}", plan, shutdown_s=SHUTDOWN_S["broker"])]
+        return [ChildSpec(f"broker {broker_id}", plan, shutdown_s=SHUTDOWN_S["broker"], weather_codes=WEATHER)]
 
     def _broker_dir(self, broker_id: int) -> Path:
         return self._data_dir.path / f"broker-{broker_id}"
@@ -345,6 +352,7 @@ class Tree:
         running = actor.running
         assert running is not None
         reason = running.reason or reason
+        code = PEER_GONE if running.mail_lost else code
         actor.running = None
         del self._incarnations[running.incarnation]
         self.mailbox.forget(actor.name, running.incarnation)
@@ -393,6 +401,10 @@ class Tree:
                 self._perform(actor.node, decisions)
             case messages.WhichChildren():
                 self._tell_children(actor)
+            case Broken() if not actor.running.mail_lost:
+                # Only a new start makes both agree again on who runs.
+                actor.running.mail_lost = True
+                self._kill(actor, "mail from or to it was lost")
 
     def _start_partition(self, broker: Actor, wanted: messages.StartPartition) -> None:
         broker_id = broker.plan.broker_id
@@ -402,7 +414,7 @@ class Tree:
             directory=str(directory), config=wanted.config)
         spec = ChildSpec(
             f"partition {wanted.topic}-{wanted.partition}", Plan("partition", broker_id, start),
-            shutdown_s=SHUTDOWN_S["partition"], dynamic=True)
+            shutdown_s=SHUTDOWN_S["partition"], weather_codes=WEATHER, dynamic=True)
         self._perform(broker.node, broker.node.supervisor.start_child(spec, time.monotonic()))
 
     def _tell_children(self, broker: Actor) -> None:

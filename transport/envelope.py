@@ -5,7 +5,7 @@ Invariant: an envelope names the incarnation of both ends, so that what was mean
 reaches its successor.
 
 Frames, behind the routing id that ROUTER sockets add:
-    1. msgpack array [target incarnation, source name, source incarnation, body, records, apart]
+    1. msgpack array [target incarnation, source name, source incarnation, body, records, apart, number]
     2. only if `apart`: the record bytes, in a frame of their own so that large ones are not copied
 Routing id of a DEALER: `<name>#<incarnation>`.
 """
@@ -19,6 +19,8 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from zafka.transport.link import UNNUMBERED, Broken, Pulse, Seen
+
 Buffer = bytes | bytearray | memoryview
 Body = TypeVar("Body")
 
@@ -29,7 +31,7 @@ INLINE_BYTES_MAX = 32 * 1024
 
 
 class Envelope(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
-    """records: the bytes beside the body, empty if they come `apart`."""
+    """records: the bytes beside the body, empty if they come `apart`. number: on this link, see `transport/link.py`."""
 
     target_incarnation: int
     source: str
@@ -37,6 +39,7 @@ class Envelope(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
     body: Body
     records: bytes | memoryview = NO_RECORDS
     apart: bool = False
+    number: int = UNNUMBERED
 
 
 class _Received(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
@@ -48,14 +51,16 @@ class _Received(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
     body: Body
     records: memoryview
     apart: bool
+    number: int
 
 
 encode = msgspec.msgpack.Encoder().encode
 
 
 def decoder(message_type: object) -> msgspec.msgpack.Decoder[_Received[object]]:
-    """A decoder of envelopes whose body is one of this union of tagged structs."""
-    return msgspec.msgpack.Decoder(_Received[message_type])  # type: ignore[valid-type]
+    """A decoder of envelopes whose body is one of this union of tagged structs, or of those of links."""
+    bodies = message_type | Broken | Pulse | Seen
+    return msgspec.msgpack.Decoder(_Received[bodies])  # type: ignore[valid-type]
 
 
 def join(records: Sequence[Buffer]) -> Buffer:

@@ -2,9 +2,9 @@
 
 Owns: the ZeroMQ sockets of one process, and what waits because a peer is slow. Used by one thread.
 Never blocks: what ZeroMQ does not take waits in a bounded queue of ours; over the bound the peer counts as gone.
-Invariants: mail keeps its order between two incarnations of two actors; mail from or for an older
-incarnation is dropped and counted; nothing queued for one incarnation ever reaches another (its socket is
-closed with linger 0); no object of ZeroMQ crosses a fork.
+Invariants: mail between two incarnations of two actors comes once and in order, or both are told (`Broken`,
+`transport/link.py`); mail from or for an older incarnation is dropped and counted; nothing queued for one
+incarnation ever reaches another (its socket is closed with linger 0); no object of ZeroMQ crosses a fork.
 Source: the rules of ROUTER and DEALER that were measured to bite, DESIGN section 4.
 """
 
@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from zafka.transport.envelope import INLINE_BYTES_MAX, Buffer, Envelope, decoder, encode, join, routing_id
+from zafka.transport.envelope import (
+    INLINE_BYTES_MAX,
+    NO_RECORDS,
+    Buffer,
+    Envelope,
+    decoder,
+    encode,
+    join,
+    routing_id,
+)
+from zafka.transport.link import UNNUMBERED, Arrival, Broken, Numbers, Pulse, Seen
 
 Address = tuple[str, int]
 """Name and incarnation of an actor."""
@@ -32,6 +42,8 @@ _NO_WAIT_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Received(NamedTuple):
+    """body: what was sent, or `Broken` where mail from or to this sender was lost."""
+
     sender: Address
     body: Any
     records: memoryview
@@ -44,10 +56,12 @@ class _Link:
     queue: encoded messages that ZeroMQ did not take yet, oldest first; records_bytes counts both frames.
     """
 
-    __slots__ = ("incarnation", "prefix", "queue", "queued_bytes", "socket")
+    __slots__ = ("incarnation", "name", "numbers", "prefix", "queue", "queued_bytes", "socket")
 
-    def __init__(self, incarnation: int, socket: zmq.Socket[bytes], prefix: bytes) -> None:
+    def __init__(self, name: str, incarnation: int, socket: zmq.Socket[bytes], prefix: bytes) -> None:
+        self.name = name
         self.incarnation = incarnation
+        self.numbers = Numbers()
         self.socket = socket
         self.prefix = prefix
         self.queue: deque[tuple[bytes, Buffer | None]] = deque()
@@ -85,6 +99,8 @@ class Mailbox:
         self.name = name
         self.incarnation = incarnation
         self.stale = 0  # messages dropped because an older incarnation was meant or had written
+        self.repeated = 0  # dropped because they came twice or late
+        self.gaps = 0  # how often mail to us was lost
         self._context = context
         self._decode = decoder(message_type).decode
         self._links: dict[str, _Link] = {}
@@ -128,7 +144,7 @@ class Mailbox:
         socket = self._open(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, routing_id(self.name, self.incarnation))
         socket.connect(endpoint)
-        self._links[name] = _Link(incarnation, socket, b"")
+        self._links[name] = _Link(name, incarnation, socket, b"")
 
     def forget(self, name: str, incarnation: int) -> None:
         """This incarnation of a peer, and any older one, is dead: drop its link and all mail for and from it."""
@@ -176,6 +192,16 @@ class Mailbox:
             link = self._links.get(to[0])
             if link is None or link.incarnation != to[1]:
                 return False
+        return self._send(link, body, records, link.numbers.next())
+
+    def pulse(self) -> None:
+        """To be called every heartbeat: has the other ends notice if the last mail to them was lost."""
+        for link in list(self._links.values()):
+            pulse = link.numbers.pulse()
+            if pulse is not None and not link.queue:
+                self._send(link, pulse, (), UNNUMBERED)
+
+    def _send(self, link: _Link, body: Any, records: Sequence[Buffer], number: int) -> bool:
         apart: Buffer | None = None
         inline: Buffer = b""
         if records:
@@ -183,18 +209,22 @@ class Mailbox:
             if len(inline) > INLINE_BYTES_MAX:
                 apart, inline = inline, b""
         head = encode(
-            Envelope(link.incarnation, self.name, self.incarnation, body, inline, apart is not None)  # type: ignore[arg-type]
+            Envelope(link.incarnation, self.name, self.incarnation, body, inline, apart is not None, number)  # type: ignore[arg-type]
         )
         if link.queue:
-            return self._queue(to, link, head, apart)
+            return self._queue(link, head, apart)
         self.sent_on.add(link.socket)
         try:
-            link.write(head, apart)
+            self._hand_over(link, head, apart)
         except zmq.Again:
-            return self._queue(to, link, head, apart)
+            return self._queue(link, head, apart)
         except zmq.ZMQError as error:
             return self._unreachable(error)
         return True
+
+    def _hand_over(self, link: _Link, head: bytes, records: Buffer | None) -> None:
+        """The last step before ZeroMQ: everything that leaves passes here, in order."""
+        link.write(head, records)
 
     def retry(self) -> None:
         """Send what waits, as far as ZeroMQ takes it now. To be called every few ms while `queued`."""
@@ -203,7 +233,7 @@ class Mailbox:
             try:
                 while link.queue:
                     head, records = link.queue[0]
-                    link.write(head, records)
+                    self._hand_over(link, head, records)
                     link.queue.popleft()
                     link.queued_bytes -= _size(head, records)
             except zmq.Again:
@@ -214,13 +244,13 @@ class Mailbox:
                 link.queued_bytes = 0
             del self._waiting[name]
 
-    def _queue(self, to: Address | str, link: _Link, head: bytes, records: Buffer | None) -> bool:
+    def _queue(self, link: _Link, head: bytes, records: Buffer | None) -> bool:
         size = _size(head, records)
         if len(link.queue) >= QUEUE_MESSAGES_MAX or link.queued_bytes + size > QUEUE_BYTES_MAX:
             return False
         link.queue.append((head, records))
         link.queued_bytes += size
-        self._waiting[to if isinstance(to, str) else to[0]] = link
+        self._waiting[link.name] = link
         return True
 
     @staticmethod
@@ -271,9 +301,34 @@ class Mailbox:
             return size
         if inbox and (link is None or incarnation > newest):
             self.forget(name, incarnation - 1)
-            self._links[name] = _Link(incarnation, socket, routing_id(name, incarnation))
-        received.append(Received((name, incarnation), envelope.body, records))
+            link = self._links[name] = _Link(name, incarnation, socket, routing_id(name, incarnation))
+        assert link is not None  # whoever answers on a socket that we dialled has the link that it was dialled for
+        if self._is_fresh(link, envelope.number, envelope.body, received):
+            received.append(Received((name, incarnation), envelope.body, records))
         return size
+
+    def _is_fresh(self, link: _Link, number: int, body: Any, received: list[Received]) -> bool:
+        """Whether this is mail for our owner, who is told first of mail that was lost before it."""
+        if number != UNNUMBERED:
+            arrival = link.numbers.take(number)
+            if arrival is Arrival.GAP:
+                self._break(link, received)
+            elif arrival is Arrival.LATE:
+                self.repeated += 1
+            return arrival is not Arrival.LATE
+        if type(body) is Pulse:
+            if link.numbers.on_pulse(body.number):
+                self._break(link, received)
+            self._send(link, Seen(body.number), (), UNNUMBERED)
+        elif type(body) is Seen:
+            link.numbers.on_seen(body.number)
+        return False
+
+    def _break(self, link: _Link, received: list[Received]) -> None:
+        """Mail from this peer was lost: tell our owner, and the peer."""
+        self.gaps += 1
+        received.append(Received((link.name, link.incarnation), Broken(), NO_RECORDS))
+        self._send(link, Broken(), (), link.numbers.next())
 
 
 def _size(head: bytes, records: Buffer | None) -> int:

@@ -190,6 +190,20 @@ def test_a_partition_that_takes_no_mail_is_told_to_lead_again_after_a_while(tmp_
     assert not route.refusal and route.advanced.high_watermark == 4
 
 
+def test_when_mail_to_the_coordinator_was_lost_all_is_said_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    bench.down("t")
+    bench.up("t")
+    (claim,) = bench.sent(messages.ClaimLeadership)
+    bench.tell(SUPERVISOR, PeerGone(COORDINATOR))
+    assert not bench.sent(messages.ReadCluster)
+    bench.pass_time(0.3)
+    assert bench.sent(messages.RegisterBroker)
+    assert bench.sent(messages.ReadCluster) == [messages.ReadCluster(bench.actor.next_offset)]
+    bench.tell(COORDINATOR, messages.BrokerRegistered("id"))
+    assert bench.sent(messages.ClaimLeadership) == [claim]
+
+
 def test_doors_open_when_everything_serves_or_after_a_while(tmp_path: Path) -> None:
     bench = Bench(tmp_path, topics=["t"])
     bench.create("t")

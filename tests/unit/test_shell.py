@@ -41,9 +41,10 @@ from zafka.actors.messages import (
     WhichChildren,
 )
 from zafka.actors.shell import ActorRuntime
-from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, CustomStart
+from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, CustomStart
 from zafka.storage.disk import File, PosixDisk
-from zafka.transport.mailbox import Mailbox
+from zafka.transport.link import Broken
+from zafka.transport.mailbox import Mailbox, Received
 
 TIMEOUT_MS = 10_000
 ME = Peer("partition orders-0", 4)
@@ -221,6 +222,15 @@ def test_peer_that_cannot_be_reached_is_told_once(world: World) -> None:
     assert world.runtime.wakeup_s() == 0.0
     assert world.turn() == [PeerGone(BROKER), PeerGone(Peer("broker 9", 0)), "end"]
     assert world.turn() == ["end"]
+
+
+def test_lost_mail_is_told_and_that_of_the_supervisor_ends_the_process(world: World) -> None:
+    broken = [Received(BROKER, Broken(), memoryview(b"")), Received((SUPERVISOR, 1), Broken(), memoryview(b""))]
+    world.mailbox.receive = lambda *_, **__: [broken.pop(0)]  # type: ignore[method-assign]
+    assert world.runtime.receive() == [Mail(ME, PeerGone(BROKER))]
+    assert world.runtime.exit is None
+    assert world.runtime.receive() == []
+    assert world.runtime.exit is not None and world.runtime.exit.code == PEER_GONE
 
 
 def test_links_follow_what_the_supervisor_says(world: World) -> None:

@@ -29,9 +29,9 @@ def specs(*names: str, **options: object) -> list[ChildSpec]:
     return [ChildSpec(name, **options) for name in names]  # type: ignore[arg-type]
 
 
-def running(*names: str, now_s: float = 0.0, **options: object) -> Supervisor:
+def running(*names: str, now_s: float = 0.0, weather_codes: frozenset[int] = frozenset(), **options: object) -> Supervisor:
     """A supervisor whose children are all ready."""
-    supervisor = Supervisor("test", specs(*names), **options)  # type: ignore[arg-type]
+    supervisor = Supervisor("test", specs(*names, weather_codes=weather_codes), **options)  # type: ignore[arg-type]
     supervisor.start(now_s)
     for name in names:
         make_ready(supervisor, name, now_s)
@@ -54,6 +54,19 @@ def shown(decisions: Decisions) -> list[str]:
 
 def test_children_start_in_order() -> None:
     assert shown(Supervisor("test", specs("a", "b", "c")).start(0.0)) == ["start a", "start b", "start c"]
+
+
+def test_the_weather_does_not_count_but_waits() -> None:
+    supervisor = running("a", limit=RestartLimit(1, 60.0), weather_codes=frozenset({72}))
+    for turn in range(10):
+        now_s = 10.0 * turn
+        decisions = supervisor.on_exit("a", 72, "mail was lost", now_s)
+        decisions += supervisor.tick(now_s + 6.0)
+        assert shown(decisions) == ["start a"]
+        make_ready(supervisor, "a", now_s + 9.5)
+    assert supervisor.children["a"].attempts == 10
+    supervisor.on_exit("a", 1, "crash", 99.6)
+    assert shown(supervisor.on_exit("a", 1, "crash", 99.6)) == ["ended"]
 
 
 # -- restart types -------------------------------------------------------------------------------
