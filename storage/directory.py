@@ -12,12 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
-import os
 import re
 from pathlib import Path
 
-from zafka.storage.disk import Disk, PosixDisk
+from zafka.storage.disk import Disk, File, PosixDisk
 from zafka.storage.errors import DirectoryLocked, ForeignTopic
 from zafka.storage.segment import LOG_SUFFIX
 
@@ -32,19 +30,20 @@ _METADATA_BYTES_MAX = 1024
 class PartitionDirectory:
     """An open, locked directory. Keep it as long as the log is open."""
 
-    def __init__(self, path: Path, topic_id: bytes, lock_fd: int) -> None:
+    def __init__(self, path: Path, topic_id: bytes, disk: Disk, lock: File) -> None:
         self.path = path
         self.topic_id = topic_id
-        self._lock_fd = lock_fd
+        self._disk = disk
+        self._lock: File | None = lock
 
     def __repr__(self) -> str:
         return f"<PartitionDirectory {self.path} topic_id={format_topic_id(self.topic_id)}>"
 
     def close(self) -> None:
         """Let the next one in."""
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        if self._lock is not None:
+            self._disk.close(self._lock)
+            self._lock = None
 
 
 def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = None) -> PartitionDirectory:
@@ -56,7 +55,10 @@ def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = No
     assert len(topic_id) == TOPIC_ID_BYTES
     disk = disk or PosixDisk()
     disk.make_directory(path)
-    lock_fd = _lock(path)
+    try:
+        lock = disk.lock(path / LOCK_NAME)
+    except BlockingIOError:
+        raise DirectoryLocked(f"another process has {path} open") from None
     try:
         found = read_topic_id(disk, path)
         if found is None:
@@ -68,9 +70,9 @@ def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = No
                 f"{path} belongs to topic id {format_topic_id(found)}, not to {format_topic_id(topic_id)}"
             )
     except BaseException:
-        os.close(lock_fd)
+        disk.close(lock)
         raise
-    return PartitionDirectory(path, topic_id, lock_fd)
+    return PartitionDirectory(path, topic_id, disk, lock)
 
 
 def read_topic_id(disk: Disk, path: Path) -> bytes | None:
@@ -106,16 +108,3 @@ def _write_topic_id(disk: Disk, path: Path, topic_id: bytes) -> None:
     disk.rename(temporary, path / METADATA_NAME)
     disk.fsync_dir(path)
     disk.fsync_dir(path.parent)
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise DirectoryLocked(f"another process has {path} open") from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

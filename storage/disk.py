@@ -8,6 +8,7 @@ May fail with OSError from any call; callers let it through unless a full disk c
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,12 @@ class Disk(Protocol):
 
     def close(self, file: File) -> None: ...
 
+    def lock(self, path: Path) -> File:
+        """Open a file, made if need be, and lock it for this process until it is closed or the process ends.
+
+        Raises BlockingIOError if another process has it."""
+        ...
+
     def size(self, file: File) -> int: ...
 
     def pwritev(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
@@ -89,6 +96,15 @@ class PosixDisk:
 
     def close(self, file: File) -> None:
         os.close(file.fd)
+
+    def lock(self, path: Path) -> File:
+        file = self.open(path, create=True)
+        try:
+            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self.close(file)
+            raise
+        return file
 
     def size(self, file: File) -> int:
         return os.fstat(file.fd).st_size

@@ -7,7 +7,6 @@ new incarnation recovers from the same directory.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -71,7 +70,7 @@ class World:
         self.removed: list[Path] = []
         self._incarnations = count(first_incarnation)
         self._connection_ids = count(1)
-        self._files = OpenFiles()
+        self._files = OpenFiles(self.disk)
         self._builders: dict[str, Callable[[int], Any]] = {
             COORDINATOR: self._build_coordinator, BROKER: self._build_broker}
         self._alive: set[str] = set()
@@ -192,7 +191,7 @@ class World:
                 case Exit():
                     self._on_exit(process, effect)
                 case ReadFiles(token=token, slices=slices):
-                    parts = [read_checked(each) if each.cold else self._files.read(each) for each in slices]
+                    parts = [read_checked(self.disk, each) if each.cold else self._files.read(each) for each in slices]
                     process.mail.append(Mail(SHELL, FilesRead(token, parts)))
                 case Respond(connection_id=connection_id, frames=frames):
                     if connection_id in self.clients:
@@ -285,7 +284,4 @@ class Client:
 
 def _release_lock(replica: Any) -> None:
     """A killed process lets go of its lock; this one goes on."""
-    directory = replica._directory
-    if directory._lock_fd >= 0:
-        os.close(directory._lock_fd)
-        directory._lock_fd = -1
+    replica._directory.close()

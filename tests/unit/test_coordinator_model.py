@@ -23,7 +23,7 @@ from zafka.actors.coordinator import CONFIG, CoordinatorActor
 from zafka.actors.replica import Replica
 from zafka.actors.start import CoordinatorStart
 from zafka.storage.config import parse_config
-from zafka.storage.directory import PartitionDirectory
+from zafka.storage.directory import LOCK_NAME, PartitionDirectory
 from zafka.storage.recovery import recover
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -50,7 +50,8 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
 
     def restart(self) -> None:
         log, _ = recover(self.disk, DIRECTORY, parse_config(CONFIG), 0)
-        replica: Replica[list[Effect]] = Replica(log, PartitionDirectory(DIRECTORY, bytes(16), -1), self.disk)
+        directory = PartitionDirectory(DIRECTORY, bytes(16), self.disk, self.disk.lock(DIRECTORY / LOCK_NAME))
+        replica: Replica[list[Effect]] = Replica(log, directory, self.disk)
         start = CoordinatorStart(
             data_dir="/data", cluster="demo", brokers=[(1, "")], defaults={}, topics=[], cluster_id="")
         actor = CoordinatorActor(start, replica, lambda: next(self.counter).to_bytes(16, "big"))

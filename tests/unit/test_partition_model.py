@@ -23,7 +23,7 @@ from zafka.actors.replica import Replica
 from zafka.actors.start import PartitionStart
 from zafka.storage.batch import read_header
 from zafka.storage.config import parse_config
-from zafka.storage.directory import PartitionDirectory
+from zafka.storage.directory import LOCK_NAME, PartitionDirectory
 from zafka.storage.records import decode_batch, encode_batch
 from zafka.storage.recovery import recover
 from zafka.transport.kafka.errors import ErrorCode
@@ -61,7 +61,8 @@ class PartitionUnderFaults(RuleBasedStateMachine):
         self.broker = Peer("broker 1", self.epoch)
         log, _ = recover(self.disk, DIRECTORY, parse_config(CONFIG), self.now.wall_ms)
         assert log.leader_epochs.latest < self.epoch
-        replica: Replica[list[ProduceAnswer]] = Replica(log, PartitionDirectory(DIRECTORY, TOPIC_ID, -1), self.disk)
+        directory = PartitionDirectory(DIRECTORY, TOPIC_ID, self.disk, self.disk.lock(DIRECTORY / LOCK_NAME))
+        replica: Replica[list[ProduceAnswer]] = Replica(log, directory, self.disk)
         start = PartitionStart(1, "orders", 0, TOPIC_ID, str(DIRECTORY), CONFIG)
         self.replica = replica
         self.drive = Drive(PartitionActor(start, replica, self.disk), auto_flush=False, wall_ms=self.now.wall_ms)
