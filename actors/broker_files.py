@@ -7,13 +7,13 @@ fit are never handed out.
 
 from __future__ import annotations
 
-import os
-from typing import NamedTuple
+from pathlib import Path
 
 import structlog
 
 from zafka.actors.gateway.effects import FileSlice, ReadFault
 from zafka.storage.batch import walk
+from zafka.storage.disk import Disk, File
 from zafka.storage.errors import BadBatch
 
 OPEN_FILES_MAX = 256
@@ -21,72 +21,67 @@ OPEN_FILES_MAX = 256
 logger = structlog.get_logger(__name__)
 
 
-class OpenFile(NamedTuple):
-    fd: int
-    inode: int
-
-
 class OpenFiles:
     """Descriptors of the files that were read last. Used by one thread."""
 
-    def __init__(self, limit: int = OPEN_FILES_MAX) -> None:
+    def __init__(self, disk: Disk, limit: int = OPEN_FILES_MAX) -> None:
+        self.disk = disk
         self.limit = limit
-        self._open: dict[str, OpenFile] = {}  # the one used longest ago first
+        self._open: dict[str, File] = {}  # the one used longest ago first
         self._used: set[str] = set()  # since the last `sweep`
 
     def read(self, wanted: FileSlice) -> bytes | ReadFault:
         """The bytes, fewer at the end of the file."""
         file = self._open.pop(wanted.path, None)
         if file is not None and file.inode != wanted.inode:
-            os.close(file.fd)
+            self.disk.close(file)
             file = None
         if file is None:
-            file = open_slice(wanted)
+            file = open_slice(self.disk, wanted)
             if file is None:
                 return ReadFault.GONE
             if len(self._open) >= self.limit:
-                os.close(self._open.pop(next(iter(self._open))).fd)
+                self.disk.close(self._open.pop(next(iter(self._open))))
         self._open[wanted.path] = file
         self._used.add(wanted.path)
-        return os.pread(file.fd, wanted.length, wanted.position)
+        return self.disk.pread(file, wanted.length, wanted.position)
 
     def sweep(self) -> None:
         """Close what was not used since the last sweep, so that deleted segments give their room back."""
         for path in self._open.keys() - self._used:
-            os.close(self._open.pop(path).fd)
+            self.disk.close(self._open.pop(path))
         self._used.clear()
 
     def close(self) -> None:
         for file in self._open.values():
-            os.close(file.fd)
+            self.disk.close(file)
         self._open.clear()
 
 
-def open_slice(wanted: FileSlice) -> OpenFile | None:
+def open_slice(disk: Disk, wanted: FileSlice) -> File | None:
     """The file, None if it is not there or another one is."""
     try:
-        fd = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC)
+        file = disk.open(Path(wanted.path))
     except FileNotFoundError:
         return None
-    file = OpenFile(fd, os.fstat(fd).st_ino)
     if file.inode == wanted.inode:
         return file
-    os.close(fd)
+    disk.close(file)
     return None
 
 
-def read_checked(wanted: FileSlice) -> memoryview | ReadFault:
+def read_checked(disk: Disk, wanted: FileSlice) -> memoryview | ReadFault:
     """The bytes with every whole batch's CRC checked. Ends before the first bad batch; `CORRUPT` if that is the first.
 
     For threads: shares nothing with `OpenFiles`.
     """
-    file = open_slice(wanted)
+    file = open_slice(disk, wanted)
     if file is None:
         return ReadFault.GONE
     try:
-        data = memoryview(os.pread(file.fd, wanted.length, wanted.position))
+        data = memoryview(disk.pread(file, wanted.length, wanted.position))
     finally:
-        os.close(file.fd)
+        disk.close(file)
     end = 0
     try:
         for position, header in walk(data, check_crc=True):

@@ -44,6 +44,7 @@ from zafka.actors.gateway.effects import (
 )
 from zafka.actors.shell import ActorRuntime, open_runtime
 from zafka.actors.start import ActorStart, BrokerStart, ListenerStart
+from zafka.storage.disk import Disk
 from zafka.transport.kafka.listener import Limits, Listener
 
 POLLIN = int(zmq.POLLIN)
@@ -77,7 +78,7 @@ class BrokerShell:
             limits=Limits(connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max),
             connection_ids=self.connection_ids)
         self.doors: list[Door] = []
-        self.files = OpenFiles()
+        self.files = OpenFiles(runtime.disk)
         self.threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="cold-read")
         self._tasks: list[asyncio.Task[None]] = []
         self._mail: list[Mail] = []  # for the next turn
@@ -280,7 +281,7 @@ class BrokerShell:
 
     def _read_files(self, effect: ReadFiles) -> None:
         if any(wanted.cold for wanted in effect.slices):
-            future = self.threads.submit(_read_all, effect.slices)
+            future = self.threads.submit(_read_all, self.runtime.disk, effect.slices)
             future.add_done_callback(partial(self._on_read_in_thread, effect.token))
         else:
             parts = [self.files.read(wanted) for wanted in effect.slices]
@@ -342,8 +343,8 @@ class BrokerShell:
         self.files.close()
 
 
-def _read_all(slices: list[FileSlice]) -> list[Any]:
-    return [read_checked(wanted) for wanted in slices]
+def _read_all(disk: Disk, slices: list[FileSlice]) -> list[Any]:
+    return [read_checked(disk, wanted) for wanted in slices]
 
 
 def _log_bad_peer(peer: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.unit.broker_bench import make_batch
 from zafka.actors.broker_files import OpenFiles, read_checked
 from zafka.actors.gateway.effects import FileSlice, ReadFault
+from zafka.storage.disk import PosixDisk
 
 ONE, TWO = make_batch(b"one"), make_batch(b"two", base_offset=1)
 
@@ -26,21 +28,21 @@ def slice_of(path: Path, position: int = 0, length: int = 1 << 20, *, inode: int
 
 
 def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> None:
-    files = OpenFiles()
+    files = OpenFiles(PosixDisk())
     assert files.read(slice_of(segment, len(ONE), len(TWO))) == TWO
     assert files.read(slice_of(segment, len(ONE))) == TWO
-    assert read_checked(slice_of(segment)) == memoryview(ONE + TWO)
+    assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
 
 
 def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
-    files = OpenFiles()
-    for read in (files.read, read_checked):
+    files = OpenFiles(PosixDisk())
+    for read in (files.read, partial(read_checked, PosixDisk())):
         assert read(slice_of(segment, inode=1)) is ReadFault.GONE
         assert read(slice_of(tmp_path / "no.log", inode=1)) is ReadFault.GONE
 
 
 def test_a_file_that_was_replaced_is_opened_afresh(segment: Path) -> None:
-    files = OpenFiles()
+    files = OpenFiles(PosixDisk())
     old = slice_of(segment)
     assert files.read(old) == ONE + TWO
     os.rename(segment, segment.with_suffix(".deleted"))
@@ -52,7 +54,7 @@ def test_a_file_that_was_replaced_is_opened_afresh(segment: Path) -> None:
 
 def test_few_files_stay_open_and_unused_ones_are_closed(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    files = OpenFiles(limit=3)
+    files = OpenFiles(PosixDisk(), limit=3)
     paths = []
     for index in range(10):
         paths.append(tmp_path / f"{index}.log")
@@ -71,7 +73,7 @@ def test_bit_rot_in_cold_bytes_is_never_handed_out(segment: Path) -> None:
     rotten = bytearray(ONE + TWO)
     rotten[-1] ^= 1
     segment.write_bytes(rotten)
-    assert read_checked(slice_of(segment)) == memoryview(ONE)
-    assert read_checked(slice_of(segment, len(ONE))) is ReadFault.CORRUPT
+    assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE)
+    assert read_checked(PosixDisk(), slice_of(segment, len(ONE))) is ReadFault.CORRUPT
     segment.write_bytes(bytes(len(ONE)))
-    assert read_checked(slice_of(segment)) is ReadFault.CORRUPT
+    assert read_checked(PosixDisk(), slice_of(segment)) is ReadFault.CORRUPT
