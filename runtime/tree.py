@@ -140,6 +140,7 @@ class Tree:
         log: Log,
         random: Callable[[], float],
         programs: Mapping[str, Program] = PROGRAMS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.mailbox = mailbox
@@ -152,6 +153,7 @@ class Tree:
         self._log = log
         self._random = random
         self._programs = programs
+        self._clock = clock
         self._incarnations: dict[int, Actor] = {}  # of every process that is, or was asked for
         self._early: list[Received] = []  # mail that overtook the report that its sender's process exists
         self._root = Node(self._make_supervisor("root", self._top_specs(), "one_for_one"))
@@ -162,15 +164,15 @@ class Tree:
     # -- the whole -----------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._perform(self._root, self._root.supervisor.start(time.monotonic()))
+        self._perform(self._root, self._root.supervisor.start(self._clock()))
 
     def shutdown(self) -> None:
         """Stop everything in order; `ended` tells when it is done."""
-        self._perform(self._root, self._root.supervisor.shutdown(time.monotonic()))
+        self._perform(self._root, self._root.supervisor.shutdown(self._clock()))
 
     def tick(self) -> None:
         """Whatever is due in any supervisor."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         for node in list(self._nodes()):
             self._perform(node, node.supervisor.tick(now_s))
 
@@ -240,7 +242,7 @@ class Tree:
                     self._start_actor(node, spec)
                 case Stop(id=name) if name in node.nodes:
                     below = node.nodes[name]
-                    self._perform(below, below.supervisor.shutdown(time.monotonic()))
+                    self._perform(below, below.supervisor.shutdown(self._clock()))
                 case Stop(id=name):
                     self._send(self.actors[name], messages.Shutdown())
                 case Kill(id=name, reason=reason):
@@ -254,7 +256,7 @@ class Tree:
         broker_id: int = spec.start
         supervisor = self._make_supervisor(spec.id, self._broker_specs(broker_id), self.settings.supervision.strategy)
         node = parent.nodes[spec.id] = Node(supervisor, parent)
-        self._perform(node, supervisor.start(time.monotonic()))
+        self._perform(node, supervisor.start(self._clock()))
 
     def _start_actor(self, node: Node, spec: ChildSpec) -> None:
         plan: Plan = spec.start
@@ -262,7 +264,7 @@ class Tree:
         actor = self.actors.setdefault(spec.id, Actor(spec.id, plan, node))
         actor.plan, actor.node = plan, node
         inbox = "" if plan.kind == "partition" else self._run_dir.endpoint(f"a{incarnation}")
-        actor.running = Running(incarnation, inbox, time.monotonic())
+        actor.running = Running(incarnation, inbox, self._clock())
         self._incarnations[incarnation] = actor
         program = self._programs[plan.kind]
         start = ActorStart(
@@ -305,7 +307,7 @@ class Tree:
             return
         del node.parent.nodes[node.supervisor.name]
         decisions = node.parent.supervisor.on_exit(
-            node.supervisor.name, ended.code, ended.reason, time.monotonic())
+            node.supervisor.name, ended.code, ended.reason, self._clock())
         self._perform(node.parent, decisions)
 
     # -- what the fork server reports ----------------------------------------------------------
@@ -314,7 +316,7 @@ class Tree:
         actor = self._incarnations[report.incarnation]
         assert actor.running is not None
         actor.running.pid = report.pid
-        self._perform(actor.node, actor.node.supervisor.on_spawned(actor.name, time.monotonic()))
+        self._perform(actor.node, actor.node.supervisor.on_spawned(actor.name, self._clock()))
         early, self._early = self._early, []
         for received in early:
             self.on_mail(received)
@@ -341,8 +343,8 @@ class Tree:
         assert actor.running is not None
         (inbox,) = self.mailbox.sockets()
         poll_list: list[tuple[Any, int]] = [(inbox, int(zmq.POLLIN))]
-        give_up_s = time.monotonic() + LAST_WORD_S
-        while not actor.running.reason and time.monotonic() < give_up_s:
+        give_up_s = self._clock() + LAST_WORD_S
+        while not actor.running.reason and self._clock() < give_up_s:
             zmq.zmq_poll(poll_list, 10)
             for received in self.mailbox.receive(100):
                 self.on_mail(received)
@@ -365,7 +367,7 @@ class Tree:
         expected = actor.child.state is State.STOPPING
         self._log("debug" if expected else "warning", "actor ended", name=actor.name, pid=running.pid,
                   of_incarnation=running.incarnation, code=code, reason=reason)
-        self._perform(actor.node, supervisor.on_exit(actor.name, code, reason, time.monotonic()))
+        self._perform(actor.node, supervisor.on_exit(actor.name, code, reason, self._clock()))
 
     # -- what actors send ----------------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class Tree:
         if actor.running.pid == 0:
             self._early.append(received)
             return
-        now_s = time.monotonic()
+        now_s = self._clock()
         supervisor = actor.node.supervisor
         match received.body:
             case messages.Heartbeat(mailbox=mailbox):
@@ -415,7 +417,7 @@ class Tree:
         spec = ChildSpec(
             f"partition {wanted.topic}-{wanted.partition}", Plan("partition", broker_id, start),
             shutdown_s=SHUTDOWN_S["partition"], weather_codes=WEATHER, dynamic=True)
-        self._perform(broker.node, broker.node.supervisor.start_child(spec, time.monotonic()))
+        self._perform(broker.node, broker.node.supervisor.start_child(spec, self._clock()))
 
     def _tell_children(self, broker: Actor) -> None:
         wanted: list[tuple[str, int]] = []
