@@ -40,7 +40,7 @@ from zafka.actors.replica import Replica, open_replica
 from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED, CoordinatorStart
 from zafka.actors.topic_rules import Place, decide_topic, place_partitions
 from zafka.storage.batch import read_header
-from zafka.storage.config import check_topic_config, parse_config
+from zafka.storage.config import INTERNAL_KEYS, check_topic_config, parse_config
 from zafka.storage.disk import Disk
 from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, ForeignTopic, InvalidConfig
 from zafka.storage.records import encode_batch
@@ -57,6 +57,10 @@ CONFIG = {"fsync": "always", "retention.ms": "-1", "retention.bytes": "-1"}
 logger = structlog.get_logger(__name__)
 
 
+def random_id() -> bytes:
+    return uuid.uuid4().bytes
+
+
 class TopologyRefused(Exception):
     """The topology asks for what cannot be had from the cluster as it is. The message is for the operator."""
 
@@ -69,7 +73,7 @@ class CoordinatorActor:
 
     def __init__(
         self, start: CoordinatorStart, replica: Replica[Effects],
-        new_id: Callable[[], bytes] = lambda: uuid.uuid4().bytes,
+        new_id: Callable[[], bytes] = random_id,
     ) -> None:
         self.replica = replica
         self.state = replay(replica)
@@ -373,15 +377,19 @@ def replay(replica: Replica[Effects]) -> ClusterState:
     return state
 
 
-def build(start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:
+def build(
+    start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None],
+    new_id: Callable[[], bytes] = random_id,
+) -> Actor:
     """Recover `__cluster-0` and replay it. There is no cluster without this log, so damage to it stops the tree.
 
     Raises DirectoryLocked if the predecessor does not let go.
     """
     directory = Path(start.data_dir) / "coordinator" / f"{cluster_state.TOPIC}-0"
+    config = {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
     try:
-        replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(CONFIG), disk, now, progress)
-        return CoordinatorActor(start, replica)
+        replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(config), disk, now, progress)
+        return CoordinatorActor(start, replica, new_id)
     except (BadBatch, CorruptLog, ForeignTopic) as damage:
         return CoordinatorRefused(str(damage))
 

@@ -53,9 +53,13 @@ class LogConfig:
 
     retention_ms, retention_bytes: -1 means no limit, as does a cleanup_policy without "delete".
     flush_ms: how long an append may wait for its flush if fsync is "interval".
+    checkpoint_bytes, checkpoint_batches: how much may be appended before a recovery checkpoint is due, so that a
+        restart scans about that much at most.
     producer_id_expiration_ms: a broker setting of Kafka's, handed down with the topic's keys.
     """
 
+    checkpoint_batches: int = 20_000
+    checkpoint_bytes: int = 16 * 1024 * 1024
     cleanup_policy: tuple[str, ...] = ("delete",)
     compression_type: str = "producer"
     file_delete_delay_ms: int = 60_000
@@ -230,6 +234,14 @@ TOPIC_CONFIG: dict[str, ConfigKey] = {
 
 _BROKER_KEYS = {"producer.id.expiration.ms": _whole_number(1, INT32_MAX)}
 
+# Not for topologies: tests make rolls and checkpoints happen with little data. `internal.segment.bytes` is Kafka's.
+_INTERNAL = {
+    "internal.checkpoint.batches": ("checkpoint_batches", _whole_number(1, INT32_MAX)),
+    "internal.checkpoint.bytes": ("checkpoint_bytes", _whole_number(1, INT32_MAX)),
+    "internal.segment.bytes": ("segment_bytes", _whole_number(1, INT32_MAX)),
+}
+INTERNAL_KEYS = frozenset(_INTERNAL)
+
 _NEVER = TOPIC_CONFIG["flush.messages"].default
 
 _FIELDS = {field.name.replace("_", "."): field.name for field in fields(LogConfig)}
@@ -257,6 +269,9 @@ def parse_config(config: Mapping[str, str]) -> LogConfig:
         parse = TOPIC_CONFIG[key].parse if key in TOPIC_CONFIG else _BROKER_KEYS.get(key)
         if key in _FIELDS and parse is not None:
             values[_FIELDS[key]] = _parse(key, parse, text)
+    for key, (name, parse) in _INTERNAL.items():
+        if key in config:
+            values[name] = _parse(key, parse, config[key])
     if "delete" not in values.get("cleanup_policy", ("delete",)):
         values |= {"retention_ms": -1, "retention_bytes": -1}
     if config.get("flush.messages", _NEVER).strip() != _NEVER:

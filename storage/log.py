@@ -31,10 +31,6 @@ from zafka.storage.records import find_timestamp
 from zafka.storage.roll import Run, expired_segments, should_roll
 from zafka.storage.segment import Segment
 
-# A restart scans at most about this much: then a checkpoint is due.
-CHECKPOINT_BYTES = 16 * 1024 * 1024
-CHECKPOINT_BATCHES = 20_000
-
 # What was written last is taken to be in the page cache still.
 HOT_BYTES = 64 * 1024 * 1024
 
@@ -160,8 +156,11 @@ class Log:
 
     @property
     def _checkpoint_due(self) -> bool:
+        config = self.config
         return (
-            self._checkpoint_wanted or self._new_bytes >= CHECKPOINT_BYTES or self._new_batches >= CHECKPOINT_BATCHES
+            self._checkpoint_wanted
+            or self._new_bytes >= config.checkpoint_bytes
+            or self._new_batches >= config.checkpoint_batches
         )
 
     def update_config(self, config: LogConfig) -> None:

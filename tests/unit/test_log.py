@@ -25,10 +25,11 @@ from tests.unit.log_tools import (
 )
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.batch import walk
+from zafka.storage.config import LogConfig
 from zafka.storage.disk import Buffer, File, PosixDisk
 from zafka.storage.errors import CorruptLog, OffsetOutOfRange
 from zafka.storage.index import OFFSET_ENTRY
-from zafka.storage.log import CHECKPOINT_BATCHES, Log
+from zafka.storage.log import Log
 from zafka.storage.recovery import recover
 
 DIRECTORY = Path("/data/orders-0")
@@ -190,7 +191,7 @@ def test_a_checkpoint_is_due_after_enough_batches() -> None:
     disk = MemoryDisk()
     log = open_log(disk, segment_bytes=1 << 30)
     batch = make_batch([b"x"])
-    for _ in range(CHECKPOINT_BATCHES // 1000):
+    for _ in range(LogConfig().checkpoint_batches // 1000):
         assert not log.flush_due
         append(log, *[batch] * 1000)
     assert log.flush_due
