@@ -386,6 +386,9 @@ def build(
     Raises DirectoryLocked if the predecessor does not let go.
     """
     directory = Path(start.data_dir) / "coordinator" / f"{cluster_state.TOPIC}-0"
+    # Nobody else makes this name durable; a new log under it would be a new cluster.
+    disk.make_directory(directory.parent)
+    disk.fsync_dir(directory.parent.parent)
     config = {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
     try:
         replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(config), disk, now, progress)

@@ -11,13 +11,14 @@ import pytest
 
 from tests.unit.disks import FullableDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
+from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effect, Exit, Now, Peer, PeerGone, Send
 from zafka.actors.cluster_state import ClusterState, events_in
 from zafka.actors.coordinator import PRODUCER_IDS_BLOCK, CoordinatorActor, build
 from zafka.actors.messages import Endpoint, NewTopic, TopicResult
 from zafka.actors.start import COORDINATOR_DISK_FAULT, TOPOLOGY_REFUSED, CoordinatorStart
-from zafka.storage.disk import PosixDisk
+from zafka.storage.disk import Disk, PosixDisk
 from zafka.transport.kafka.errors import ErrorCode
 
 SUPERVISOR = Peer("supervisor", 1)
@@ -33,7 +34,7 @@ class Cluster(Drive):
 
     def __init__(
         self, data_dir: Path, *topics: NewTopic, brokers: Sequence[tuple[int, str]] = ((1, ""),),
-        defaults: dict[str, str] | None = None, cluster_id: str = "", disk: PosixDisk | None = None,
+        defaults: dict[str, str] | None = None, cluster_id: str = "", disk: Disk | None = None,
     ) -> None:
         start = CoordinatorStart(
             data_dir=str(data_dir), cluster="demo", brokers=list(brokers), defaults=defaults or {},
@@ -104,6 +105,16 @@ def replicas(state: ClusterState, name: str) -> list[list[int]]:
 
 
 # -- the cluster -------------------------------------------------------------------------------------
+
+
+def test_a_new_cluster_is_not_forgotten_with_the_name_of_its_folder() -> None:
+    """A power cut loses names that were not flushed: also those of folders on the way to the log."""
+    for seed in range(30):
+        disk = MemoryDisk(seed)
+        disk.make_directory(Path("/data"))
+        Cluster(Path("/data"), disk=disk)
+        disk.power_cut()
+        assert disk.exists(Path("/data/coordinator/__cluster-0/partition.metadata"))
 
 
 def test_a_new_cluster_gets_an_id_in_kafkas_form_and_keeps_it(tmp_path: Path) -> None:
