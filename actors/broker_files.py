@@ -70,6 +70,13 @@ def open_slice(disk: Disk, wanted: FileSlice) -> File | None:
     return None
 
 
+def remove_directory(disk: Disk, path: Path) -> None:
+    """Remove what was moved aside, once its new name is on disk: else a power cut may bring the old name back with a
+    part of what was in it. For threads."""
+    disk.fsync_dir(path.parent)
+    disk.remove_tree(path)
+
+
 def read_checked(disk: Disk, wanted: FileSlice) -> memoryview | ReadFault:
     """The bytes with every whole batch's CRC checked. Ends before the first bad batch; `CORRUPT` if that is the first.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import zmq
 from zafka.actors.actor import Effect, Mail
 from zafka.actors.broker import BrokerActor
 from zafka.actors.broker_door import Door
-from zafka.actors.broker_files import OpenFiles, read_checked
+from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import (
     SHELL,
     AnswersBlocked,
@@ -295,7 +294,7 @@ class BrokerShell:
         self._schedule()
 
     def _remove_directory(self, effect: RemoveDirectory) -> None:
-        self.threads.submit(shutil.rmtree, effect.path, ignore_errors=True)
+        self.threads.submit(remove_directory, self.runtime.disk, effect.path)
 
     # -- doors ---------------------------------------------------------------------------------
 

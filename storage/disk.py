@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -72,6 +73,10 @@ class Disk(Protocol):
     def rename(self, source: Path, target: Path) -> None: ...
 
     def unlink(self, path: Path) -> None: ...
+
+    def remove_tree(self, path: Path) -> None:
+        """Unlink a directory with all that is in it, as far as it goes; not there is fine."""
+        ...
 
     def fdatasync(self, file: File) -> None: ...
 
@@ -137,6 +142,9 @@ class PosixDisk:
 
     def unlink(self, path: Path) -> None:
         os.unlink(path)
+
+    def remove_tree(self, path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
 
     def fdatasync(self, file: File) -> None:
         os.fdatasync(file.fd)

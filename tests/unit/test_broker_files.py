@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.broker_bench import make_batch
-from zafka.actors.broker_files import OpenFiles, read_checked
+from tests.unit.memory_disk import MemoryDisk
+from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import FileSlice, ReadFault
 from zafka.storage.disk import PosixDisk
 
+DATA = Path("/data")
 ONE, TWO = make_batch(b"one"), make_batch(b"two", base_offset=1)
 
 
@@ -32,6 +34,21 @@ def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> 
     assert files.read(slice_of(segment, len(ONE), len(TWO))) == TWO
     assert files.read(slice_of(segment, len(ONE))) == TWO
     assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
+
+
+def test_a_directory_that_goes_never_comes_back_in_parts() -> None:
+    """A power cut may undo what was not flushed, each part for itself: also the rename that moved it aside."""
+    for seed in range(30):
+        disk = MemoryDisk(seed)
+        disk.make_directory(DATA)
+        disk.make_directory(DATA / "t-0")
+        for name in ("partition.metadata", "00000000000000000000.log"):
+            disk.write(DATA / "t-0" / name, b"x")
+        disk.fsync_dir(DATA)
+        disk.rename(DATA / "t-0", DATA / "t-0.id-delete")
+        remove_directory(disk, DATA / "t-0.id-delete")
+        disk.power_cut()
+        assert not disk.exists(DATA / "t-0")
 
 
 def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
