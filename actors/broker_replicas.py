@@ -53,6 +53,7 @@ class Replica:
     topic_id: None until the process says which topic it holds (the supervisor knows names only).
     peer: the incarnation that is recovered and linked. led_epoch: that it was last told to lead in.
     serving: it confirmed that epoch. stopping: we asked for its end. stopped: it ended for good, unasked.
+    fault: why it must not lead, as it said itself.
     """
 
     topic: str
@@ -63,6 +64,7 @@ class Replica:
     serving: bool = False
     stopping: bool = False
     stopped: bool = False
+    fault: str = ""
 
     @property
     def key(self) -> Key:
@@ -88,7 +90,7 @@ class Replicas:
         self._created: set[bytes] = set()  # ids of all topics that the cluster's log ever had
         self._by_peer: dict[Peer, Replica] = {}
         self._claims: dict[Key, Peer | None] = {}  # replicas that may lead, and the coordinator that was told so
-        self._faults: dict[Key, tuple[DiskFault, Peer | None]] = {}
+        self._faults: dict[tuple[bytes, int], tuple[DiskFault, Peer | None]] = {}  # by topic id, which may not be known yet
         self._effects: Effects = []
 
     def __repr__(self) -> str:
@@ -202,6 +204,7 @@ class Replicas:
         replica.topic_id = up.topic_id
         replica.peer = peer
         replica.stopped = False
+        replica.fault = up.fault
         self._by_peer[peer] = replica
         if up.fault:
             logger.error("replica is offline", topic=up.topic, partition=up.partition, reason=up.fault)
@@ -224,9 +227,13 @@ class Replicas:
         if topic is None or replica.peer is None or replica.stopping or topic.name != replica.topic:
             return
         partition = topic.partitions[replica.partition]
-        if self._mark_fault(self._route(replica.key, topic), partition):
+        route = self._route(replica.key, topic)
+        if self._mark_fault(route, partition):
             self._claims.pop(replica.key, None)
-            self._faults.pop(replica.key, None)
+            self._faults.pop((topic.topic_id, replica.partition), None)
+        elif replica.fault:
+            # It said so before we knew its topic, or the coordinator has yet to commit it.
+            route.lose(ErrorCode.KAFKA_STORAGE_ERROR)
         elif partition.leader == self.broker_id and partition.incarnation == replica.peer.incarnation:
             self._claims.pop(replica.key, None)
             if replica.led_epoch != partition.leader_epoch:
@@ -289,9 +296,9 @@ class Replicas:
 
     def on_fault(self, fault: DiskFault) -> None:
         """A replica's disk failed a flush: the coordinator has to commit that it is offline."""
+        self._faults[fault.topic_id, fault.partition] = (fault, None)
         topic = self.cluster.topics_by_id.get(fault.topic_id)
         if topic is not None:
-            self._faults[topic.name, fault.partition] = (fault, None)
             route = self.routes.find(topic.name, fault.partition)
             if route is not None:
                 route.lose(ErrorCode.KAFKA_STORAGE_ERROR)

@@ -11,6 +11,7 @@ from zafka.actors import cluster_state as cs
 from zafka.actors import messages
 from zafka.actors.actor import Mail, Peer, PeerGone
 from zafka.actors.gateway.effects import CloseDoors, OpenDoors, RemoveDirectory
+from zafka.transport.kafka.errors import ErrorCode
 
 
 def test_a_broker_asks_what_runs_registers_and_reads_the_cluster(tmp_path: Path) -> None:
@@ -175,6 +176,21 @@ def test_a_replica_that_is_offline_is_not_claimed(tmp_path: Path) -> None:
     bench.commit(cs.ReplicaFaulted(topic_id("t"), 0, BROKER_ID, 77, "EIO"))
     bench.up("t", fault="EIO")
     assert not bench.sent(messages.ClaimLeadership)
+
+
+def test_a_fault_that_is_told_before_the_topic_is_known_is_reported_once_it_is(tmp_path: Path) -> None:
+    """A replica that outlived its broker, or the other way round: it links before the new broker has read the log."""
+    bench = Bench(tmp_path)
+    bench.create("t")
+    bench.tell(Peer("partition t-0", 10), messages.ReplicaUp("t", 0, topic_id("t"), -1, "EIO"),
+               messages.DiskFault(topic_id("t"), 0, -1, "EIO"))
+    bench.start(running=[("t", 0)])
+    assert not bench.sent(messages.ClaimLeadership)
+    bench.tell(SUPERVISOR, messages.ActorDown(*COORDINATOR), messages.ActorUp("coordinator", 8, "ipc://d"))
+    bench.tell(Peer("coordinator", 8), messages.BrokerRegistered("cluster"))
+    assert bench.sent(messages.ReportFault) == [messages.ReportFault(topic_id("t"), 0, BROKER_ID, -1, "EIO")]
+    route = bench.gateway.routes.find("t", 0)
+    assert route is not None and route.refusal == ErrorCode.KAFKA_STORAGE_ERROR
 
 
 def test_a_partition_that_takes_no_mail_is_told_to_lead_again_after_a_while(tmp_path: Path) -> None:
