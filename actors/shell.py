@@ -163,13 +163,17 @@ class ActorRuntime:
         mails: list[Mail] = []
         received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN, sockets=sockets)
         size = 0
+        dead: dict[str, int] = {}  # declared so by mail of this very turn; what of them lies behind it is dropped, too
         for sender, body, records in received:
+            if dead and sender[1] <= dead.get(sender[0], -1):
+                continue
             kind = type(body)
             if kind is ActorUp:
                 if body.endpoint:
                     self.mailbox.connect(body.name, body.incarnation, body.endpoint)
             elif kind is ActorDown:
                 self.mailbox.forget(body.name, body.incarnation)
+                dead[body.name] = body.incarnation
             elif kind is Broken:
                 mails += self._on_broken(Peer(*sender))
                 continue

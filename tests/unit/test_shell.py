@@ -250,6 +250,20 @@ def test_links_follow_what_the_supervisor_says(world: World) -> None:
     assert world.mailbox.incarnation_of(BROKER.name) is None
 
 
+def test_the_dead_are_not_heard_behind_the_word_of_their_death_in_the_same_turn(world: World) -> None:
+    world.mailbox.connect(BROKER.name, BROKER.incarnation, world.broker_endpoint)
+    world.mailbox.send(BROKER, Started(1))
+    world.mailbox.send(SUPERVISOR, Started(1))
+    receive(world.root)
+    receive(world.broker)
+    world.root.send(ME.name, ActorDown(*BROKER))
+    world.broker.send(ME.name, Ready())
+    for socket in world.mailbox.sockets():
+        zmq.zmq_poll([(socket, zmq.POLLIN)], TIMEOUT_MS)
+    world.mailbox._next = len(world.mailbox.sockets()) - 1  # the supervisor's socket is drained first
+    assert [mail.body for mail in world.runtime.receive()] == [ActorDown(*BROKER)]
+
+
 def test_retries_wait_longer_while_nothing_moves(world: World) -> None:
     """A peer that is stuck for minutes costs next to nothing."""
     world.mailbox.connect("broker 7", 1, f"{world.root_endpoint}.nobody")
