@@ -1,0 +1,86 @@
+"""What must hold at every step, seen from above: things that no client could tell.
+
+Owns: `Checks`, called after each turn of an actor and each start of one. What clients saw is checked by
+`tests/history.py`. A violation names itself by the first word, which stays as it is: others look for it.
+
+| check | what must hold |
+|---|---|
+| watermark | a leader's high watermark never goes back, and with `fsync: always` is at most what was flushed |
+| epoch | leader epochs of a partition rise, and one incarnation leads in each |
+| offline | no replica says that its disk lied, unless a flush of it has failed |
+| crash | no actor raises anything but an error of the disk that the plan of faults ordered |
+| stale-incarnation | no mail of an incarnation is taken after its receiver was told that it is dead |
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zafka.actors.coordinator import CoordinatorRefused
+from zafka.actors.offline import OfflinePartition
+from zafka.actors.partition import PartitionActor
+
+if TYPE_CHECKING:
+    from tests.simulation.machine import Machine
+    from tests.simulation.processes import Process
+
+ORDERED = (errno.EIO, errno.ENOSPC)
+
+
+class Checks:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.engine = machine.engine
+        self._high_watermarks: dict[int, int] = {}  # by incarnation
+        self._leaders: dict[tuple[bytes, int], tuple[int, int]] = {}  # newest epoch, and the incarnation that led in it
+
+    def on_built(self, process: Process) -> None:
+        """An actor has recovered what it owns."""
+        actor: Any = process.actor
+        arguments: Any = process.start.arguments
+        if isinstance(actor, OfflinePartition):
+            self.engine.counts["partitions offline"] += 1
+            if arguments.directory not in self.machine.faulted:
+                self.engine.violate("offline", f"{actor!r}")
+        elif isinstance(actor, CoordinatorRefused):
+            self.engine.violate("offline", f"the coordinator: {actor._reason}")
+        elif isinstance(actor, PartitionActor):
+            self.engine.counts["recoveries"] += 1
+
+    def on_turn(self, process: Process) -> None:
+        actor = process.actor
+        if not isinstance(actor, PartitionActor):
+            return
+        replica = actor.replica
+        high_watermark, log = replica.high_watermark, replica.log
+        before = self._high_watermarks.get(process.incarnation, 0)
+        if high_watermark == before:
+            return
+        self._high_watermarks[process.incarnation] = high_watermark
+        if high_watermark < before:
+            self.engine.violate("watermark", f"{actor!r}: {high_watermark} after {before}")
+        if high_watermark > log.end_offset or (
+            log.config.fsync == "always" and high_watermark > log.flushed_offset
+        ):
+            self.engine.violate("watermark", f"{actor!r} shows {high_watermark}, flushed is {log.flushed_offset}")
+        if replica.leads:
+            self._check_leader(process, actor, replica.leader_epoch)
+
+    def _check_leader(self, process: Process, actor: PartitionActor, epoch: int) -> None:
+        key = actor.topic_id, actor.partition
+        newest = self._leaders.get(key, (-1, -1))
+        if epoch < newest[0] or (epoch == newest[0] and newest[1] != process.incarnation):
+            self.engine.violate("epoch", f"{process!r} leads in {epoch}; {newest} was known")
+        self._leaders[key] = max(newest, (epoch, process.incarnation))
+
+    def on_crash(self, process: Process, error: Exception, where: str) -> None:
+        self.engine.counts["actors that raised"] += 1
+        self.engine.trace(process.name, "raised", repr(error))
+        if not (isinstance(error, OSError) and error.errno in ORDERED):
+            self.engine.violate("crash", f"{process.name} raised {error!r}\n{where}")
+
+    def on_coordinator_fault(self, reason: str) -> None:
+        if not any(Path(path).parent.name == "coordinator" for path in self.machine.faulted):
+            self.engine.violate("offline", f"the coordinator: {reason}")

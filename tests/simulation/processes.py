@@ -1,0 +1,363 @@
+"""A process of the simulated machine: the production runtime and actor, between simulated sockets, clock and disk.
+
+Owns: `Process`, which runs an actor as `actors/shell.py` does: `ActorRuntime` and `Mailbox` are the production ones, so
+that turns, flushes, heartbeats and links are, too. What it adds is what a machine does to a process: it takes time,
+is stopped for a while, and is killed at any step, between any two effects and calls of the disk.
+`BrokerProcess` is the same with clients' connections, as `actors/broker_shell.py` has it.
+
+A further kind of actor is an entry in `PROGRAMS`; its supervisor's tree (`runtime/tree.py`) starts it by that name.
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.disk import Killed, ProcessDisk
+from tests.simulation.network import Context
+from tests.unit.memory_disk import PowerCut
+from zafka.actors import coordinator
+from zafka.actors.actor import Actor, Effect, Exit, Mail, Now
+from zafka.actors.broker import BrokerActor
+from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
+from zafka.actors.gateway.effects import (
+    SHELL,
+    CloseConnection,
+    CloseDoors,
+    ConnectionClosed,
+    ConnectionOpened,
+    FilesRead,
+    FrameReceived,
+    OpenDoors,
+    PauseReading,
+    ReadFiles,
+    RemoveDirectory,
+    Respond,
+    ResumeReading,
+)
+from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Started
+from zafka.actors.shell import ActorRuntime, resolve
+from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
+from zafka.runtime.tree import Program
+from zafka.transport.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from tests.simulation.connections import Connection
+    from tests.simulation.machine import Machine
+
+PROGRAMS = {
+    "coordinator": Program("tests.simulation.processes:CoordinatorProcess", ""),
+    "broker": Program("tests.simulation.processes:BrokerProcess", ""),
+    "partition": Program("tests.simulation.processes:Process", "zafka.actors.partition:build"),
+}
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Arm:
+    """Where a process ends: at the step that comes after `count` others of this kind ("" means any).
+
+    part: how much of a write is done then, 0 to 1. power: the whole machine loses its power there.
+    """
+
+    step: str
+    count: int
+    part: float = 1.0
+    power: bool = False
+
+
+class Runtime(ActorRuntime):
+    """The production runtime, whose mail is looked at: nobody who was declared dead may be heard."""
+
+    process: Process
+
+    def receive(self, sockets: Any = None) -> list[Mail]:
+        mails = super().receive(sockets)
+        for mail in mails:
+            self.process.watch(mail)
+        return mails
+
+
+class Process:
+    """One incarnation of an actor. now_s: its own time; while it works it runs ahead of the machine's."""
+
+    def __init__(self, machine: Machine, start: ActorStart) -> None:
+        self.machine = machine
+        self.start = start
+        self.name = start.name
+        self.incarnation = start.incarnation
+        self.alive = True
+        self.actor: Any = None
+        self._engine = machine.engine
+        self._spent_s = 0.0
+        self._busy_until_s = 0.0
+        self._stopped_until_s = 0.0
+        self._wake_at_s = NEVER
+        self._newest: dict[str, int] = {}  # the oldest incarnation of each peer that may still be heard
+        self.disk = ProcessDisk(machine.disk, self, machine.disk_random)
+        self.context = Context(machine.network, self)
+        context: Any = self.context
+        self.mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+        self.runtime = Runtime(
+            start, self.mailbox, self.disk, clock=self.clock, perform_other=self.perform_other)
+        self.runtime.process = self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}#{self.incarnation} {self.actor!r}>"
+
+    # -- time ------------------------------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        return self._engine.now_s + self._spent_s
+
+    def clock(self) -> Now:
+        now_s = self._engine.now_s + self._spent_s
+        return Now(now_s, self._engine.wall_ms(now_s))
+
+    def spend(self, seconds: float) -> None:
+        self._spent_s += seconds
+
+    def stop(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after a while."""
+        self._stopped_until_s = max(self._stopped_until_s, self._engine.now_s + seconds)
+
+    def wake(self, at_s: float) -> None:
+        at_s = max(at_s, self._busy_until_s, self._stopped_until_s)
+        if at_s < self._wake_at_s and self.alive:
+            self._wake_at_s = at_s
+            self._engine.at(at_s, self._on_wake, at_s)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def step(self, what: str) -> None:
+        """Something that the world sees is about to be done: the last chance for it not to be."""
+        if not self.alive:
+            raise Killed
+        arms = self.machine.arms.get(self.name)
+        if not arms:
+            return
+        arm = arms[0]
+        if arm.step in ("", what):
+            arm.count -= 1
+            if arm.count < 0:
+                arms.pop(0)
+                self._end(what, arm)
+
+    def middle(self, what: str) -> float:
+        """How much of this write comes before its end, if it is the last."""
+        arms = self.machine.arms.get(self.name)
+        last = arms and arms[0].step in ("", what) and arms[0].count == 0
+        return arms[0].part if arms and last else 1.0
+
+    def _end(self, what: str, arm: Arm) -> None:
+        self._engine.counts["power cut at a step" if arm.power else "kill at a step"] += 1
+        self._engine.trace(self.name, "ends before", what)
+        if arm.power:
+            raise PowerCut
+        raise Killed
+
+    def flush_fails(self, path: Path) -> bool:
+        """Whether this flush is one that the plan of faults lets fail."""
+        to_fail = self.machine.flushes_to_fail
+        if not to_fail[self.name]:
+            return False
+        to_fail[self.name] -= 1
+        self.machine.on_flush_failed(path)
+        return True
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """What `open_runtime` and `main` do."""
+        self._guard(self._begin)
+
+    def _begin(self) -> None:
+        self.mailbox.connect(SUPERVISOR, self.start.supervisor_incarnation, self.start.supervisor_endpoint)
+        self.mailbox.send(SUPERVISOR, Started(self.incarnation))
+        self.runtime.progress()
+        self.actor = self.build()
+        self.machine.checks.on_built(self)
+        self.runtime.adopt(self.actor)
+
+    def build(self) -> Actor:
+        actor: Actor = resolve(self.start.build)(
+            self.start.arguments, self.disk, self.clock(), self.runtime.progress)
+        return actor
+
+    def _on_wake(self, at_s: float) -> None:
+        if self.alive and at_s == self._wake_at_s:
+            self._wake_at_s = NEVER
+            if self._stopped_until_s > self._engine.now_s:
+                self.wake(self._stopped_until_s)
+            else:
+                self._guard(self.turn)
+
+    def turn(self) -> None:
+        runtime = self.runtime
+        runtime.tick()
+        mails = runtime.due() + runtime.receive()
+        if mails:
+            runtime.turn(mails)
+
+    def _guard(self, work: Any) -> None:
+        """Do it, whatever comes of it, and see when there is something to do next."""
+        self._spent_s = 0.0
+        try:
+            work()
+        except Killed:
+            self.die(-signal.SIGKILL)
+        except PowerCut:
+            self.machine.power_cut()
+        except Exception as error:  # as the interpreter does, at the end of a process
+            self._crash(error)
+        else:
+            self.machine.checks.on_turn(self)
+            self._busy_until_s = self._engine.now_s + self._spent_s
+            self._spent_s = 0.0
+            if self.runtime.exit is not None:
+                self._exit(self.runtime.exit)
+            else:
+                self.wake(self.runtime.wakeup_s())
+
+    def _crash(self, error: Exception) -> None:
+        self.machine.checks.on_crash(self, error, traceback.format_exc())
+        self._exit(Exit(UNCAUGHT, f"{type(error).__name__}: {error}"))
+
+    def _exit(self, exit: Exit) -> None:
+        try:
+            self.mailbox.send(SUPERVISOR, Exiting(exit.code, exit.reason))
+        except (Killed, PowerCut):
+            pass
+        self.die(exit.code)
+
+    def die(self, code: int) -> None:
+        """The process is gone. code: as a parent is told."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._engine.trace(self.name, "is dead", f"#{self.incarnation}", code)
+        self.context.end(killed=code < 0)
+        self.disk.release()
+        self.machine.on_death(self, code)
+
+    def watch(self, mail: Mail) -> None:
+        """Note who is declared dead, and that none of those is heard."""
+        name, incarnation = mail.sender
+        body = mail.body
+        if incarnation < self._newest.get(name, 0):
+            self._engine.violate("stale-incarnation", f"{self!r} took {body!r} from {name}#{incarnation}")
+        if isinstance(body, ActorUp):
+            self._newest[body.name] = max(body.incarnation, self._newest.get(body.name, 0))
+        elif isinstance(body, ActorDown):
+            self._newest[body.name] = max(body.incarnation + 1, self._newest.get(body.name, 0))
+
+    def perform_other(self, effect: Effect) -> None:
+        raise TypeError(f"{self.name} wants {effect!r}")
+
+
+class CoordinatorProcess(Process):
+    def build(self) -> Actor:
+        arguments: Any = self.start.arguments
+        return coordinator.build(arguments, self.disk, self.clock(), self.runtime.progress, self.machine.new_id)
+
+
+class BrokerProcess(Process):
+    """A broker and its clients."""
+
+    def __init__(self, machine: Machine, start: ActorStart) -> None:
+        super().__init__(machine, start)
+        assert isinstance(start.arguments, BrokerStart)
+        self.arguments = start.arguments
+        self.files = OpenFiles(self.disk)
+        self.connections: dict[int, Connection] = {}
+        self.doors_open = False
+        self._mail: list[Mail] = []
+        self._random = self._engine.stream(f"reads of {start.name}#{start.incarnation}")
+
+    def build(self) -> Actor:
+        return BrokerActor(self.arguments, incarnation=self.incarnation, disk=self.disk, now=self.clock())
+
+    def turn(self) -> None:
+        runtime = self.runtime
+        runtime.tick()
+        mail, self._mail = self._mail, []
+        mail += runtime.due() + runtime.receive()
+        while mail:
+            runtime.turn(mail)
+            mail, self._mail = self._mail, []
+
+    def die(self, code: int) -> None:
+        if self.alive:
+            super().die(code)
+            for connection in list(self.connections.values()):
+                connection.lose(self.now_s, killed=code < 0)
+            self.connections.clear()
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def accept(self, connection: Connection) -> None:
+        self.connections[connection.id] = connection
+        self.post(ConnectionOpened(connection.id, self.arguments.listeners[0].name, connection.client))
+
+    def on_frame(self, connection: Connection, frame: bytes) -> None:
+        self.post(FrameReceived(connection.id, memoryview(frame)))
+
+    def on_closed(self, connection: Connection) -> None:
+        if self.connections.pop(connection.id, None) is not None:
+            self.post(ConnectionClosed(connection.id))
+
+    def post(self, body: Any) -> None:
+        self._mail.append(Mail(SHELL, body))
+        self.wake(self._engine.now_s)
+
+    # -- effects ---------------------------------------------------------------------------------
+
+    def perform_other(self, effect: Effect) -> None:
+        match effect:
+            case Respond(connection_id=number, frames=frames):
+                self.step("respond")
+                if number in self.connections:
+                    self.connections[number].respond(self.now_s, [b"".join(frame) for frame in frames])
+            case ReadFiles(token=token, slices=slices):
+                if any(wanted.cold for wanted in slices):
+                    self._engine.at(self.now_s + 0.002 * self._random.random(), self._read_cold, token, slices)
+                else:
+                    self._mail.append(Mail(SHELL, FilesRead(token, [self.files.read(each) for each in slices])))
+            case CloseConnection(connection_id=number, reason=reason):
+                self.step("close")
+                self._engine.counts["connections closed by the broker"] += 1
+                self._engine.trace(self.name, "closes", f"connection {number}: {reason}")
+                connection = self.connections.pop(number, None)
+                if connection is not None:
+                    connection.lose(self.now_s, killed=False)
+                    self.post(ConnectionClosed(number))
+            case PauseReading(connection_id=number):
+                if number in self.connections:
+                    self.connections[number].pause(True)
+            case ResumeReading(connection_id=number):
+                if number in self.connections:
+                    self.connections[number].pause(False)
+            case OpenDoors():
+                self.doors_open = True
+                self._engine.at(self.now_s, self.machine.take_backlog, self)
+            case CloseDoors():
+                self.doors_open = False
+                for connection in self.connections.values():
+                    connection.pause(True)
+            case RemoveDirectory(path=path):
+                self._engine.at(self.now_s + 0.005 * self._random.random(), self._remove, path)
+            case _:
+                super().perform_other(effect)
+
+    def _read_cold(self, token: int, slices: list[Any]) -> None:
+        if self.alive:
+            self.post(FilesRead(token, [read_checked(self.disk, each) for each in slices]))
+
+    def _remove(self, path: Path) -> None:
+        if self.alive:
+            self._guard(lambda: remove_directory(self.disk, path))

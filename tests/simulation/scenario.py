@@ -1,0 +1,105 @@
+"""What a seed means: the cluster, its topics and configuration, the clients, the faults, and how the run ends.
+
+Owns: `Scenario` and `draw`. Scenarios are small and differ: many short runs see more than one long one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from tests.simulation.faults import KINDS, Fault, draw_faults
+from zafka.runtime.settings import BrokerSettings, SupervisionSettings, TopicSettings, TreeSettings
+
+SAFETY, LIVENESS = "safety", "liveness"
+ADMIN_TOPIC = "churn"
+
+
+@dataclass
+class Scenario:
+    """mode: liveness: after `faults_s` everything heals, and must come to its end; safety: it is cut off there.
+
+    producers: (topic, kind) of each; consumers: topics. admin_rounds: 0 for no admin.
+    """
+
+    seed: int
+    mode: str
+    faults_s: float
+    settings: TreeSettings
+    faults: list[Fault]
+    producers: list[tuple[str, str]] = field(default_factory=list)
+    consumers: list[str] = field(default_factory=list)
+    batches: int = 12
+    pause_s: float = 0.1
+    admin_rounds: int = 0
+
+    @property
+    def topics(self) -> dict[str, TopicSettings]:
+        return {topic.name: topic for topic in self.settings.topics}
+
+
+def draw(seed: int) -> Scenario:
+    random = Random(f"{seed}/scenario")
+    fsync = random.choices(("always", "interval", "os"), (10, 1, 1))[0]
+    broker_ids = (1, 2) if random.random() < 0.15 else (1,)
+    topics = _draw_topics(random)
+    admin_rounds = random.choice((0, 0, 2, 4))
+    faults_s = random.choice((2.0, 4.0, 6.0))
+    names = _names(broker_ids, topics, admin_rounds)
+    scenario = Scenario(
+        seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics),
+        _draw_faults(random, names, fsync, faults_s), admin_rounds=admin_rounds,
+        batches=random.choice((4, 8, 14)), pause_s=faults_s / 14)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        kind = random.choices(("idempotent", "impatient", "plain", "retrying", "acks=0"), (6, 2, 1, 1, 1))[0]
+        scenario.producers.append((random.choice(topics).name, kind))
+    scenario.consumers = [random.choice(topics).name for _ in range(random.choice((0, 1, 1, 2)))]
+    return scenario
+
+
+def _draw_topics(random: Random) -> tuple[TopicSettings, ...]:
+    topics = [TopicSettings(name="orders", partitions=random.choice((1, 1, 2)), replication_factor=1, config={})]
+    if random.random() < 0.4:
+        config = {
+            "retention.bytes": str(random.choice((600, 1500, 4000))), "file.delete.delay.ms": "300",
+            "message.timestamp.type": random.choice(("CreateTime", "LogAppendTime")),
+        }
+        topics.append(TopicSettings(name="recent", partitions=1, replication_factor=1, config=config))
+    return tuple(topics)
+
+
+def _draw_settings(
+    random: Random, fsync: str, broker_ids: tuple[int, ...], topics: tuple[TopicSettings, ...]
+) -> TreeSettings:
+    defaults = {
+        "num.partitions": "1", "default.replication.factor": "1", "auto.create.topics.enable": "false",
+        "fsync": fsync, "flush.ms": "200", "index.interval.bytes": str(random.choice((0, 200, 4096))),
+        "log.retention.check.interval.ms": "400", "message.timestamp.after.max.ms": str(10**12),
+        "internal.segment.bytes": str(random.choice((700, 1200, 2500, 1 << 20))),
+        "internal.checkpoint.bytes": str(random.choice((300, 2000, 1 << 20))),
+        "internal.checkpoint.batches": str(random.choice((3, 10, 1000))),
+    }
+    supervision = SupervisionSettings(
+        strategy=random.choices(("one_for_one", "one_for_all", "rest_for_one"), (8, 1, 1))[0],
+        heartbeat_s=1.0, hung_after_s=4.0, backoff_max_s=0.5)
+    return TreeSettings(
+        cluster="simulated", data_dir=Path("/data"), brokers=tuple(BrokerSettings(id=i) for i in broker_ids),
+        defaults=defaults, topics=topics, supervision=supervision)
+
+
+def _names(broker_ids: tuple[int, ...], topics: tuple[TopicSettings, ...], admin_rounds: int) -> list[str]:
+    """Whom faults may hit; partitions more often than others."""
+    partitions = [f"partition {topic.name}-{index}" for topic in topics for index in range(topic.partitions)]
+    if admin_rounds:
+        partitions.append(f"partition {ADMIN_TOPIC}-0")
+    return ["coordinator", *(f"broker {i}" for i in broker_ids), *partitions, *partitions]
+
+
+def _draw_faults(random: Random, names: list[str], fsync: str, faults_s: float) -> list[Fault]:
+    kinds = list(KINDS)
+    if fsync != "always":
+        # What the page cache has not given to the disk may be lost with the power, and only then.
+        kinds = [kind for kind in kinds if kind not in ("cut", "cut-at", "flush")]
+    few = random.sample(kinds, random.randrange(2, len(kinds)))
+    return draw_faults(random, names, few, random.choice((0, 2, 4, 7, 12)), faults_s)
