@@ -97,6 +97,13 @@ def _slow(simulation: Simulation, fault: Fault) -> None:
     simulation.machine.network.troubles.append(Trouble(until_s, fault.target, delay_s=0.3 * fault.amount))
 
 
+def _lose(simulation: Simulation, fault: Fault) -> None:
+    until_s = simulation.engine.now_s + fault.seconds
+    chance = 0.1 * fault.amount
+    trouble = Trouble(until_s, fault.target, **{fault.kind: chance})
+    simulation.machine.network.troubles.append(trouble)
+
+
 def _full(simulation: Simulation, fault: Fault) -> None:
     disk = simulation.machine.disk
     disk.room_bytes = int(2000 * fault.amount)
@@ -123,6 +130,9 @@ KINDS = {
     "cut-at": Kind(4, _at_a_step, _arm),
     "stop": Kind(1, _for_a_while(6.0), _stop),
     "slow": Kind(2, _amount, _slow),
+    "drop": Kind(1, _amount, _lose),
+    "duplicate": Kind(1, _amount, _lose),
+    "reorder": Kind(1, _amount, _lose),
     "full": Kind(1, _amount, _full),
     "flush": Kind(0.4, _anybody, _fail_flush),
     "clock": Kind(0.5, _amount, _jump),

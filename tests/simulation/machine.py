@@ -130,6 +130,7 @@ class RootProcess:
             settings, mailbox=self.mailbox, log=self._log, random=machine.random.random, programs=PROGRAMS,
             clock=lambda: self.engine.now_s, **fakes)
         self._wake_at_s = float("inf")
+        self._pulse_at_s = 0.0
 
     @property
     def now_s(self) -> float:
@@ -161,6 +162,9 @@ class RootProcess:
         for received in self.mailbox.receive(MAIL_PER_ROUND):
             tree.on_mail(received)
         self.mailbox.retry()
+        if self.engine.now_s >= self._pulse_at_s:
+            self._pulse_at_s = self.engine.now_s + self.heartbeat_s
+            self.mailbox.pulse()
         tree.tick()
         if tree.ended is not None:
             self.machine.on_ended(tree.ended)
