@@ -33,10 +33,10 @@ class Connection:
         self._unread: deque[bytes] = deque()
         self._paused = False
         self._last_s = [0.0, 0.0]  # arrival of what was sent last, to the broker and back
-        self._at(machine.engine.now_s, 0, machine.on_connect, self)
+        self._send(0, machine.on_connect, self)
 
-    def _at(self, left_s: float, way: int, call: Callable[..., None], *arguments: object) -> None:
-        arrival_s = max(left_s + self.machine.network.delay_s(), self._last_s[way] + 1e-9)
+    def _send(self, way: int, call: Callable[..., None], *arguments: object) -> None:
+        arrival_s = max(self.machine.engine.now_s + self.machine.network.delay_s(), self._last_s[way] + 1e-9)
         self._last_s[way] = arrival_s
         self.machine.engine.at(arrival_s, call, *arguments)
 
@@ -45,13 +45,13 @@ class Connection:
     def send(self, frame: bytes) -> None:
         if self.open:
             self.machine.engine.hash(frame)
-            self._at(self.machine.engine.now_s, 0, self._arrive, frame)
+            self._send(0, self._arrive, frame)
 
     def close(self) -> None:
         """The client lets go of it; what it sent may still arrive."""
         if self.open:
             self.open = False
-            self._at(self.machine.engine.now_s, 0, self._hang_up)
+            self._send(0, self._hang_up)
 
     # -- the broker's end ------------------------------------------------------------------------
 
@@ -64,17 +64,17 @@ class Connection:
         self._paused = paused
         self._read()
 
-    def respond(self, left_s: float, frames: list[bytes]) -> None:
-        self._at(left_s, 1, self._answer, frames)
+    def respond(self, frames: list[bytes]) -> None:
+        self._send(1, self._answer, frames)
 
-    def lose(self, left_s: float, *, killed: bool) -> None:
+    def lose(self, *, killed: bool) -> None:
         """The broker's end is closed, or its process is gone: what it wrote before may still arrive."""
         self._broker = None
         self._unread.clear()
         if killed:
             self.machine.engine.after(self.machine.network.delay_s(), self._drop)
         else:
-            self._at(left_s, 1, self._drop)
+            self._send(1, self._drop)
 
     # -- arrivals --------------------------------------------------------------------------------
 

@@ -17,8 +17,7 @@ from typing import Protocol
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.disk import Buffer, File
 
-FLUSH_S = 0.002
-WRITE_S = 0.00002
+FLUSH_S = 0.004
 
 
 class Killed(BaseException):
@@ -34,7 +33,7 @@ class Steps(Protocol):
 
     def middle(self, what: str) -> float: ...
 
-    def spend(self, seconds: float) -> None: ...
+    def wait(self, seconds: float) -> None: ...
 
     def flush_fails(self, path: Path) -> bool: ...
 
@@ -110,7 +109,6 @@ class ProcessDisk:
             data = b"".join(buffers)
             self.disk.pwritev(file, (data[: int(len(data) * part)],), position)
         process.step("write")
-        process.spend(WRITE_S)
         self.disk.pwritev(file, buffers, position)
 
     def truncate(self, file: File, size: int) -> None:
@@ -122,7 +120,7 @@ class ProcessDisk:
     def fdatasync(self, file: File) -> None:
         process = self.process
         process.step("flush")
-        process.spend(FLUSH_S * self.random.random() ** 4 + 0.0001)
+        process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
         if process.flush_fails(file.path):
             self.disk.fail_flush(file)
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(file.path))
@@ -130,5 +128,5 @@ class ProcessDisk:
 
     def fsync_dir(self, path: Path) -> None:
         self.process.step("flush directory")
-        self.process.spend(FLUSH_S * self.random.random() ** 4 + 0.0001)
+        self.process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
         self.disk.fsync_dir(path)

@@ -15,6 +15,8 @@ from random import Random
 from struct import Struct
 from typing import Any, NamedTuple
 
+from greenlet import getcurrent
+
 BEGIN_S = 1000.0
 WALL_MS = 1_700_000_000_000
 TRACED = Struct("<dI").pack
@@ -37,6 +39,7 @@ class Engine:
     def __init__(self, seed: int, tell: Callable[[str], None] | None = None) -> None:
         self.seed = seed
         self.now_s = BEGIN_S
+        self.hub = getcurrent()  # what runs the events
         self.wall_ahead_ms = 0  # how far the wall clock has jumped
         self.trace_hash = 0
         self.counts: Counter[str] = Counter()

@@ -132,10 +132,6 @@ class RootProcess:
         self._wake_at_s = float("inf")
         self._pulse_at_s = 0.0
 
-    @property
-    def now_s(self) -> float:
-        return self.engine.now_s
-
     def step(self, what: str) -> None:
         pass
 
@@ -268,7 +264,7 @@ class Machine:
         for process in list(self.processes.values()):
             process.die(-signal.SIGKILL)
         for connection in list(self._backlog.values()):
-            connection.lose(self.engine.now_s, killed=True)
+            connection.lose(killed=True)
         self._backlog.clear()
 
     def on_ended(self, ended: Any) -> None:
@@ -318,7 +314,7 @@ class Machine:
 
     def on_connect(self, connection: Connection) -> None:
         if self.root is None:
-            connection.lose(self.engine.now_s, killed=True)
+            connection.lose(killed=True)
             return
         broker = self.named(f"broker {connection.broker_id}")
         if isinstance(broker, BrokerProcess) and broker.doors_open:

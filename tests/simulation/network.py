@@ -22,13 +22,10 @@ NEVER = float("inf")
 
 
 class Owner(Protocol):
-    """A process, as its sockets see it. now_s: its own time, which runs ahead while it works."""
+    """A process, as its sockets see it."""
 
     name: str
     alive: bool
-
-    @property
-    def now_s(self) -> float: ...
 
     def step(self, what: str) -> None: ...
 
@@ -80,9 +77,8 @@ class Network:
     def send(self, wire: Wire, sender: Socket, frames: list[bytes]) -> None:
         engine, owner = self.engine, sender.owner
         receiver = wire.router if sender is wire.dealer else wire.dealer
-        left_s = owner.now_s
         trouble = self.trouble(owner.name, receiver.owner.name) if receiver is not None else None
-        arrival_s, copies, in_order = left_s + self.delay_s(), 1, True
+        arrival_s, copies, in_order = engine.now_s + self.delay_s(), 1, True
         if trouble is not None:
             arrival_s += trouble.delay_s * self.random.random()
             chance = self.random.random()
@@ -100,12 +96,12 @@ class Network:
         for _ in range(copies):
             if in_order:
                 arrival_s = wire.last_s[way] = max(arrival_s, wire.last_s[way] + 1e-9)
-            engine.at(arrival_s, self._deliver, wire, way, frames, left_s)
+            engine.at(arrival_s, self._deliver, wire, way, frames)
 
-    def _deliver(self, wire: Wire, way: int, frames: list[bytes], left_s: float) -> None:
+    def _deliver(self, wire: Wire, way: int, frames: list[bytes]) -> None:
         now_s = self.engine.now_s
-        if left_s > wire.ended_s[way] or now_s > wire.cut_s[way]:
-            return  # the sender died before it left, or it was in the sender's buffers
+        if now_s > wire.cut_s[way]:
+            return  # it was in the sender's buffers when that was killed
         if wire.router is None:
             wire.router = self.bound.get(wire.endpoint)
         receiver = wire.router if way == 0 else wire.dealer
@@ -121,7 +117,6 @@ class Network:
     def end(self, wire: Wire, way: int, *, killed: bool) -> None:
         """One side is gone. killed: some of what it sent last goes with it."""
         now_s = self.engine.now_s
-        wire.ended_s[way] = min(wire.ended_s[way], now_s)
         if killed and self.random.random() < 0.5:
             wire.cut_s[way] = min(wire.cut_s[way], now_s + 0.002 * self.random.random())
         if way == 0 and wire.router is not None:
@@ -135,7 +130,7 @@ class Network:
 class Wire:
     """From a DEALER to the ROUTER that it dialled. Ways: 0 there, 1 back."""
 
-    __slots__ = ("cut_s", "dealer", "ended_s", "endpoint", "last_s", "router", "routing_id")
+    __slots__ = ("cut_s", "dealer", "endpoint", "last_s", "router", "routing_id")
 
     def __init__(self, dealer: Socket, endpoint: str, router: Socket | None, routing_id: bytes) -> None:
         self.dealer = dealer
@@ -143,7 +138,6 @@ class Wire:
         self.router = router
         self.routing_id = routing_id
         self.last_s = [0.0, 0.0]
-        self.ended_s = [NEVER, NEVER]
         self.cut_s = [NEVER, NEVER]
 
 
@@ -241,6 +235,3 @@ class Context:
     def end(self, *, killed: bool) -> None:
         for socket in self.sockets:
             socket.end(killed=killed)
-
-
-

@@ -10,11 +10,15 @@ A further kind of actor is an entry in `PROGRAMS`; its supervisor's tree (`runti
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
 
 from tests.simulation.disk import Killed, ProcessDisk
 from tests.simulation.network import Context
@@ -83,7 +87,7 @@ class Runtime(ActorRuntime):
 
 
 class Process:
-    """One incarnation of an actor. now_s: its own time; while it works it runs ahead of the machine's."""
+    """One incarnation of an actor. What it does runs in greenlets: a flush suspends it, as it would a process."""
 
     def __init__(self, machine: Machine, start: ActorStart) -> None:
         self.machine = machine
@@ -93,8 +97,8 @@ class Process:
         self.alive = True
         self.actor: Any = None
         self._engine = machine.engine
-        self._spent_s = 0.0
-        self._busy_until_s = 0.0
+        self._tasks: dict[greenlet, None] = {}  # what runs in it
+        self._loop_works = False
         self._stopped_until_s = 0.0
         self._wake_at_s = NEVER
         self._newest: dict[str, int] = {}  # the oldest incarnation of each peer that may still be heard
@@ -111,23 +115,31 @@ class Process:
 
     # -- time ------------------------------------------------------------------------------------
 
-    @property
-    def now_s(self) -> float:
-        return self._engine.now_s + self._spent_s
-
     def clock(self) -> Now:
-        now_s = self._engine.now_s + self._spent_s
+        now_s = self._engine.now_s
         return Now(now_s, self._engine.wall_ms(now_s))
 
-    def spend(self, seconds: float) -> None:
-        self._spent_s += seconds
+    def wait(self, seconds: float) -> None:
+        """Something takes its time: meanwhile the rest of the machine goes on."""
+        self._engine.after(seconds, self._resume, getcurrent())
+        self._engine.hub.switch()
+        if not self.alive:
+            raise Killed
+
+    def _resume(self, task: greenlet) -> None:
+        if task not in self._tasks:
+            return
+        if self._stopped_until_s > self._engine.now_s:
+            self._engine.at(self._stopped_until_s, self._resume, task)
+        else:
+            task.switch()
 
     def stop(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
         self._stopped_until_s = max(self._stopped_until_s, self._engine.now_s + seconds)
 
     def wake(self, at_s: float) -> None:
-        at_s = max(at_s, self._busy_until_s, self._stopped_until_s)
+        at_s = max(at_s, self._stopped_until_s)
         if at_s < self._wake_at_s and self.alive:
             self._wake_at_s = at_s
             self._engine.at(at_s, self._on_wake, at_s)
@@ -174,7 +186,8 @@ class Process:
 
     def begin(self) -> None:
         """What `open_runtime` and `main` do."""
-        self._guard(self._begin)
+        self._loop_works = True
+        self.run(self._begin, self._rest)
 
     def _begin(self) -> None:
         self.mailbox.connect(SUPERVISOR, self.start.supervisor_incarnation, self.start.supervisor_endpoint)
@@ -190,12 +203,16 @@ class Process:
         return actor
 
     def _on_wake(self, at_s: float) -> None:
-        if self.alive and at_s == self._wake_at_s:
-            self._wake_at_s = NEVER
-            if self._stopped_until_s > self._engine.now_s:
-                self.wake(self._stopped_until_s)
-            else:
-                self._guard(self.turn)
+        if not self.alive or at_s != self._wake_at_s:
+            return
+        self._wake_at_s = NEVER
+        if self._loop_works:
+            return  # `_rest` looks again
+        if self._stopped_until_s > self._engine.now_s:
+            self.wake(self._stopped_until_s)
+        else:
+            self._loop_works = True
+            self.run(self.turn, self._rest)
 
     def turn(self) -> None:
         runtime = self.runtime
@@ -204,45 +221,61 @@ class Process:
         if mails:
             runtime.turn(mails)
 
-    def _guard(self, work: Any) -> None:
-        """Do it, whatever comes of it, and see when there is something to do next."""
-        self._spent_s = 0.0
+    def _rest(self) -> None:
+        """The loop has done what there was: see when there is something to do next."""
+        self._loop_works = False
+        self.machine.checks.on_turn(self)
+        if self.runtime.exit is not None:
+            self._exit(self.runtime.exit)
+        elif self.has_mail():
+            self.wake(self._engine.now_s)
+        else:
+            self.wake(self.runtime.wakeup_s())
+
+    def has_mail(self) -> bool:
+        return any(socket.inbox for socket in self.context.sockets)
+
+    def run(self, work: Callable[[], None], then: Callable[[], None] | None = None) -> None:
+        """Do this in a thread of the process, which may wait; `then` follows if it was not the end of the process."""
+        assert getcurrent() is self._engine.hub
+        task = greenlet(self._run)
+        self._tasks[task] = None
+        task.switch(work, then)
+
+    def _run(self, work: Callable[[], None], then: Callable[[], None] | None) -> None:
         try:
             work()
+            if then is not None:
+                then()
         except Killed:
             self.die(-signal.SIGKILL)
         except PowerCut:
             self.machine.power_cut()
         except Exception as error:  # as the interpreter does, at the end of a process
-            self._crash(error)
-        else:
-            self.machine.checks.on_turn(self)
-            self._busy_until_s = self._engine.now_s + self._spent_s
-            self._spent_s = 0.0
-            if self.runtime.exit is not None:
-                self._exit(self.runtime.exit)
-            else:
-                self.wake(self.runtime.wakeup_s())
-
-    def _crash(self, error: Exception) -> None:
-        self.machine.checks.on_crash(self, error, traceback.format_exc())
-        self._exit(Exit(UNCAUGHT, f"{type(error).__name__}: {error}"))
+            self.machine.checks.on_crash(self, error, traceback.format_exc())
+            self._exit(Exit(UNCAUGHT, f"{type(error).__name__}: {error}"))
+        finally:
+            self._tasks.pop(getcurrent(), None)
 
     def _exit(self, exit: Exit) -> None:
-        try:
+        with contextlib.suppress(Killed, PowerCut):
             self.mailbox.send(SUPERVISOR, Exiting(exit.code, exit.reason))
-        except (Killed, PowerCut):
-            pass
         self.die(exit.code)
 
     def die(self, code: int) -> None:
-        """The process is gone. code: as a parent is told."""
+        """The process is gone, wherever it was. code: as a parent is told."""
         if not self.alive:
             return
         self.alive = False
+        if self.actor is None:
+            self._engine.counts["deaths in recovery"] += 1
         self._engine.trace(self.name, "is dead", f"#{self.incarnation}", code)
         self.context.end(killed=code < 0)
         self.disk.release()
+        for task in list(self._tasks):
+            if task is not getcurrent():
+                task.parent = getcurrent()  # which it comes back to
+                task.throw(Killed)
         self.machine.on_death(self, code)
 
     def watch(self, mail: Mail) -> None:
@@ -282,6 +315,9 @@ class BrokerProcess(Process):
     def build(self) -> Actor:
         return BrokerActor(self.arguments, incarnation=self.incarnation, disk=self.disk, now=self.clock())
 
+    def has_mail(self) -> bool:
+        return bool(self._mail) or super().has_mail()
+
     def turn(self) -> None:
         runtime = self.runtime
         runtime.tick()
@@ -295,7 +331,7 @@ class BrokerProcess(Process):
         if self.alive:
             super().die(code)
             for connection in list(self.connections.values()):
-                connection.lose(self.now_s, killed=code < 0)
+                connection.lose(killed=code < 0)
             self.connections.clear()
 
     # -- clients ---------------------------------------------------------------------------------
@@ -322,10 +358,10 @@ class BrokerProcess(Process):
             case Respond(connection_id=number, frames=frames):
                 self.step("respond")
                 if number in self.connections:
-                    self.connections[number].respond(self.now_s, [b"".join(frame) for frame in frames])
+                    self.connections[number].respond([b"".join(frame) for frame in frames])
             case ReadFiles(token=token, slices=slices):
                 if any(wanted.cold for wanted in slices):
-                    self._engine.at(self.now_s + 0.002 * self._random.random(), self._read_cold, token, slices)
+                    self._engine.after(0.002 * self._random.random(), self._read_cold, token, slices)
                 else:
                     self._mail.append(Mail(SHELL, FilesRead(token, [self.files.read(each) for each in slices])))
             case CloseConnection(connection_id=number, reason=reason):
@@ -334,7 +370,7 @@ class BrokerProcess(Process):
                 self._engine.trace(self.name, "closes", f"connection {number}: {reason}")
                 connection = self.connections.pop(number, None)
                 if connection is not None:
-                    connection.lose(self.now_s, killed=False)
+                    connection.lose(killed=False)
                     self.post(ConnectionClosed(number))
             case PauseReading(connection_id=number):
                 if number in self.connections:
@@ -344,13 +380,13 @@ class BrokerProcess(Process):
                     self.connections[number].pause(False)
             case OpenDoors():
                 self.doors_open = True
-                self._engine.at(self.now_s, self.machine.take_backlog, self)
+                self._engine.after(0.0, self.machine.take_backlog, self)
             case CloseDoors():
                 self.doors_open = False
                 for connection in self.connections.values():
                     connection.pause(True)
             case RemoveDirectory(path=path):
-                self._engine.at(self.now_s + 0.005 * self._random.random(), self._remove, path)
+                self._engine.after(0.005 * self._random.random(), self._remove, path)
             case _:
                 super().perform_other(effect)
 
@@ -360,4 +396,4 @@ class BrokerProcess(Process):
 
     def _remove(self, path: Path) -> None:
         if self.alive:
-            self._guard(lambda: remove_directory(self.disk, path))
+            self.run(lambda: remove_directory(self.disk, path))

@@ -1,6 +1,6 @@
 """One run: a scenario from its first event to its verdict.
 
-Owns: `Simulation`, which puts machine, clients, faults and checks together, and `run_seed`. The end of a run heals
+Owns: `Simulation`, which puts machine, clients, faults and checks together. The end of a run heals
 everything, has every partition read from its start to its end, and asks the history what does not hold.
 """
 
@@ -19,7 +19,7 @@ from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import DATA, Machine
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
-from tests.simulation.scenario import ADMIN_TOPIC, LIVENESS, Scenario, draw
+from tests.simulation.scenario import ADMIN_TOPIC, LIVENESS, Scenario
 
 LIVE_WITHIN_S = 60.0
 READ_WITHIN_S = 60.0
@@ -156,5 +156,3 @@ class Simulation:
             self.engine.violate("producer-id", f"{producer_id} epoch {epoch} was given to {owner} and to {client}")
 
 
-def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Result:
-    return Simulation(draw(seed), tell).run()
