@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := actors runtime storage transport zafka tests benchmarks scripts
 SECONDS ?= 60
+SEEDS ?= 2000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers bench soak clean
+.PHONY: help demo test check lint types layers bench soak sim clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,6 +46,9 @@ bench: $(READY)  ## measure zafka, side by side with Apache Kafka where scripts/
 
 soak: $(READY)  ## random kills for SECONDS=60, then check that nothing is lost
 	SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/faults/test_kills.py
+
+sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]
+	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink)
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -36,6 +37,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (as many as there are CPUs)")
     parser.add_argument("--first-failure", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--json", action="store_true", help="the result as one line of JSON")
+    parser.add_argument("--hash", action="store_true", help="with --json: the hash of all runs together")
     parser.add_argument("--trace", action="store_true", help="tell the story of one seed")
     parser.add_argument("--shrink", action="store_true", help="drop faults and clients while it fails in the same way")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to plant first")
@@ -55,9 +57,10 @@ def _run_all(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     counts: Counter[str] = Counter()
     failed: list[Result] = []
-    ran, virtual_s = 0, 0.0
+    ran, virtual_s, digest = 0, 0.0, hashlib.blake2b(digest_size=8)
     for result in run_seeds(options.seeds, options.jobs):
         ran += 1
+        digest.update(result.trace_hash.encode())
         virtual_s += result.virtual_s
         counts += result.counts
         if result.violations:
@@ -68,7 +71,8 @@ def _run_all(options: argparse.Namespace) -> int:
                 break
     took_s = time.monotonic() - begun_s
     if options.json:
-        print(json.dumps(_as_json(ran, took_s, counts, failed)))
+        told = _as_json(ran, took_s, counts, failed)
+        print(json.dumps(told | {"hash": digest.hexdigest()} if options.hash else told))
     else:
         print(f"{ran} seeds in {took_s:.1f} s ({ran / took_s:.0f} a second), {virtual_s / 3600:.1f} hours of virtual time")
         _tell_counts(counts)

@@ -17,6 +17,13 @@ from typing import Protocol
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.disk import Buffer, File
 
+FIRST_SEGMENT = "0" * 20
+
+SEEN = (  # by the end of a name that a file or directory gets
+    ("recovery-checkpoint", "checkpoints"), (".log.deleted", "segments dropped"), (".cut", "segments cut off"),
+    ("-delete", "directories moved aside"),
+)
+
 FLUSH_S = 0.004
 
 
@@ -30,6 +37,8 @@ class Steps(Protocol):
     alive: bool
 
     def step(self, what: str) -> None: ...
+
+    def count(self, what: str) -> None: ...
 
     def middle(self, what: str) -> float: ...
 
@@ -68,6 +77,9 @@ class ProcessDisk:
     def rename(self, source: Path, target: Path) -> None:
         self.process.step("rename")
         self.disk.rename(source, target)
+        for suffix, what in SEEN:
+            if target.name.endswith(suffix):
+                self.process.count(what)
 
     def unlink(self, path: Path) -> None:
         self.process.step("unlink")
@@ -82,6 +94,10 @@ class ProcessDisk:
     def open(self, path: Path, *, create: bool = False) -> File:
         if create:
             self.process.step("create")
+            if path.suffix == ".cut":
+                self.process.count("torn tails kept")
+            elif path.suffix == ".log" and path.stem != FIRST_SEGMENT:
+                self.process.count("segments rolled")
         file = self.disk.open(path, create=create)
         self.open_files[file.fd] = file
         return file

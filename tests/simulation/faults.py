@@ -23,7 +23,8 @@ STEPS = ("", "", "", "send", "respond", "write", "flush", "flush directory", "cr
 class Fault(NamedTuple):
     """kind: of `KINDS`. at_s: after the beginning. target: whom it hits, by a name or a part of one.
 
-    step, count, part: where exactly, for what ends a process at a step. seconds, amount: as the kind likes.
+    step, count, part: where exactly, for what ends a process at a step; again: at which step its successor ends, in
+    its recovery, or -1. seconds, amount: as the kind likes.
     """
 
     at_s: float
@@ -32,6 +33,7 @@ class Fault(NamedTuple):
     step: str = ""
     count: int = 0
     part: float = 1.0
+    again: int = -1
     seconds: float = 0.0
     amount: float = 0.0
 
@@ -51,9 +53,10 @@ def _anybody(random: Random, fault: Fault, names: list[str]) -> Fault:
 
 def _at_a_step(random: Random, fault: Fault, names: list[str]) -> Fault:
     """Early steps are those of a turn, later ones those of a recovery, a roll, a checkpoint."""
-    count = random.randrange(random.choice((3, 10, 40)))
+    count = random.randrange(random.choice((2, 6, 25)))
     part = random.choice((0.0, 0.3, 0.7, 1.0))
-    return fault._replace(target=random.choice(names), step=random.choice(STEPS), count=count, part=part)
+    again = random.randrange(20) if random.random() < 0.3 else -1
+    return fault._replace(target=random.choice(names), step=random.choice(STEPS), count=count, part=part, again=again)
 
 
 def _for_a_while(longest_s: float) -> Callable[[Random, Fault, list[str]], Fault]:
@@ -83,7 +86,10 @@ def _kill(simulation: Simulation, fault: Fault) -> None:
 
 def _arm(simulation: Simulation, fault: Fault) -> None:
     arm = Arm(fault.step, fault.count, fault.part, power=fault.kind == "cut-at")
-    simulation.machine.arms.setdefault(fault.target, []).append(arm)
+    arms = simulation.machine.arms.setdefault(fault.target, [])
+    arms.append(arm)
+    if fault.again >= 0:
+        arms.append(Arm("", fault.again, fault.part))
 
 
 def _stop(simulation: Simulation, fault: Fault) -> None:
@@ -99,7 +105,7 @@ def _slow(simulation: Simulation, fault: Fault) -> None:
 
 def _lose(simulation: Simulation, fault: Fault) -> None:
     until_s = simulation.engine.now_s + fault.seconds
-    chance = 0.1 * fault.amount
+    chance = fault.amount ** 2
     trouble = Trouble(until_s, fault.target, **{fault.kind: chance})
     simulation.machine.network.troubles.append(trouble)
 
@@ -134,7 +140,7 @@ KINDS = {
     "duplicate": Kind(1, _amount, _lose),
     "reorder": Kind(1, _amount, _lose),
     "full": Kind(1, _amount, _full),
-    "flush": Kind(0.4, _anybody, _fail_flush),
+    "flush": Kind(0.6, _anybody, _fail_flush),
     "clock": Kind(0.5, _amount, _jump),
     "reset": Kind(1, _as_it_is, _reset),
     "root": Kind(0.5, _as_it_is, lambda simulation, fault: simulation.machine.kill_root()),

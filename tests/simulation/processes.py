@@ -160,6 +160,9 @@ class Process:
                 arms.pop(0)
                 self._end(what, arm)
 
+    def count(self, what: str) -> None:
+        self._engine.counts[what] += 1
+
     def middle(self, what: str) -> float:
         """How much of this write comes before its end, if it is the last."""
         arms = self.machine.arms.get(self.name)

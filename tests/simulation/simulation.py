@@ -62,7 +62,7 @@ class Simulation:
             return IdempotentProducer(self, name, topic, partitions, batches=batches, pause_s=pause_s)
         if kind == "impatient":
             return IdempotentProducer(
-                self, name, topic, partitions, batches=batches, pause_s=pause_s, gives_up_s=1.0)
+                self, name, topic, partitions, batches=batches, pause_s=pause_s, gives_up_s=0.4)
         acks, tries = {"plain": (1, 1), "retrying": (-1, 4), "acks=0": (0, 1)}[kind]
         return PlainProducer(
             self, name, topic, partitions, batches=batches, pause_s=pause_s, acks=acks, tries=tries)
@@ -108,14 +108,20 @@ class Simulation:
         self.machine.disk.room_bytes = None
 
     def _demand_progress(self) -> None:
+        engine = self.engine
         for client in self.clients:
             client.finish()
-        until_s = self.engine.now_s + LIVE_WITHIN_S
-        if not self.engine.run(until_s, lambda: all(self._is_done(client) for client in self.clients)):
+        until_s = engine.now_s + LIVE_WITHIN_S
+        if not engine.run(until_s, lambda: all(self._is_done(client) for client in self.clients)):
             waiting = [client for client in self.clients if not self._is_done(client)]
-            self.engine.violate("liveness", f"not done within {LIVE_WITHIN_S:g} s: {waiting} {self.machine.processes}")
-        elif not self.engine.run(until_s, self.machine.settled):
-            self.engine.violate("liveness", f"not settled: {self.machine.unsettled()}")
+            self._violate_liveness(f"not done within {LIVE_WITHIN_S:g} s: {waiting} {self.machine.processes}")
+        elif not engine.run(until_s, self.machine.settled):
+            self._violate_liveness(f"not settled: {self.machine.unsettled()}")
+
+    def _violate_liveness(self, what: str) -> None:
+        """Unless it did not get that far, because something else did not hold."""
+        if not self.engine.violations:
+            self.engine.violate("liveness", what)
 
     def _is_done(self, client: Client) -> bool:
         """Or it waits for a partition whose disk failed, which only an operator brings back."""
@@ -135,7 +141,7 @@ class Simulation:
             for reader in readers:
                 reader.report()
         else:
-            self.engine.violate("liveness", f"cannot be read: {readers} {self.machine.processes}")
+            self._violate_liveness(f"cannot be read: {readers} {self.machine.processes}")
 
     # -- what clients ask ------------------------------------------------------------------------
 
