@@ -371,9 +371,9 @@ class Replicas:
                 claims.append((replica.topic_id, replica.partition, replica.peer.incarnation))
         if claims:
             effects.append(Send(coordinator, ClaimLeadership(claims)))
-        for key, (fault, teller) in self._faults.items():
+        for fault, teller in list(self._faults.values()):
             if teller != coordinator:
-                self._faults[key] = (fault, coordinator)
+                self._faults[fault.topic_id, fault.partition] = (fault, coordinator)
                 effects.append(Send(coordinator, ReportFault(
                     fault.topic_id, fault.partition, self.broker_id, fault.flushed_position, fault.reason)))
         return effects

@@ -92,7 +92,7 @@ def _as_json(ran: int, took_s: float, counts: Counter[str], failed: list[Result]
 
 
 def _tell_failure(result: Result) -> None:
-    print(f"seed {result.seed} failed:")
+    print(f"seed {result.seed} failed:", flush=True)
     for violation in result.violations[:3]:
         print(_one_line(violation))
     print(f"    make sim SEED={result.seed} TRACE=1        make sim SEED={result.seed} SHRINK=1")

@@ -50,6 +50,10 @@ class Admin(Client):
         self._doubts += 1
         self._again(step)
 
+    @property
+    def in_doubt(self) -> bool:
+        return self._doubts > 0
+
     # -- one round -------------------------------------------------------------------------------
 
     def _create(self) -> None:
@@ -177,3 +181,28 @@ class Admin(Client):
     def _check_retriable(self, error: ErrorCode) -> None:
         if not error.is_retriable and error is not ErrorCode.INVALID_REPLICATION_FACTOR:
             self.violate("refused", error.name)
+
+
+class Describer(Client):
+    """Asks at the end whether an admin's topic is there, as was answered last."""
+
+    def __init__(self, simulation: Simulation, name: str, admin: Admin) -> None:
+        super().__init__(simulation, name)
+        self.admin = admin
+
+    def start(self) -> None:
+        request = MetadataRequest([MetadataRequestTopic(name=self.admin.topic)], allow_auto_topic_creation=False)
+        self.ask(self.any_broker(), ApiKey.METADATA, METADATA_VERSION, request, self._on_described,
+                 self._again)
+
+    def _again(self) -> None:
+        self.after(BACKOFF_S, self.start)
+
+    def _on_described(self, answer: Any) -> None:
+        """A broker that has just begun serves what it has read so far; it is asked until it has read all."""
+        found = not answer.topics[0].error_code
+        admin = self.admin
+        if admin.exists is None or admin.in_doubt or found == admin.exists:
+            self.done = True
+        else:
+            self._again()

@@ -9,6 +9,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | epoch | leader epochs of a partition rise, and one incarnation leads in each |
 | offline | no replica says that its disk lied, unless a flush of it has failed |
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |
+| checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
 | stale-incarnation | no mail of an incarnation is taken after its receiver was told that it is dead |
 """
 
@@ -21,11 +22,17 @@ from typing import TYPE_CHECKING, Any
 from zafka.actors.coordinator import CoordinatorRefused
 from zafka.actors.offline import OfflinePartition
 from zafka.actors.partition import PartitionActor
+from zafka.storage.batch import walk
+from zafka.storage.checkpoint import CHECKPOINT_NAME, decode_checkpoint
+from zafka.storage.errors import BadBatch
+from zafka.storage.log import DELETED_SUFFIX
+from zafka.storage.segment import LOG_SUFFIX, segment_path
 
 if TYPE_CHECKING:
     from tests.simulation.machine import Machine
     from tests.simulation.processes import Process
 
+DATA = Path("/data")
 ORDERED = (errno.EIO, errno.ENOSPC)
 
 
@@ -74,6 +81,37 @@ class Checks:
         if epoch < newest[0] or (epoch == newest[0] and newest[1] != process.incarnation):
             self.engine.violate("epoch", f"{process!r} leads in {epoch}; {newest} was known")
         self._leaders[key] = max(newest, (epoch, process.incarnation))
+
+    def on_power_cut(self) -> None:
+        """What checkpoints say to be on disk is there: every batch, whole and in order."""
+        disk = self.machine.disk
+        for broker in self.machine.settings.brokers:
+            directory = DATA / f"broker-{broker.id}"
+            for name in disk.list_directory(directory):
+                path = directory / name
+                if str(path) not in self.machine.faulted and disk.is_directory(path):
+                    self._check_checkpoint(path)
+
+    def _check_checkpoint(self, path: Path) -> None:
+        disk = self.machine.disk
+        if path.name.endswith("-delete") or not disk.exists(path / CHECKPOINT_NAME):
+            return
+        checkpoint = decode_checkpoint(disk.read(path / CHECKPOINT_NAME))
+        for row in checkpoint.segments:
+            if row.end_offset <= checkpoint.log_start_offset and row is not checkpoint.segments[-1]:
+                continue
+            file = segment_path(path, row.base_offset, LOG_SUFFIX)
+            if disk.exists(file.with_name(file.name + DELETED_SUFFIX)):
+                continue  # retention took it afterwards
+            data = disk.read(file)[: row.size_bytes] if disk.exists(file) else b""
+            offset = row.base_offset
+            try:
+                for _, header in walk(data, check_crc=True):
+                    offset = header.next_offset
+            except BadBatch as bad:
+                self.engine.violate("checkpoint", f"{file}: {bad}")
+            if (len(data), offset) != (row.size_bytes, row.end_offset):
+                self.engine.violate("checkpoint", f"{file} ends at offset {offset}, {len(data)} bytes, after {row}")
 
     def on_crash(self, process: Process, error: Exception, where: str) -> None:
         self.engine.counts["actors that raised"] += 1

@@ -41,6 +41,8 @@ class Link:
 
     def lose(self) -> None:
         """No answer comes any more: whoever waits is told, oldest first."""
+        if self.client.engine.tell is not None:
+            self.client.engine.detail(self.client.name, f"lost its connection to broker {self.broker_id}")
         self.connection.close()
         if self.client.links.get(self.broker_id) is self:
             del self.client.links[self.broker_id]
@@ -55,7 +57,10 @@ class Link:
             correlation_id, position = read_response_header(view, each.api, each.version)
             if correlation_id != each.correlation_id:
                 self.client.violate("correlation", f"{correlation_id} answers {each.correlation_id}, {each.api!r}")
-            each.on_answer(response_reader(each.api, each.version)(view, position))
+            answer = response_reader(each.api, each.version)(view, position)
+            if self.client.engine.tell is not None:
+                self.client.engine.detail(self.client.name, f"<- broker {self.broker_id}", answer)
+            each.on_answer(answer)
 
 
 class Client:
@@ -122,6 +127,8 @@ class Client:
             asked = Asked(api, version, self._last_id, on_answer, on_lost)
             link.asked.append(asked)
             self.engine.after(within_s, self._give_up, link, asked)
+        if self.engine.tell is not None:
+            self.engine.detail(self.name, f"-> broker {broker_id}", request)
         link.connection.send(frame)
 
     def _give_up(self, link: Link, asked: Asked) -> None:

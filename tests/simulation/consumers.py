@@ -141,9 +141,14 @@ class Reader(Client):
             return False
         place.offline = False
         self._check_watermarks(partition, place, told)
+        expected = position
         try:
             for at, header in walk(told.records or b"", check_crc=True):
                 for record in decode_batch(told.records[at:], header, from_offset=position):
+                    if record.offset != expected:
+                        self.violate("located", f"{self.topic}-{partition}: asked for {position}, then {record.offset} "
+                                     f"came where {expected} should")
+                    expected = record.offset + 1
                     if record.offset >= told.high_watermark:
                         self.violate("watermark", f"got {record.offset} above {told.high_watermark}")
                     self.on_record(partition, place, record.offset, record.value or b"")
@@ -194,6 +199,25 @@ class Consumer(Reader):
             self.done = all(place.position >= place.high > -1 or place.offline for place in self.places.values())
         if self.finishing and not self.done:
             self.after(0.2, self._check_done)
+
+
+class Sampler(Reader):
+    """Reads from any offset that is there, now here, now there, and by time: what indexes are for."""
+
+    def poll(self) -> None:
+        if self.stopped or self.done:
+            return
+        for place in self.places.values():
+            if place.position >= 0 and place.high > place.low:
+                place.position = self.random.randrange(place.low, place.high)
+                place.resets += 1  # a seek: the history takes it for another reader
+        super().poll()
+
+    def finish(self) -> None:
+        self.done = True
+
+    def _again(self, broker_id: int, seconds: float = 0.0) -> None:
+        super()._again(broker_id, seconds + 0.1 * self.random.random())
 
 
 class FullReader(Reader):

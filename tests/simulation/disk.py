@@ -36,7 +36,7 @@ class Steps(Protocol):
 
     alive: bool
 
-    def step(self, what: str) -> None: ...
+    def step(self, what: str, where: object = "") -> None: ...
 
     def count(self, what: str) -> None: ...
 
@@ -65,7 +65,7 @@ class ProcessDisk:
 
     def make_directory(self, path: Path) -> None:
         if not self.disk.exists(path):
-            self.process.step("mkdir")
+            self.process.step("mkdir", path)
             self.disk.make_directory(path)
 
     def list_directory(self, path: Path) -> list[str]:
@@ -75,25 +75,25 @@ class ProcessDisk:
         return self.disk.exists(path)
 
     def rename(self, source: Path, target: Path) -> None:
-        self.process.step("rename")
+        self.process.step("rename", target)
         self.disk.rename(source, target)
         for suffix, what in SEEN:
             if target.name.endswith(suffix):
                 self.process.count(what)
 
     def unlink(self, path: Path) -> None:
-        self.process.step("unlink")
+        self.process.step("unlink", path)
         self.disk.unlink(path)
 
     def remove_tree(self, path: Path) -> None:
-        self.process.step("unlink")
+        self.process.step("unlink", path)
         self.disk.remove_tree(path)
 
     # -- files -----------------------------------------------------------------------------------
 
     def open(self, path: Path, *, create: bool = False) -> File:
         if create:
-            self.process.step("create")
+            self.process.step("create", path)
             if path.suffix == ".cut":
                 self.process.count("torn tails kept")
             elif path.suffix == ".log" and path.stem != FIRST_SEGMENT:
@@ -103,7 +103,7 @@ class ProcessDisk:
         return file
 
     def lock(self, path: Path) -> File:
-        self.process.step("create")
+        self.process.step("create", path)
         file = self.disk.lock(path)
         self.open_files[file.fd] = file
         return file
@@ -124,18 +124,18 @@ class ProcessDisk:
         if part < 1.0:
             data = b"".join(buffers)
             self.disk.pwritev(file, (data[: int(len(data) * part)],), position)
-        process.step("write")
+        process.step("write", file.path)
         self.disk.pwritev(file, buffers, position)
 
     def truncate(self, file: File, size: int) -> None:
-        self.process.step("truncate")
+        self.process.step("truncate", file.path)
         self.disk.truncate(file, size)
 
     # -- flushes ---------------------------------------------------------------------------------
 
     def fdatasync(self, file: File) -> None:
         process = self.process
-        process.step("flush")
+        process.step("flush", file.path)
         process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
         if process.flush_fails(file.path):
             self.disk.fail_flush(file)
@@ -143,6 +143,6 @@ class ProcessDisk:
         self.disk.fdatasync(file)
 
     def fsync_dir(self, path: Path) -> None:
-        self.process.step("flush directory")
+        self.process.step("flush directory", path)
         self.process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
         self.disk.fsync_dir(path)

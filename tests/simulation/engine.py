@@ -88,7 +88,13 @@ class Engine:
         """A line for people; its place in time and its words go into the hash."""
         self.hash(what.encode())
         if self.tell is not None:
-            self.tell(f"{self.now_s - BEGIN_S:10.6f}  {who:<22} {what} {' '.join(map(str, more))}".rstrip())
+            self.detail(who, what, *more)
+
+    def detail(self, who: str, what: str, *more: Any) -> None:
+        """Of a readable trace only; to be called only if somebody reads it."""
+        assert self.tell is not None
+        words = " ".join(str(each)[:200] for each in more)
+        self.tell(f"{self.now_s - BEGIN_S:10.6f}  {who:<22} {what} {words}".rstrip())
 
     def hash(self, data: bytes | memoryview) -> None:
         """Bytes that were sent or written, and when."""

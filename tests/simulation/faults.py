@@ -23,7 +23,7 @@ STEPS = ("", "", "", "send", "respond", "write", "flush", "flush directory", "cr
 class Fault(NamedTuple):
     """kind: of `KINDS`. at_s: after the beginning. target: whom it hits, by a name or a part of one.
 
-    step, count, part: where exactly, for what ends a process at a step; again: at which step its successor ends, in
+    step, skip, part: where exactly, for what ends a process at a step; again: at which step its successor ends, in
     its recovery, or -1. seconds, amount: as the kind likes.
     """
 
@@ -31,7 +31,7 @@ class Fault(NamedTuple):
     kind: str
     target: str = ""
     step: str = ""
-    count: int = 0
+    skip: int = 0
     part: float = 1.0
     again: int = -1
     seconds: float = 0.0
@@ -53,10 +53,10 @@ def _anybody(random: Random, fault: Fault, names: list[str]) -> Fault:
 
 def _at_a_step(random: Random, fault: Fault, names: list[str]) -> Fault:
     """Early steps are those of a turn, later ones those of a recovery, a roll, a checkpoint."""
-    count = random.randrange(random.choice((2, 6, 25)))
+    skip = random.randrange(random.choice((2, 6, 25)))
     part = random.choice((0.0, 0.3, 0.7, 1.0))
     again = random.randrange(20) if random.random() < 0.3 else -1
-    return fault._replace(target=random.choice(names), step=random.choice(STEPS), count=count, part=part, again=again)
+    return fault._replace(target=random.choice(names), step=random.choice(STEPS), skip=skip, part=part, again=again)
 
 
 def _for_a_while(longest_s: float) -> Callable[[Random, Fault, list[str]], Fault]:
@@ -85,7 +85,7 @@ def _kill(simulation: Simulation, fault: Fault) -> None:
 
 
 def _arm(simulation: Simulation, fault: Fault) -> None:
-    arm = Arm(fault.step, fault.count, fault.part, power=fault.kind == "cut-at")
+    arm = Arm(fault.step, fault.skip, fault.part, power=fault.kind == "cut-at")
     arms = simulation.machine.arms.setdefault(fault.target, [])
     arms.append(arm)
     if fault.again >= 0:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tests.simulation.checks import Checks
+from tests.simulation.checks import DATA, Checks
 from tests.simulation.connections import Connection
 from tests.simulation.engine import Engine
 from tests.simulation.network import Context, Network
@@ -28,7 +28,6 @@ from zafka.runtime.supervisor import State
 from zafka.runtime.tree import Actor, Tree
 from zafka.transport.mailbox import Mailbox
 
-DATA = Path("/data")
 MAIL_PER_ROUND = 1000
 STOP_S = 4.0
 UP_AGAIN_S = 0.3
@@ -132,7 +131,7 @@ class RootProcess:
         self._wake_at_s = float("inf")
         self._pulse_at_s = 0.0
 
-    def step(self, what: str) -> None:
+    def step(self, what: str, where: object = "") -> None:
         pass
 
     def begin(self) -> None:
@@ -220,6 +219,7 @@ class Machine:
         self.engine.trace("machine", "power cut")
         self.kill_everything()
         self.disk.power_cut()
+        self.checks.on_power_cut()
         self.engine.after(UP_AGAIN_S, self.up)
 
     def kill_root(self) -> None:

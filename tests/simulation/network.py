@@ -8,7 +8,6 @@ leaves behind a part of what it had sent last; a peer that is gone is noticed a 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +26,7 @@ class Owner(Protocol):
     name: str
     alive: bool
 
-    def step(self, what: str) -> None: ...
+    def step(self, what: str, where: object = "") -> None: ...
 
     def wake(self, at_s: float) -> None: ...
 

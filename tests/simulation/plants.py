@@ -28,7 +28,7 @@ def _acknowledge_before_the_flush() -> None:
 
 
 def _take_duplicates() -> None:
-    ProducerStates.check = lambda self, header: Append()  # type: ignore[method-assign, assignment]
+    ProducerStates.check = lambda self, header: Append()  # type: ignore[method-assign]
 
 
 def _hear_the_dead() -> None:

@@ -42,7 +42,7 @@ from zafka.actors.gateway.effects import (
     Respond,
     ResumeReading,
 )
-from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Started
+from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Started
 from zafka.actors.shell import ActorRuntime, resolve
 from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
 from zafka.runtime.tree import Program
@@ -146,10 +146,12 @@ class Process:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def step(self, what: str) -> None:
+    def step(self, what: str, where: object = "") -> None:
         """Something that the world sees is about to be done: the last chance for it not to be."""
         if not self.alive:
             raise Killed
+        if self._engine.tell is not None and what not in ("send", "respond"):
+            self._engine.detail(self.name, "disk:", what, where)
         arms = self.machine.arms.get(self.name)
         if not arms:
             return
@@ -254,7 +256,7 @@ class Process:
             self.die(-signal.SIGKILL)
         except PowerCut:
             self.machine.power_cut()
-        except Exception as error:  # as the interpreter does, at the end of a process
+        except Exception as error:  # noqa: BLE001 -- as the interpreter does, at the end of a process
             self.machine.checks.on_crash(self, error, traceback.format_exc())
             self._exit(Exit(UNCAUGHT, f"{type(error).__name__}: {error}"))
         finally:
@@ -285,6 +287,8 @@ class Process:
         """Note who is declared dead, and that none of those is heard."""
         name, incarnation = mail.sender
         body = mail.body
+        if self._engine.tell is not None and not isinstance(body, Heartbeat):
+            self._engine.detail(self.name, f"<- {name}#{incarnation}", body)
         if incarnation < self._newest.get(name, 0):
             self._engine.violate("stale-incarnation", f"{self!r} took {body!r} from {name}#{incarnation}")
         if isinstance(body, ActorUp):

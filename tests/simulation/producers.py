@@ -110,9 +110,14 @@ class Producer(Client):
         self.done = not self.batches_left and not any(
             lane.waiting or lane.in_flight for lane in self.lanes.values())
 
-    def produce(self, broker_id: int, batch: Batch, acks: int, on_answer: Any, on_lost: Any, **producer: int) -> None:
+    def produce(
+        self, broker_id: int, batch: Batch, acks: int, on_answer: Any, on_lost: Any, *, producer_id: int = -1,
+        epoch: int = -1,
+    ) -> None:
         batch.tries += 1
-        records = encode_batch([(batch.time_ms, None, value, ()) for value in batch.values], **producer)
+        records = encode_batch(
+            [(batch.time_ms, None, value, ()) for value in batch.values], producer_id=producer_id,
+            producer_epoch=epoch, base_sequence=batch.sequence)
         data = [TopicProduceData(
             name=self.topic, partition_data=[PartitionProduceData(batch.partition, memoryview(records))])]
         self.ask(broker_id, ApiKey.PRODUCE, PRODUCE_VERSION, ProduceRequest(None, acks, TIMEOUT_MS, data),
@@ -168,7 +173,7 @@ class IdempotentProducer(Producer):
         self.produce(
             broker_id, batch, -1, lambda answer: self._on_answer(lane, batch, epoch, answer),
             lambda: self._again(lane, batch, ErrorCode.NETWORK_EXCEPTION), producer_id=self.producer_id,
-            producer_epoch=epoch, base_sequence=batch.sequence)
+            epoch=epoch)
 
     def _on_answer(self, lane: Lane, batch: Batch, epoch: int, answer: Any) -> None:
         told = answer.responses[0].partition_responses[0]

@@ -9,8 +9,8 @@ import dataclasses
 import gc
 import multiprocessing
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,7 +27,7 @@ SHRINK_RUNS_MAX = 200
 def quiet(tell: Callable[[str], None] | None = None) -> None:
     """What actors log is told with the trace, or not at all."""
 
-    def render(logger: object, method: str, event: dict[str, object]) -> str:
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         assert tell is not None
         words = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("event", "exc_info"))
         tell(f"{'':10}  {'log':<22} {event['event']} {words}")
@@ -42,7 +42,7 @@ def run_scenario(scenario: Scenario, tell: Callable[[str], None] | None = None) 
     simulation = Simulation(scenario, tell)
     try:
         return simulation.run()
-    except Exception:  # of our own making: to be found with the seed
+    except Exception:  # noqa: BLE001 -- of our own making: to be found with the seed
         engine = simulation.engine
         violation = Violation("simulator", traceback.format_exc())
         return Result(scenario.seed, "", [*engine.violations, violation], engine.counts, 0.0)
@@ -98,6 +98,8 @@ def _shorter(scenario: Scenario) -> Iterator[Scenario]:
         yield dataclasses.replace(scenario, admin_rounds=0)
     for index in range(len(scenario.consumers)):
         yield dataclasses.replace(scenario, consumers=_without(scenario.consumers, index))
+    if scenario.samplers:
+        yield dataclasses.replace(scenario, samplers=[])
     for index in range(len(scenario.producers)):
         yield dataclasses.replace(scenario, producers=_without(scenario.producers, index))
     for index in range(len(scenario.faults)):

@@ -20,7 +20,7 @@ ADMIN_TOPIC = "churn"
 class Scenario:
     """mode: liveness: after `faults_s` everything heals, and must come to its end; safety: it is cut off there.
 
-    producers: (topic, kind) of each; consumers: topics. admin_rounds: 0 for no admin.
+    producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
     """
 
     seed: int
@@ -30,9 +30,11 @@ class Scenario:
     faults: list[Fault]
     producers: list[tuple[str, str]] = field(default_factory=list)
     consumers: list[str] = field(default_factory=list)
+    samplers: list[str] = field(default_factory=list)
     batches: int = 12
     pause_s: float = 0.1
     admin_rounds: int = 0
+    last_fault: str = ""
 
     @property
     def topics(self) -> dict[str, TopicSettings]:
@@ -55,6 +57,8 @@ def draw(seed: int) -> Scenario:
         kind = random.choices(("idempotent", "impatient", "plain", "retrying", "acks=0"), (6, 2, 1, 1, 1))[0]
         scenario.producers.append((random.choice(topics).name, kind))
     scenario.consumers = [random.choice(topics).name for _ in range(random.choice((0, 1, 1, 2)))]
+    scenario.samplers = [topics[-1].name] if random.random() < 0.3 else []
+    scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))
     return scenario
 
 

@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.history import History
-from tests.simulation.admins import Admin
+from tests.simulation.admins import Admin, Describer
+from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
-from tests.simulation.consumers import Consumer, FullReader
+from tests.simulation.consumers import Consumer, FullReader, Sampler
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
-from tests.simulation.machine import DATA, Machine
+from tests.simulation.machine import Machine
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
-from tests.simulation.scenario import ADMIN_TOPIC, LIVENESS, Scenario
+from tests.simulation.scenario import ADMIN_TOPIC, LIVENESS, SAFETY, Scenario
 
 LIVE_WITHIN_S = 60.0
 READ_WITHIN_S = 60.0
@@ -37,7 +38,7 @@ class Simulation:
     def __init__(self, scenario: Scenario, tell: Callable[[str], None] | None = None) -> None:
         self.scenario = scenario
         self.engine = Engine(scenario.seed, tell)
-        self.machine = Machine(self.engine, scenario.settings)
+        self.machine: Machine = Machine(self.engine, scenario.settings)
         self.history = History()
         self.broker_ids = [broker.id for broker in scenario.settings.brokers]
         self.producers: list[Producer] = []
@@ -53,6 +54,9 @@ class Simulation:
         for number, topic in enumerate(scenario.consumers):
             partitions = list(range(scenario.topics[topic].partitions))
             self.clients.append(Consumer(self, f"c{number}", topic, partitions))
+        for number, topic in enumerate(scenario.samplers):
+            partitions = list(range(scenario.topics[topic].partitions))
+            self.clients.append(Sampler(self, f"s{number}", topic, partitions))
         if scenario.admin_rounds:
             self.clients.append(Admin(self, "admin", ADMIN_TOPIC, scenario.admin_rounds, scenario.faults_s / 8))
 
@@ -77,6 +81,8 @@ class Simulation:
         for fault in scenario.faults:
             engine.at(BEGIN_S + fault.at_s, self._do, fault)
         engine.run(BEGIN_S + scenario.faults_s)
+        if scenario.mode == SAFETY and scenario.last_fault:
+            self._do(Fault(scenario.faults_s, scenario.last_fault))
         self._heal()
         if scenario.mode == LIVENESS and not engine.violations:
             self._demand_progress()
@@ -132,12 +138,15 @@ class Simulation:
         return client.done or (isinstance(client, Admin) and self.is_faulted(ADMIN_TOPIC, 0))
 
     def _read_everything(self) -> None:
-        readers = [
+        admins = [client for client in self.clients if isinstance(client, Admin)]
+        describers = [Describer(self, f"describer of {each.name}", each) for each in admins]
+        readers: list[FullReader] = [
             FullReader(self, f"full-{topic.name}-{index}", topic.name, index)
             for topic in self.scenario.settings.topics for index in range(topic.partitions)]
-        for reader in readers:
-            reader.start()
-        if self.engine.run(self.engine.now_s + READ_WITHIN_S, lambda: all(reader.done for reader in readers)):
+        last: list[Client] = [*readers, *describers]
+        for client in last:
+            client.start()
+        if self.engine.run(self.engine.now_s + READ_WITHIN_S, lambda: all(client.done for client in last)):
             for reader in readers:
                 reader.report()
         else:

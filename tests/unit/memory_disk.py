@@ -183,6 +183,9 @@ class MemoryDisk:
         self.fsync_dir(path.parent)
         self.close(file)
 
+    def is_directory(self, path: Path) -> bool:
+        return str(path) in self._directories
+
     def remove_tree(self, path: Path) -> None:
         """What `shutil.rmtree` does; not there is fine."""
         directory = self._directories.get(str(path))
