@@ -97,9 +97,7 @@ class BrokerShell:
 
     async def run(self) -> None:
         """From the actor's first turn to its exit."""
-        actor = BrokerActor(
-            self.arguments, incarnation=self.incarnation, disk=self.runtime.disk, now=self.runtime.clock())
-        self.runtime.adopt(actor)
+        self.runtime.adopt(self.make_actor())
         self._schedule()
         self._sweep()
         try:
@@ -107,6 +105,10 @@ class BrokerShell:
             await self._drain()
         finally:
             self._end()
+
+    def make_actor(self) -> BrokerActor:
+        return BrokerActor(
+            self.arguments, incarnation=self.incarnation, disk=self.runtime.disk, now=self.runtime.clock())
 
     def _schedule(self) -> None:
         """Have a turn soon: after everything that this round of the loop has for us."""
@@ -352,16 +354,21 @@ def _log_bad_peer(peer: str, reason: str) -> None:
 
 def main(start: ActorStart) -> int:
     """Run a broker in this process until it exits; returns the exit code."""
-    import uvloop
-
     with open_runtime(start) as runtime:
-        runtime.progress()
-
-        async def serve() -> None:
-            shell = BrokerShell(start, runtime)
-            runtime.perform_other = shell.perform
-            await shell.run()
-
-        uvloop.run(serve())
+        serve(runtime, lambda: BrokerShell(start, runtime))
     assert runtime.exit is not None
     return runtime.exit.code
+
+
+def serve(runtime: ActorRuntime, make_shell: Callable[[], BrokerShell]) -> None:
+    """From the shell's making, within its loop, to the actor's exit."""
+    import uvloop
+
+    runtime.progress()
+
+    async def run() -> None:
+        shell = make_shell()
+        runtime.perform_other = shell.perform
+        await shell.run()
+
+    uvloop.run(run())

@@ -277,14 +277,21 @@ class ActorRuntime:
 
 @contextmanager
 def open_runtime(
-    start: ActorStart, *, disk: Disk | None = None, perform_other: Callable[[Effect], None] = _refuse
+    start: ActorStart,
+    *,
+    disk: Disk | None = None,
+    perform_other: Callable[[Effect], None] = _refuse,
+    make_mailbox: Callable[..., Mailbox] = Mailbox,
+    make_runtime: Callable[..., ActorRuntime] = ActorRuntime,
 ) -> Iterator[ActorRuntime]:
-    """The runtime of a process that was just forked: says `Started`, and at the end why the process ends."""
+    """The runtime of a process that was just forked: says `Started`, and at the end why the process ends.
+
+    disk, make_mailbox, make_runtime: other ones than the plain, such as those of `runtime/faults`."""
     context: zmq.Context[Any] = zmq.Context()
-    mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+    mailbox = make_mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
     mailbox.connect(SUPERVISOR, start.supervisor_incarnation, start.supervisor_endpoint)
     mailbox.send(SUPERVISOR, Started(os.getpid()))
-    runtime = ActorRuntime(start, mailbox, disk or PosixDisk(), perform_other=perform_other)
+    runtime = make_runtime(start, mailbox, disk or PosixDisk(), perform_other=perform_other)
     try:
         yield runtime
     finally:
@@ -306,12 +313,17 @@ def resolve(path: str) -> Any:
 def main(start: ActorStart) -> int:
     """Run one actor in this process until it exits; returns the exit code."""
     with open_runtime(start) as runtime:
-        build: Build = resolve(start.build)
-        runtime.progress()
-        runtime.adopt(build(start.arguments, runtime.disk, runtime.clock(), runtime.progress))
-        run(runtime)
+        serve(start, runtime)
     assert runtime.exit is not None
     return runtime.exit.code
+
+
+def serve(start: ActorStart, runtime: ActorRuntime) -> None:
+    """From the actor's making to its exit."""
+    build: Build = resolve(start.build)
+    runtime.progress()
+    runtime.adopt(build(start.arguments, runtime.disk, runtime.clock(), runtime.progress))
+    run(runtime)
 
 
 def run(runtime: ActorRuntime) -> None:

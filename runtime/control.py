@@ -8,6 +8,8 @@ Raises NotRunning if nobody runs there or answers, Refused if the supervisor can
     {"ask": "status"}                                      -> {"cluster", "actors": [...], ...}
     {"ask": "kill", "name": "broker 1", "signal": 9}       -> {"pid": 91}
     {"ask": "stop"}                                        -> {"pid": 71}
+    {"ask": "fault", "fault": {"fault": "pause", ...}}     -> what `Desk.inject` says (`runtime/faults`)
+    {"ask": "faults"}                                      -> {"rules": [...], "paused": [...]}
     anything else                                          -> {"error": "..."}
 """
 
@@ -32,6 +34,9 @@ ANSWER_S = 5.0
 REQUESTS_PER_ROUND = 10
 FORK_SERVER = "fork server"
 SUPERVISOR = "supervisor"
+FAULTS_NOT_ALLOWED = (
+    "this cluster does not allow faults to be injected; start it with `zafka up --allow-faults`, or with 'faults: true' at "
+    "the top of its topology file")
 
 
 # -- the asker's end -----------------------------------------------------------------------------
@@ -98,13 +103,17 @@ def memory_bytes(pid: int) -> int:
     return 0
 
 
+def process_state(pid: int) -> str:
+    """The kernel's letter for what a process does, such as "S" or "T"; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _is_alive(pid: int) -> bool:
     """A process that is dead and that its parent has not looked after yet (a zombie) is dead."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in ("Z", "X")
+    return process_state(pid) not in ("", "Z", "X")
 
 
 # -- the root's end ------------------------------------------------------------------------------
@@ -141,6 +150,10 @@ class ControlServer:
                 return self._status()
             case {"ask": "kill", "name": str(name), "signal": int(number)}:
                 return self._kill(name, number)
+            case {"ask": "fault", "fault": dict() as fault}:
+                return self._root.desk.take(fault) if self._root.desk is not None else {"error": FAULTS_NOT_ALLOWED}
+            case {"ask": "faults"}:
+                return self._root.desk.listed() if self._root.desk is not None else {"error": FAULTS_NOT_ALLOWED}
             case {"ask": "stop"}:
                 self._root.stop()
                 return {"pid": os.getpid()}

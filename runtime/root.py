@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zmq
@@ -47,6 +47,9 @@ from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart
 from zafka.runtime.tree import PROGRAMS, Program, Tree
 from zafka.transport.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from zafka.runtime.faults.desk import Desk
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_S = 1.8  # after the first signal; then what is left is killed
@@ -145,7 +148,13 @@ class Root:
         self._watch = ServerWatch(settings.supervision.hung_after_s, now_s=self.started_s)
         self.incarnation = data_dir.next_incarnation()
         self.context: zmq.Context[Any] = zmq.Context()
-        self.mailbox = Mailbox(
+        self.desk: Desk | None = None  # where faults are allowed
+        make_mailbox: Callable[..., Mailbox] = Mailbox
+        if settings.faults:
+            from zafka.runtime.faults.desk import set_up
+
+            self.desk, make_mailbox, programs = set_up(self, run_dir.path, programs)
+        self.mailbox = make_mailbox(
             self.context, SUPERVISOR, self.incarnation, AnyMessage, endpoint=run_dir.endpoint("root"))
         self.tree = Tree(
             settings, data_dir=data_dir, run_dir=run_dir, listeners=listeners, mailbox=self.mailbox,
@@ -196,6 +205,8 @@ class Root:
             wait_s = min(wait_s, self._stop_by_s - now_s)
         if self.mailbox.queued:
             wait_s = min(wait_s, RETRY_S)
+        if self.desk is not None:
+            wait_s = min(wait_s, self.desk.wakeup_s() - now_s)
         events = select.POLLIN | (select.POLLOUT if self.server.wants_to_write else 0)
         poll_list: list[tuple[Any, int]] = [
             *((sock, int(zmq.POLLIN)) for sock in self.mailbox.sockets()),
@@ -222,6 +233,8 @@ class Root:
         self.mailbox.retry()
         self._pulse()
         self.control.answer()
+        if self.desk is not None:
+            self.desk.tick()
         self.tree.tick()
         self._watch.tick(self.server, self._holder.was_ready, time.monotonic())
         if not self.announced and self.tree.ready:
@@ -307,6 +320,8 @@ class Root:
         """Let go of what is ours. The processes are dead by now, or are killed next."""
         self.mailbox.close()
         self.control.close()
+        if self.desk is not None:
+            self.desk.close()
         self.context.term()
         for fd in (self._wake_read, self._wake_write):
             os.close(fd)
@@ -346,6 +361,8 @@ class Root:
             write_atomically(self.settings.ready_file, msgspec.json.encode(ready).decode() + "\n")
         if self._on_ready is not None:
             self._on_ready(ready)
+        if self.desk is not None and self.settings.fault_plan is not None:
+            self.desk.follow(self.settings.fault_plan)
 
 
 def _stop_signals() -> list[signal.Signals]:

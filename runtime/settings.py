@@ -6,8 +6,12 @@ Owns: names and fields, nothing else. `runtime/topology.py` makes them, `runtime
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from zafka.runtime.faults.plan import Plan
 
 
 class ListenerSettings(Struct, frozen=True, kw_only=True):
@@ -50,7 +54,8 @@ class TreeSettings(Struct, frozen=True, kw_only=True):
     """data_dir: absolute. defaults: Kafka's keys, broker settings and topic configuration together.
 
     ready_file: written atomically once everything accepts clients; None: not wanted.
-    stop_with_stdin: the end of standard input stops the tree as SIGTERM does."""
+    stop_with_stdin: the end of standard input stops the tree as SIGTERM does.
+    faults: whether `zafka chaos` may inject them. fault_plan: to be followed from when everything accepts clients."""
 
     cluster: str
     data_dir: Path
@@ -60,3 +65,5 @@ class TreeSettings(Struct, frozen=True, kw_only=True):
     supervision: SupervisionSettings = SupervisionSettings()
     ready_file: Path | None = None
     stop_with_stdin: bool = False
+    faults: bool = False
+    fault_plan: Plan | None = None

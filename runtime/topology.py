@@ -14,6 +14,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zafka.runtime.broker_settings import BROKER_SETTINGS, check_broker_setting, kafka_setting_hint
 from zafka.runtime.settings import (
@@ -27,6 +28,9 @@ from zafka.runtime.yaml_file import Value, did_you_mean, read_yaml, unknown_key
 from zafka.storage.config import TOPIC_CONFIG, check_topic_config
 from zafka.storage.errors import InvalidConfig
 
+if TYPE_CHECKING:
+    from zafka.runtime.faults.plan import Plan
+
 KAFKA_PORT = 9092
 ZMQ_PORT = 9290
 PROTOCOLS = ("kafka", "zmq")
@@ -36,7 +40,7 @@ LOOPBACK_6 = (1).to_bytes(16, "big")
 
 TOP_KEYS = (
     "cluster", "data_dir", "coordination", "insecure", "brokers", "defaults", "topics", "supervision", "dashboard",
-    "security",
+    "security", "faults",
 )
 BROKER_KEYS = ("id", "rack", "host", "kafka", "zmq", "listeners")
 LISTENER_KEYS = ("name", "protocol", "bind", "advertise", "security")
@@ -51,13 +55,15 @@ _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Changes:
     """What flags and environment say, each above the file. None: not said.
 
-    ready_file, stop_with_stdin: see `TreeSettings`."""
+    ready_file, stop_with_stdin, fault_plan: see `TreeSettings`. A plan allows faults, too."""
 
     data_dir: str | None = None
     kafka_port: int | None = None
     zmq_port: int | None = None
     ready_file: Path | None = None
     stop_with_stdin: bool = False
+    allow_faults: bool = False
+    fault_plan: Plan | None = None
 
 
 def load_topology(path: Path | None, changes: Changes | None = None) -> TreeSettings:
@@ -92,7 +98,14 @@ def read_topology(root: Value, *, folder: Path, changes: Changes) -> TreeSetting
         supervision=_read_supervision(top.get("supervision")),
         ready_file=changes.ready_file.absolute() if changes.ready_file else None,
         stop_with_stdin=changes.stop_with_stdin,
+        faults=_read_faults(top, changes),
+        fault_plan=changes.fault_plan,
     )
+
+
+def _read_faults(top: Mapping[str, Value], changes: Changes) -> bool:
+    in_file = "faults" in top and top["faults"].boolean()
+    return in_file or changes.allow_faults or changes.fault_plan is not None
 
 
 def _refuse_unbuilt(top: Mapping[str, Value]) -> None:

@@ -22,7 +22,7 @@ UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class TopologyError(RuntimeFault):
-    """The topology, or a flag or variable that changes it, cannot be run. The message is for its author."""
+    """The topology, or a flag or variable that changes it, or a fault plan, cannot be run. The message is for its author."""
 
 
 class Value:
@@ -70,6 +70,13 @@ class Value:
         if not low <= self.plain <= high:
             self.fail(f"must be {low} to {high}, not {self.plain}")
         return self.plain
+
+    def number(self, low: float, high: float) -> float:
+        if not isinstance(self.plain, int | float) or isinstance(self.plain, bool):
+            self.fail(f"must be a number, not {self.described()}")
+        if not low <= self.plain <= high:
+            self.fail(f"must be {low:g} to {high:g}, not {self.plain}")
+        return float(self.plain)
 
     def text(self) -> str:
         if not isinstance(self.plain, str):
@@ -146,7 +153,7 @@ def read_yaml(path: Path) -> Value:
     except OSError as error:
         raise TopologyError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise TopologyError(f"{path}: {len(data)} bytes are more than a topology may have ({MAX_FILE_BYTES})")
+        raise TopologyError(f"{path}: {len(data)} bytes are more than such a file may have ({MAX_FILE_BYTES})")
     import yaml  # only here: without a file there is no need for it
 
     loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -179,7 +186,7 @@ class _Builder:
         value = Value(None, path=path, line=line or node.start_mark.line + 1, file=self.file)
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            value.fail("too deep or too large for a topology")
+            value.fail("too deep or too large")
         if node.id == "mapping":
             value.plain = self._mapping(node, path, depth)
         elif node.id == "sequence":

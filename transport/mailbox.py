@@ -49,7 +49,7 @@ class Received(NamedTuple):
     records: memoryview
 
 
-class _Link:
+class Link:
     """The way to one incarnation of one peer.
 
     prefix: routing id to send first (the peer dialled us), or b"" (we dialled it).
@@ -103,8 +103,8 @@ class Mailbox:
         self.gaps = 0  # how often mail to us was lost
         self._context = context
         self._decode = decoder(message_type).decode
-        self._links: dict[str, _Link] = {}
-        self._waiting: dict[str, _Link] = {}  # links whose queue is not empty
+        self._links: dict[str, Link] = {}
+        self._waiting: dict[str, Link] = {}  # links whose queue is not empty
         self._dead: dict[str, int] = {}  # newest incarnation known to be dead, the most recent GRAVES_MAX names
         self._inbox: zmq.Socket[bytes] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
@@ -144,7 +144,7 @@ class Mailbox:
         socket = self._open(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, routing_id(self.name, self.incarnation))
         socket.connect(endpoint)
-        self._links[name] = _Link(name, incarnation, socket, b"")
+        self._links[name] = Link(name, incarnation, socket, b"")
 
     def forget(self, name: str, incarnation: int) -> None:
         """This incarnation of a peer, and any older one, is dead: drop its link and all mail for and from it."""
@@ -203,7 +203,7 @@ class Mailbox:
             if pulse is not None and not link.queue:
                 self._send(link, pulse, (), UNNUMBERED)
 
-    def _send(self, link: _Link, body: Any, records: Sequence[Buffer], number: int) -> bool:
+    def _send(self, link: Link, body: Any, records: Sequence[Buffer], number: int) -> bool:
         apart: Buffer | None = None
         inline: Buffer = b""
         if records:
@@ -224,7 +224,7 @@ class Mailbox:
             return self._unreachable(error)
         return True
 
-    def _hand_over(self, link: _Link, head: bytes, records: Buffer | None) -> None:
+    def _hand_over(self, link: Link, head: bytes, records: Buffer | None) -> None:
         """The last step before ZeroMQ: everything that leaves passes here, in order."""
         link.write(head, records)
 
@@ -246,7 +246,7 @@ class Mailbox:
                 link.queued_bytes = 0
             del self._waiting[name]
 
-    def _queue(self, link: _Link, head: bytes, records: Buffer | None) -> bool:
+    def _queue(self, link: Link, head: bytes, records: Buffer | None) -> bool:
         size = _size(head, records)
         if len(link.queue) >= QUEUE_MESSAGES_MAX or link.queued_bytes + size > QUEUE_BYTES_MAX:
             return False
@@ -303,7 +303,7 @@ class Mailbox:
             return size
         if inbox and (link is None or incarnation > newest):
             self.forget(name, incarnation - 1)
-            link = self._links[name] = _Link(name, incarnation, socket, routing_id(name, incarnation))
+            link = self._links[name] = Link(name, incarnation, socket, routing_id(name, incarnation))
         assert link is not None  # whoever answers on a socket that we dialled has the link that it was dialled for
         numbers, number = link.numbers, envelope.number
         if number == numbers.received + 1:  # as nearly always: `take` for the price of a comparison
@@ -313,7 +313,7 @@ class Mailbox:
         received.append(Received((name, incarnation), envelope.body, records))
         return size
 
-    def _is_fresh(self, link: _Link, number: int, body: Any, received: list[Received]) -> bool:
+    def _is_fresh(self, link: Link, number: int, body: Any, received: list[Received]) -> bool:
         """Whether this is mail for our owner, who is told first of mail that was lost before it."""
         if number != UNNUMBERED:
             arrival = link.numbers.take(number)
@@ -330,7 +330,7 @@ class Mailbox:
             link.numbers.on_seen(body.number)
         return False
 
-    def _break(self, link: _Link, received: list[Received]) -> None:
+    def _break(self, link: Link, received: list[Received]) -> None:
         """Mail from this peer was lost: tell our owner, and the peer."""
         self.gaps += 1
         received.append(Received((link.name, link.incarnation), Broken(), NO_RECORDS))

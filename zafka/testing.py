@@ -20,7 +20,10 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from zafka.runtime.faults.kinds import AnyFault
 
 STOP_S = 15.0
 POLL_S = 0.005
@@ -31,6 +34,28 @@ class BrokerFailed(Exception):
     """The broker did not start, or an actor that was asked for is not there."""
 
 
+class Paused:
+    """Processes that are stopped; as a context manager, until its end."""
+
+    def __init__(self, broker: Broker, target: str) -> None:
+        self._broker = broker
+        self._target = target
+
+    def __repr__(self) -> str:
+        return f"<Paused {self._target}>"
+
+    def resume(self) -> None:
+        self._broker.resume(self._target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.resume()
+
+
 class Broker:
     """One broker with everything that belongs to it; use it as a context manager, or call `start` and `stop`.
 
@@ -39,6 +64,7 @@ class Broker:
     data_dir: kept after `stop` if given; else a temporary one that goes with the broker.
     kafka_port, zmq_port: 0 picks free ports, which stay the same over `restart`.
     topology: further keys of the topology file, such as {"supervision": {"intensity": 100}}.
+    allow_faults: whether faults can be injected. Without, nothing of them stands in the way of a record.
     Raises BrokerFailed if the broker is not up within `start_timeout_s` seconds.
     """
 
@@ -52,11 +78,13 @@ class Broker:
         zmq_port: int = 0,
         topology: Mapping[str, Any] | None = None,
         start_timeout_s: float = 30.0,
+        allow_faults: bool = True,
     ) -> None:
         if isinstance(topics, str):
             raise TypeError(f"topics is a mapping or a list, not one name: write topics=[{topics!r}]")
         counts = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, 1)
         self.start_timeout_s = start_timeout_s
+        self._flags = ["--stop-with-stdin", *(["--allow-faults"] if allow_faults else [])]
         self._directory: Path | None = None
         self._given_data_dir = Path(data_dir).absolute() if data_dir is not None else None
         self._ready: dict[str, Any] = {}
@@ -125,19 +153,160 @@ class Broker:
                 return actor
         raise BrokerFailed(f"no actor {name!r}; there are: {', '.join(actor['name'] for actor in actors)}")
 
-    # -- faults ----------------------------------------------------------------------------------
+    # -- faults: docs/faults.md ------------------------------------------------------------------
 
-    def kill(self, name: str, *, signal_number: int = signal.SIGKILL) -> int:
-        """Send a signal to one actor's process, or to the "supervisor"; returns its process id.
+    def kill(self, target: str, *, signal_number: int = signal.SIGKILL) -> int:
+        """Send a signal to the processes that `target` names, such as "partition orders-*"; returns one's process id.
 
-        Raises RuntimeFault with the names that there are if there is no such actor.
+        Raises RuntimeFault with the names that there are if there is no such actor. So do all faults.
         """
-        if name == "supervisor":
-            os.kill(self.pid, signal_number)
-            return self.pid
-        from zafka.runtime.control import kill
+        from zafka.runtime.faults.kinds import Kill
 
-        return kill(self.data_dir, name, signal_number)
+        pids: dict[str, int] = self._inject(Kill(target=target, signal=int(signal_number)))["targets"]
+        return next(iter(pids.values()))
+
+    def pause(self, target: str, *, for_s: float | None = None) -> Paused:
+        """Stop processes where they are (SIGSTOP), until `resume`, or for so many seconds.
+
+            with broker.pause("partition orders-0"): ...        # resumed at the end of the block
+
+        One that is silent for longer than the topology's supervision.hung_after is killed and restarted.
+        """
+        from zafka.runtime.faults.kinds import Pause
+
+        self._inject(Pause(target=target, for_s=for_s))
+        return Paused(self, target)
+
+    def resume(self, target: str) -> None:
+        """Let paused processes go on."""
+        from zafka.runtime.faults.kinds import Resume
+
+        self._inject(Resume(target=target))
+
+    def drop(
+        self, sender: str, receiver: str, *, probability: float = 1.0, times: int | None = None,
+        for_s: float | None = None, seed: int = 0,
+    ) -> int:
+        """Lose mail that goes from one actor to another, in this direction only; returns the rule's number.
+
+        sender, receiver: names or patterns, such as "broker 1" and "partition orders-*".
+        times: the next so many messages; None: until it is cleared, or for_s seconds are over. So with all rules.
+        """
+        return self._mail("drop", sender, receiver, probability, times, for_s, seed)
+
+    def duplicate(
+        self, sender: str, receiver: str, *, probability: float = 1.0, times: int | None = None,
+        for_s: float | None = None, seed: int = 0,
+    ) -> int:
+        """Deliver mail twice."""
+        return self._mail("duplicate", sender, receiver, probability, times, for_s, seed)
+
+    def reorder(
+        self, sender: str, receiver: str, *, probability: float = 1.0, times: int | None = None,
+        for_s: float | None = None, seed: int = 0,
+    ) -> int:
+        """Let mail be overtaken by the next."""
+        return self._mail("reorder", sender, receiver, probability, times, for_s, seed)
+
+    def delay(
+        self, sender: str, receiver: str, delay_s: float, *, jitter_s: float = 0.0, probability: float = 1.0,
+        times: int | None = None, for_s: float | None = None, seed: int = 0,
+    ) -> int:
+        """Let mail be late by delay_s, and at random by up to jitter_s more; it keeps its order."""
+        return self._mail("delay", sender, receiver, probability, times, for_s, seed, delay_s, jitter_s)
+
+    def disk_error(
+        self, target: str, error: str, *, path_glob: str = "*", probability: float = 1.0, skip: int = 0,
+        times: int | None = None, for_s: float | None = None, delay_s: float = 0.0, seed: int = 0,
+    ) -> int:
+        """Let the disk fail an actor: ENOSPC, SHORT, EIO, EIO-READ, EIO-WRITE, FSYNC, FLIP, or SLOW by delay_s.
+
+        path_glob: of the files, such as "*.log". skip: calls that pass unharmed first.
+        """
+        from zafka.runtime.faults.kinds import DiskError
+
+        return self._rule(DiskError(
+            target=target, error=error, path_glob=path_glob, delay_ms=delay_s * 1000, probability=probability,
+            skip=skip, times=times, for_s=for_s, seed=seed))
+
+    def crash_at(self, target: str, point: str, *, nth: int = 1, times: int = 1) -> int:
+        """Let a process end, as by SIGKILL, when it passes a point of its work for the nth time, such as "after-flush".
+
+        The points are those that `zafka chaos crash` lists.
+        """
+        from zafka.runtime.faults.kinds import Crash
+
+        return self._rule(Crash(target=target, point=point, skip=nth - 1, times=times))
+
+    def inject_error(
+        self, api: str, topic: str | None = None, error: str | None = None, *, times: int | None = None,
+        delay_s: float = 0.0, close: bool = False, probability: float = 1.0, skip: int = 0,
+        for_s: float | None = None, seed: int = 0,
+    ) -> int:
+        """Answer requests for an API with an error of Kafka's, and do not do them.
+
+            broker.inject_error("PRODUCE", "orders", "NOT_LEADER_OR_FOLLOWER", times=3)
+
+        topic: or a pattern; only these topics are refused, the rest of the request is done. None: all.
+        delay_s: instead of an error: do it, and answer late. close: instead: close the connection and do nothing.
+        """
+        from zafka.runtime.faults.kinds import ApiFault
+
+        return self._rule(ApiFault(
+            api=api, topic=topic, error=error, delay_ms=delay_s * 1000, close=close, probability=probability,
+            skip=skip, times=times, for_s=for_s, seed=seed))
+
+    def clear_faults(self, *rules: int) -> None:
+        """Lift these rules; without any, all of them, and resume what is paused."""
+        from zafka.runtime.faults.kinds import Clear
+
+        self._inject(Clear(ids=rules or None))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The rules in force: id, fault, its fields, how often it has hit ("hits"), seconds left ("left_s")."""
+        from zafka.runtime.faults.asking import read_faults
+
+        rules: list[dict[str, Any]] = read_faults(self.data_dir)["rules"]
+        return rules
+
+    def run_plan(
+        self, plan: str | os.PathLike[str] | Mapping[str, Any], *, seed: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Follow a fault plan to its end; returns what was done, one entry for each fault.
+
+        plan: a YAML file, or what would stand in one. seed: above the plan's; the same one makes the same choices.
+        """
+        from zafka.runtime.faults.asking import inject_or_refuse
+        from zafka.runtime.faults.follow import follow
+        from zafka.runtime.faults.plan import load_plan
+
+        path = self._work() / "plan.yaml" if isinstance(plan, Mapping) else Path(plan)
+        if isinstance(plan, Mapping):
+            path.write_text(json.dumps(plan))
+        told: list[dict[str, Any]] = []
+        names = [actor["name"] for actor in self.actors()]
+        follow(load_plan(path), seed, names, inject_or_refuse(self.data_dir), told.append, wait=time.sleep)
+        return told
+
+    def _mail(
+        self, what: str, sender: str, receiver: str, probability: float, times: int | None, for_s: float | None,
+        seed: int, delay_s: float = 0.0, jitter_s: float = 0.0,
+    ) -> int:
+        from zafka.runtime.faults.kinds import MailFault
+
+        return self._rule(MailFault(
+            what=what, sender=sender, receiver=receiver, probability=probability, times=times, for_s=for_s, seed=seed,
+            delay_ms=delay_s * 1000, jitter_ms=jitter_s * 1000))
+
+    def _rule(self, rule: AnyFault) -> int:
+        rule_id: int = self._inject(rule)["id"]
+        return rule_id
+
+    def _inject(self, fault: AnyFault) -> dict[str, Any]:
+        from zafka.runtime.faults.asking import inject
+
+        self._running()
+        return inject(self.data_dir, fault)
 
     def kill_all(self) -> None:
         """SIGKILL every process at once, as if the machine had lost them. `start` brings them back."""
@@ -167,7 +336,7 @@ class Broker:
         ready.unlink(missing_ok=True)
         with (work / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zafka", "up", str(topology), "--ready-file", str(ready), "--stop-with-stdin"],
+                [sys.executable, "-m", "zafka", "up", str(topology), "--ready-file", str(ready), *self._flags],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(), start_new_session=True)
         try:
             self._ready = self._wait_until_ready(ready)

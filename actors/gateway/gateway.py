@@ -21,7 +21,7 @@ from zafka.actors.gateway.deadlines import Deadlines
 from zafka.actors.gateway.effects import AnswersBlocked, ConnectionOpened, FileSlice, FilesRead, ReadFiles
 from zafka.actors.gateway.init_producer_id import ProducerIds
 from zafka.actors.gateway.metadata import Creation
-from zafka.actors.gateway.registry import served
+from zafka.actors.gateway.registry import Served, served
 from zafka.actors.gateway.routes import Routes
 from zafka.actors.gateway.sequence_gaps import SequenceGaps
 from zafka.actors.gateway.settings import Settings
@@ -52,7 +52,7 @@ class Watcher(Protocol):
 class Gateway:
     """What all handlers share. `now` is the time of the turn that is running.
 
-    holds_topic: true while a replica of this topic id exists here, stopped or not.
+    holds_topic: true while a replica of this topic id exists here, stopped or not. served: the registry's.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Gateway:
         self.sequence_gaps = SequenceGaps()
         self.connections = Connections(limit=settings.connection_bytes_max, total_limit=settings.queued_bytes_max)
         self.holds_topic: Callable[[bytes], bool] = lambda topic_id: False
+        self.served: Callable[[int, int], Served | None] = served
         self.producer_ids = ProducerIds(self)
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
         self.woken: dict[Woken, None] = {}
@@ -104,7 +105,7 @@ class Gateway:
         """Start a request. What cannot be read ends the connection, after the answers that are due before it."""
         try:
             header = read_request_header(frame)
-            api = served(header.api_key, header.version)
+            api = self.served(header.api_key, header.version)
             if api is None:
                 self._refuse_version(connection, header)
                 return

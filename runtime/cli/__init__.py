@@ -22,6 +22,7 @@ COMMANDS = {
     "produce": "zafka.runtime.cli.produce:produce",
     "consume": "zafka.runtime.cli.consume:consume",
     "doctor": "zafka.runtime.cli.doctor:doctor",
+    "chaos": "zafka.runtime.cli.chaos:chaos",
     "demo": "zafka.runtime.cli.demo:demo",
 }
 NOT_BUILT = {
@@ -29,7 +30,6 @@ NOT_BUILT = {
     "group": "consumer groups are not built",
     "cluster": "one machine is all there is",
     "broker": "brokers come and go with the topology file",
-    "chaos": "`kill -9` on a process of `zafka status` does for now",
 }
 
 # What users can mend, by module, so that an error's module need not be imported to be recognised.

@@ -1,0 +1,194 @@
+"""How each API's answer carries an error, so that any Kafka client reads it as one.
+
+Owns: `FORMS`, one entry for each API that the broker serves (tests/unit/test_fault_gateway.py holds that): where a
+request names topics, where its answer has a place for each, and what stands there beside the error. A request can so
+be split into what is refused and what is done.
+Source: Apache Kafka, the `getErrorResponse` of each Request class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from zafka.actors.gateway.describe_configs import TOPIC
+from zafka.actors.gateway.fetch_part import NO_BYTES
+from zafka.actors.gateway.find_coordinator import SEVERAL_KEYS_SINCE
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from zafka.transport.kafka.messages.create_topics import CreatableTopic, CreatableTopicResult, CreateTopicsResponse
+from zafka.transport.kafka.messages.delete_topics import DeletableTopicResult, DeleteTopicsResponse, DeleteTopicState
+from zafka.transport.kafka.messages.describe_configs import (
+    DescribeConfigsResource,
+    DescribeConfigsResponse,
+    DescribeConfigsResult,
+)
+from zafka.transport.kafka.messages.fetch import FetchableTopicResponse, FetchResponse, FetchTopic, PartitionData
+from zafka.transport.kafka.messages.find_coordinator import (
+    Coordinator,
+    FindCoordinatorRequest,
+    FindCoordinatorResponse,
+)
+from zafka.transport.kafka.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from zafka.transport.kafka.messages.list_offsets import (
+    ListOffsetsPartitionResponse,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+    ListOffsetsTopicResponse,
+)
+from zafka.transport.kafka.messages.metadata import MetadataRequestTopic, MetadataResponseTopic
+from zafka.transport.kafka.messages.produce import (
+    PartitionProduceResponse,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+
+MESSAGE = "injected by zafka chaos"
+
+NameOf = Callable[[bytes], str]
+"""The name of a topic by its id, "" if there is none."""
+
+
+class Topics(NamedTuple):
+    """requested: the request's lists that name topics, of which one is used. answered: the answer's list.
+
+    name: of the topic that an entry of the request is about, None if it is about something else.
+    refuse: (entry of the request, error) -> entry of the answer. empty: an answer without entries.
+    """
+
+    requested: tuple[str, ...]
+    answered: str
+    name: Callable[[Any, NameOf], str | None]
+    refuse: Callable[[Any, int], Any]
+    empty: Callable[[], Any]
+
+
+class Form(NamedTuple):
+    """topics: None if the API has no topics, then whole: (request, version, error) -> the whole answer."""
+
+    topics: Topics | None = None
+    whole: Callable[[Any, int, int], Any] | None = None
+
+
+class Split(NamedTuple):
+    """refused: entries of the request. rest: the request without them, None if nothing is left."""
+
+    refused: list[Any]
+    rest: Any
+
+
+def split(topics: Topics, request: Any, matches: Callable[[str], bool] | None, name_of: NameOf) -> Split:
+    """Part a request's topics. matches: None means all of them, and what is no topic, too."""
+    refused: list[Any] = []
+    rest: dict[str, list[Any]] = {}
+    for field in topics.requested:
+        kept: list[Any] = []
+        for entry in getattr(request, field) or ():
+            name = topics.name(entry, name_of)
+            hit = matches is None or (name is not None and matches(name))
+            (refused if hit else kept).append(entry)
+        rest[field] = kept
+    if not any(rest.values()):
+        return Split(refused, None)
+    return Split(refused, msgspec.structs.replace(request, **rest))
+
+
+def add_refused(topics: Topics, response: Any, refused: Sequence[Any], error: int) -> Any:
+    """The answer with a place for each refused entry of the request."""
+    entries = [*getattr(response, topics.answered), *(topics.refuse(entry, error) for entry in refused)]
+    return msgspec.structs.replace(response, **{topics.answered: entries})
+
+
+# -- each API ------------------------------------------------------------------------------------
+
+
+def _produce(topic: TopicProduceData, error: int) -> TopicProduceResponse:
+    responses = [
+        PartitionProduceResponse(data.index, error, base_offset=-1, error_message=MESSAGE)
+        for data in topic.partition_data]
+    return TopicProduceResponse(name=topic.name, partition_responses=responses)
+
+
+def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
+    partitions = [
+        PartitionData(
+            wanted.partition, error, high_watermark=-1, last_stable_offset=-1, log_start_offset=-1,
+            aborted_transactions=None, records=NO_BYTES)
+        for wanted in topic.partitions]
+    return FetchableTopicResponse(topic=topic.topic, partitions=partitions)
+
+
+def _list_offsets(topic: ListOffsetsTopic, error: int) -> ListOffsetsTopicResponse:
+    partitions = [ListOffsetsPartitionResponse(wanted.partition_index, error) for wanted in topic.partitions]
+    return ListOffsetsTopicResponse(topic.name, partitions)
+
+
+def _metadata(topic: MetadataRequestTopic, error: int) -> MetadataResponseTopic:
+    return MetadataResponseTopic(error, topic.name, topic.topic_id)
+
+
+def _create_topics(topic: CreatableTopic, error: int) -> CreatableTopicResult:
+    return CreatableTopicResult(topic.name, error_code=error, error_message=MESSAGE)
+
+
+def _delete_topics(topic: DeleteTopicState | str, error: int) -> DeletableTopicResult:
+    if isinstance(topic, str):
+        return DeletableTopicResult(topic, error_code=error, error_message=MESSAGE)
+    return DeletableTopicResult(topic.name, topic.topic_id, error, MESSAGE)
+
+
+def _name_of_deleted(topic: DeleteTopicState | str, name_of: NameOf) -> str:
+    return topic if isinstance(topic, str) else topic.name or name_of(topic.topic_id)
+
+
+def _describe_configs(resource: DescribeConfigsResource, error: int) -> DescribeConfigsResult:
+    return DescribeConfigsResult(error, MESSAGE, resource.resource_type, resource.resource_name)
+
+
+def _find_coordinator(request: FindCoordinatorRequest, version: int, error: int) -> FindCoordinatorResponse:
+    if version >= SEVERAL_KEYS_SINCE:
+        return FindCoordinatorResponse(coordinators=[
+            Coordinator(key, -1, "", -1, error, MESSAGE) for key in request.coordinator_keys])
+    return FindCoordinatorResponse(error_code=error, error_message=MESSAGE, node_id=-1, host="", port=-1)
+
+
+def _api_versions(request: ApiVersionsRequest, version: int, error: int) -> ApiVersionsResponse:
+    return ApiVersionsResponse(error)
+
+
+def _init_producer_id(request: InitProducerIdRequest, version: int, error: int) -> InitProducerIdResponse:
+    return InitProducerIdResponse(error_code=error, producer_id=-1, producer_epoch=-1)
+
+
+def _by_name(entry: Any, name_of: NameOf) -> str:
+    return str(entry.name)
+
+
+FORMS: dict[int, Form] = {
+    ApiKey.PRODUCE: Form(Topics(("topic_data",), "responses", _by_name, _produce, lambda: ProduceResponse([]))),
+    ApiKey.FETCH: Form(Topics(("topics",), "responses", lambda entry, _: str(entry.topic), _fetch, FetchResponse)),
+    ApiKey.LIST_OFFSETS: Form(Topics(("topics",), "topics", _by_name, _list_offsets, ListOffsetsResponse)),
+    # Its answer names the brokers too, which no error takes away: it is never made without the handler.
+    ApiKey.METADATA: Form(Topics(
+        ("topics",), "topics", lambda entry, name_of: entry.name or name_of(entry.topic_id), _metadata, lambda: None)),
+    ApiKey.FIND_COORDINATOR: Form(whole=_find_coordinator),
+    ApiKey.API_VERSIONS: Form(whole=_api_versions),
+    ApiKey.CREATE_TOPICS: Form(Topics(("topics",), "topics", _by_name, _create_topics, CreateTopicsResponse)),
+    ApiKey.DELETE_TOPICS: Form(Topics(
+        ("topics", "topic_names"), "responses", _name_of_deleted, _delete_topics, DeleteTopicsResponse)),
+    ApiKey.INIT_PRODUCER_ID: Form(whole=_init_producer_id),
+    ApiKey.DESCRIBE_CONFIGS: Form(Topics(
+        ("resources",), "results",
+        lambda entry, _: entry.resource_name if entry.resource_type == TOPIC else None,
+        _describe_configs, DescribeConfigsResponse)),
+}
+
+SESSION_ERRORS = frozenset({
+    ErrorCode.FETCH_SESSION_ID_NOT_FOUND, ErrorCode.INVALID_FETCH_SESSION_EPOCH,
+    ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR})
+"""What Fetch says of the whole request, from version 7 on (KIP-227)."""
+SESSIONS_SINCE = 7

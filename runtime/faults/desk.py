@@ -1,0 +1,217 @@
+"""The root's end of `zafka chaos`: takes faults, aims them at processes, and follows a plan.
+
+Owns: the board, what is paused and until when, and the schedule of `zafka up --fault-plan`. There is one only where
+faults are allowed. Raises FaultError for what cannot be done.
+Invariant: it never waits; whom it signals is exactly the incarnation of now (pidfd), never a successor.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zafka.runtime.control import FORK_SERVER, SUPERVISOR
+from zafka.runtime.faults.board import FOLDER, Board, Watch
+from zafka.runtime.faults.kinds import (
+    AnyFault,
+    AnyRule,
+    Clear,
+    FaultError,
+    Kill,
+    MailFault,
+    Pause,
+    Resume,
+    decode_fault,
+    targets_of,
+)
+from zafka.runtime.faults.mail import FaultyMailbox
+from zafka.runtime.faults.plan import Plan, Schedule, described, schedule
+from zafka.runtime.tree import Program
+from zafka.transport.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from zafka.runtime.root import Root
+
+SHELLS = {
+    "zafka.actors.shell:main": "zafka.runtime.faults.shell:main",
+    "zafka.actors.broker_shell:main": "zafka.runtime.faults.broker_shell:main",
+}
+
+
+def faulty_programs(programs: Mapping[str, Program]) -> dict[str, Program]:
+    """The same actors in shells that faults may be injected into."""
+    return {kind: program._replace(main=SHELLS.get(program.main, program.main)) for kind, program in programs.items()}
+
+
+class Desk:
+    """log: the root's. The board is closed with it."""
+
+    def __init__(self, root: Root, board: Board, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.board = board
+        self._root = root
+        self._clock = clock
+        self._paused: dict[str, tuple[int, float]] = {}  # incarnation, and when to continue it
+        self._schedule: Schedule | None = None
+
+    def __repr__(self) -> str:
+        return f"<Desk {self.board!r} paused={sorted(self._paused)} {self._schedule}>"
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def take(self, data: Any) -> dict[str, Any]:
+        """A request of the control socket; returns the answer."""
+        try:
+            return self.inject(decode_fault(data))
+        except FaultError as error:
+            return {"error": str(error)}
+
+    def inject(self, fault: AnyFault) -> dict[str, Any]:
+        """Do it, or have it done from now on.
+
+        Returns {"targets": {name: pid}} and, for a rule, {"id"}. "supervisor": its pid, where it is for whoever asks
+        to signal it: we could not answer any more.
+        """
+        match fault:
+            case Kill():
+                return self._signal(fault.target, fault.signal)
+            case Pause():
+                return self._pause(fault)
+            case Resume():
+                answer = self._signal(fault.target, signal.SIGCONT)
+                for name in answer["targets"]:
+                    self._paused.pop(name, None)
+                return answer
+            case Clear():
+                return self._clear(fault)
+            case _:
+                return self._post(fault)
+
+    def listed(self) -> dict[str, Any]:
+        """What is in force."""
+        self.board.sweep()
+        now_s = self._clock()
+        rules = [
+            {"id": each.id, "fault": each.rule.__struct_config__.tag, **described(each.rule),
+             "hits": self.board.hits(each), "left_s": None if each.until_s is None else round(each.until_s - now_s, 3)}
+            for each in self.board.posted.values()]
+        paused = [
+            {"name": name, "left_s": None if at_s == float("inf") else round(at_s - now_s, 3)}
+            for name, (_, at_s) in self._paused.items()]
+        return {"rules": rules, "paused": paused}
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def follow(self, plan: Plan) -> None:
+        """Begin a plan now."""
+        seed = plan.seed if plan.seed is not None else random.randrange(2**31)
+        self._schedule = Schedule(schedule(plan, seed, self._names()), seed, started_s=self._clock())
+        self._root.log("info", "fault plan begins", seed=seed)
+
+    def tick(self) -> None:
+        """Continue whose pause is over, and do what the plan says."""
+        now_s = self._clock()
+        for name, (incarnation, at_s) in list(self._paused.items()):
+            if at_s <= now_s or self._incarnation_of(name) != incarnation:
+                del self._paused[name]
+                if self._incarnation_of(name) == incarnation:
+                    self._send(name, signal.SIGCONT)
+        if self._schedule is None:
+            return
+        for line in self._schedule.perform(now_s, self._inject_here):
+            self._root.log("warning", "fault", **line)
+        if self._schedule.ended:
+            self._root.log("info", "fault plan ends", **self._schedule.summary())
+            self._schedule = None
+
+    def wakeup_s(self) -> float:
+        """When `tick` has something to do next."""
+        next_s = self._schedule.next_s if self._schedule is not None else float("inf")
+        return min([next_s, *(at_s for _, at_s in self._paused.values())])
+
+    def _inject_here(self, fault: AnyFault) -> dict[str, Any]:
+        answer = self.inject(fault)
+        if "supervisor" in answer:
+            number = fault.signal if isinstance(fault, Kill) else signal.SIGSTOP
+            os.kill(os.getpid(), number)
+        return answer
+
+    # -- how -----------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        return [SUPERVISOR, FORK_SERVER, *self._root.tree.actors]
+
+    def _signal(self, pattern: str, number: int) -> dict[str, Any]:
+        """Signal all that a pattern names and that run; it is an error if none does."""
+        targets = targets_of(pattern, self._names())
+        answer: dict[str, Any] = {"targets": {}}
+        for name in targets:
+            if name == SUPERVISOR:
+                answer["targets"][name] = answer["supervisor"] = os.getpid()
+            elif pid := self._send(name, number):
+                answer["targets"][name] = pid
+        if not answer["targets"]:
+            raise FaultError(f"{', '.join(targets)} {'does' if len(targets) == 1 else 'do'} not run at the moment")
+        return answer
+
+    def _send(self, name: str, number: int) -> int:
+        """Send a signal; returns the process id, 0 if there is no process at the moment."""
+        server = self._root.server
+        if name == FORK_SERVER:
+            server.signal_server(signal.Signals(number))
+            return server.pid
+        actor = self._root.tree.actors.get(name)
+        if actor is None or actor.running is None or not actor.running.pid:
+            return 0
+        server.kill(actor.running.incarnation, signal.Signals(number))
+        return actor.running.pid
+
+    def _incarnation_of(self, name: str) -> int:
+        if name == FORK_SERVER:
+            return self._root.server.pid
+        actor = self._root.tree.actors.get(name)
+        return actor.running.incarnation if actor is not None and actor.running is not None else 0
+
+    def _pause(self, fault: Pause) -> dict[str, Any]:
+        answer = self._signal(fault.target, signal.SIGSTOP)
+        at_s = float("inf") if fault.for_s is None else self._clock() + fault.for_s
+        for name in answer["targets"]:
+            if name != SUPERVISOR:
+                self._paused[name] = self._incarnation_of(name), at_s
+        return answer
+
+    def _clear(self, fault: Clear) -> dict[str, Any]:
+        if fault.ids is not None:
+            unknown = [each for each in fault.ids if each not in self.board.posted]
+            if unknown:
+                there = ", ".join(map(str, self.board.posted)) or "none"
+                raise FaultError(f"no rule {', '.join(map(str, unknown))} is in force; there are: {there}")
+            return {"cleared": self.board.remove(fault.ids)}
+        resumed = [name for name in self._paused if self._send(name, signal.SIGCONT)]
+        self._paused.clear()
+        return {"cleared": self.board.remove(list(self.board.posted)), "resumed": resumed}
+
+    def _post(self, rule: AnyRule) -> dict[str, Any]:
+        names = self._names()
+        patterns = (rule.sender, rule.receiver) if isinstance(rule, MailFault) else (rule.target,)
+        for pattern in patterns:
+            targets_of(pattern, names)
+        self.board.sweep()
+        return {"id": self.board.post(rule).id}
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def set_up(
+    root: Root, run_dir: Path, programs: Mapping[str, Program]
+) -> tuple[Desk, Callable[..., Mailbox], dict[str, Program]]:
+    """What a root has in place of the plain where faults are allowed: its desk, its mailbox, its actors' shells."""
+    board = Board(run_dir / FOLDER)
+    watch = Watch(board.folder, SUPERVISOR)
+    return Desk(root, board), partial(FaultyMailbox, watch=watch), faulty_programs(programs)
