@@ -66,14 +66,17 @@ PRELOAD = (
 )
 """What every actor needs; imported once, before the first fork."""
 
+FAULTY = ("zafka.runtime.faults.shell", "zafka.runtime.faults.broker_shell")
 
 _launched: list[ForkServerClient] = []
 
 
-def launch_early() -> None:
-    """Launch the server that the next `launch` hands out: it imports while the caller still reads its arguments."""
+def launch_early(*, faults: bool = False) -> None:
+    """Launch the server that the next `launch` hands out: it imports while the caller still reads its arguments.
+
+    faults: actors will run in the shells of `runtime/faults`."""
     if not _launched:
-        _launched.append(ForkServerClient(PRELOAD))
+        _launched.append(ForkServerClient((*PRELOAD, *FAULTY) if faults else PRELOAD))
 
 
 def launch() -> ForkServerClient:

@@ -34,7 +34,7 @@ def up(
         raise click.UsageError("--broker is not supported yet: all brokers of a topology run on one machine")
     from zafka.runtime.fork_client import launch_early
 
-    launch_early()  # it imports what actors need while we import what we need
+    launch_early(faults=allow_faults)  # it imports what actors need while we import what we need
     from zafka.runtime.root import run
     from zafka.runtime.topology import Changes, load_topology
 

@@ -208,6 +208,7 @@ class LateExchange(StandIn):
         super().on_abandoned()
 
     def on_hurry(self) -> None:
+        self._delay_s = 0.0
         if self.bucket:
             self._gateway.deadlines.cancel(self)
             self._pass_on()
@@ -218,7 +219,10 @@ class LateExchange(StandIn):
         assert self.frame is None
         self.frame = frame
         self.operation = None
-        self._gateway.deadlines.set(self, self._gateway.now.monotonic_s, self._delay_s)
+        if self._delay_s:
+            self._gateway.deadlines.set(self, self._gateway.now.monotonic_s, self._delay_s)
+        else:
+            self._pass_on()
 
     def on_deadline(self) -> None:
         self._pass_on()
