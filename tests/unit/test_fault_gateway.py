@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from tests.kafka_oracle import kio_class, kio_read
-from tests.unit.broker_bench import SUPERVISOR, Bench, advanced, make_batch, topic_id
+from tests.unit.broker_bench import SUPERVISOR, Bench, advanced, make_batch, read, topic_id
 from zafka.actors import messages
-from zafka.actors.gateway.effects import Respond
+from zafka.actors.gateway.effects import ReadFault, Respond
 from zafka.actors.gateway.registry import APIS
 from zafka.runtime.faults.api_errors import FORMS, MESSAGE
 from zafka.runtime.faults.board import Board, Watch
@@ -329,8 +329,6 @@ def test_a_broker_that_stops_does_not_wait_for_late_answers(faulty: Faulty) -> N
         assert client.answers() == []  # the error is there and late; the other waits for data
     faulty.bench.tell(SUPERVISOR, messages.Shutdown())
     assert errors_in(faulty.client.answers()[0]) == [0, ErrorCode.OFFSET_OUT_OF_RANGE]
-    (locate,) = faulty.bench.sent(messages.Locate)  # a last look
-    faulty.bench.tell(
-        faulty.bench.partitions["t", 0], messages.Located(locate.request_id, 0, 0, 5, 0, 0, 0, 0, 0))
-    assert errors_in(polling.answers()[0]) == [0, 0]
+    read(faulty.bench, ReadFault.CORRUPT)  # a last look of the one that polls
+    assert errors_in(polling.answers()[0]) == [0, ErrorCode.CORRUPT_MESSAGE]
     assert faulty.bench.gateway.is_idle()
