@@ -274,7 +274,8 @@ def perform(fault: AnyFault, topology: Path | None, data_dir: str | None) -> Non
     for name, pid in answer.get("targets", {}).items():
         click.echo(f"{name}: process {pid}", err=True)
     if "cleared" in answer:
-        click.echo(f"{len(answer['cleared'])} rules lifted", err=True)
+        count = len(answer["cleared"])
+        click.echo(f"{count} rule{'' if count == 1 else 's'} lifted", err=True)
 
 
 def data_dir_of(topology: Path | None, data_dir: str | None) -> Path:

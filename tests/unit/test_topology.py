@@ -109,6 +109,14 @@ def test_a_port_flag_needs_one_broker(tmp_path: Path) -> None:
         load(tmp_path, FULL, Changes(kafka_port=1))
 
 
+def test_faults_are_allowed_by_the_file_or_the_flag_and_else_not(tmp_path: Path) -> None:
+    assert not load(tmp_path, "cluster: a\n").faults
+    assert not load(tmp_path, "faults: false\n").faults
+    assert load(tmp_path, "faults: true\n").faults
+    assert load(tmp_path, "faults: false\n", Changes(allow_faults=True)).faults
+    assert "line 1: faults: must be true or false, not the text 'yes please'" in refusal(tmp_path, "faults: yes please\n")
+
+
 def test_an_absolute_data_dir_stays(tmp_path: Path) -> None:
     assert load(tmp_path, "data_dir: /var/lib/zafka").data_dir == Path("/var/lib/zafka")
 
