@@ -44,7 +44,7 @@ class OpenFiles:
                 self.disk.close(self._open.pop(next(iter(self._open))))
         self._open[wanted.path] = file
         self._used.add(wanted.path)
-        return self.disk.pread(file, wanted.length, wanted.position)
+        return _read_or_fault(self.disk, file, wanted)
 
     def sweep(self) -> None:
         """Close what was not used since the last sweep, so that deleted segments give their room back."""
@@ -70,6 +70,15 @@ def open_slice(disk: Disk, wanted: FileSlice) -> File | None:
     return None
 
 
+def _read_or_fault(disk: Disk, file: File, wanted: FileSlice) -> bytes | ReadFault:
+    """One place that the disk cannot read must not end the broker, which has the other partitions to serve."""
+    try:
+        return disk.pread(file, wanted.length, wanted.position)
+    except OSError as error:
+        logger.error("bytes that cannot be read", path=wanted.path, position=wanted.position, reason=str(error))
+        return ReadFault.UNREADABLE
+
+
 def remove_directory(disk: Disk, path: Path) -> None:
     """Remove what was moved aside, once its new name is on disk: else a power cut may bring the old name back with a
     part of what was in it. For threads."""
@@ -86,9 +95,12 @@ def read_checked(disk: Disk, wanted: FileSlice) -> memoryview | ReadFault:
     if file is None:
         return ReadFault.GONE
     try:
-        data = memoryview(disk.pread(file, wanted.length, wanted.position))
+        found = _read_or_fault(disk, file, wanted)
     finally:
         disk.close(file)
+    if isinstance(found, ReadFault):
+        return found
+    data = memoryview(found)
     end = 0
     try:
         for position, header in walk(data, check_crc=True):

@@ -56,6 +56,7 @@ class ReadFault(Enum):
 
     GONE = "no such file, or another one under its name"
     CORRUPT = "a batch whose CRC does not fit"
+    UNREADABLE = "the disk cannot read it"
 
 
 class FilesRead(NamedTuple):

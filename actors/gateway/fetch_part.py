@@ -205,6 +205,9 @@ class Part:
         if data is ReadFault.CORRUPT:
             self.fail(ErrorCode.CORRUPT_MESSAGE)
             return True
+        if data is ReadFault.UNREADABLE:
+            self.fail(ErrorCode.KAFKA_STORAGE_ERROR)
+            return True
         if isinstance(data, ReadFault):
             self.again()
             return True

@@ -232,6 +232,19 @@ def test_damaged_bytes_are_not_served(broker: Broker, sender: Sender) -> None:
     sender.check()
 
 
+@pytest.mark.parametrize("cold", [False, True])
+def test_a_place_that_cannot_be_read_costs_its_readers_only(broker: Broker, sender: Sender, cold: bool) -> None:
+    sender.send(1000)
+    if cold:
+        broker.kill(f"partition {sender.topic}-0")
+        sender.send()
+    before = broker.actor("broker 1")["pid"]
+    rule = broker.disk_error("broker 1", "EIO-READ", path_glob=f"{sender.topic}-0/*.log", times=2)
+    sender.check()
+    assert hits(broker, rule) == 2
+    assert broker.actor("broker 1")["pid"] == before
+
+
 # -- points --------------------------------------------------------------------------------------
 
 COMMON = ["before-append", "during-append", "after-append", "before-flush", "after-flush", "before-ack", "after-ack"]

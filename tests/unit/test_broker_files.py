@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.unit.broker_bench import make_batch
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import FileSlice, ReadFault
-from zafka.storage.disk import PosixDisk
+from zafka.storage.disk import File, PosixDisk
 
 DATA = Path("/data")
 ONE, TWO = make_batch(b"one"), make_batch(b"two", base_offset=1)
@@ -94,3 +95,17 @@ def test_bit_rot_in_cold_bytes_is_never_handed_out(segment: Path) -> None:
     assert read_checked(PosixDisk(), slice_of(segment, len(ONE))) is ReadFault.CORRUPT
     segment.write_bytes(bytes(len(ONE)))
     assert read_checked(PosixDisk(), slice_of(segment)) is ReadFault.CORRUPT
+
+
+class UnreadableDisk(PosixDisk):
+    def pread(self, file: File, length: int, position: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_the_disk_cannot_read_is_told_and_not_raised(segment: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    files = OpenFiles(UnreadableDisk())
+    assert files.read(slice_of(segment)) is ReadFault.UNREADABLE
+    assert read_checked(UnreadableDisk(), slice_of(segment)) is ReadFault.UNREADABLE
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) == before

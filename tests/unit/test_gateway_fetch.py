@@ -266,6 +266,14 @@ def test_corrupt_bytes_are_not_served(bench: Bench) -> None:
     assert parts_of(client.answers()[0]) == [(ErrorCode.CORRUPT_MESSAGE, b"")]
 
 
+def test_bytes_that_the_disk_cannot_read_are_a_storage_error(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.FETCH, 12, fetch(0))
+    locate(bench)
+    read(bench, ReadFault.UNREADABLE)
+    assert parts_of(client.answers()[0]) == [(ErrorCode.KAFKA_STORAGE_ERROR, b"")]
+
+
 def test_committed_bytes_that_are_not_there_close_the_connection(bench: Bench) -> None:
     client = bench.client()
     client.send(ApiKey.FETCH, 12, fetch(0))
