@@ -29,7 +29,6 @@ from msgspec import Struct
 from zafka.runtime.faults.kinds import AnyRule, ApiFault, Crash, DiskError, MailFault
 
 FOLDER = "faults"
-RULES_MAX = 1000
 COUNTED_MAX = 1 << 20
 
 
@@ -153,15 +152,18 @@ class Watch:
 
     def _read(self) -> None:
         with self._lock:
-            # In this order: what is posted meanwhile is read twice rather than not at all.
-            self._seen = self._generation[0]
+            # Before the rules: what is posted meanwhile is read twice rather than not at all.
+            generation = self._generation[0]
             posted = _decode((self._folder / "rules").read_bytes())
-            self._cache = {}
-            self._posted = posted
             there = {each.id for each in posted}
             for gone in self._hits.keys() - there:
                 os.close(self._hits.pop(gone))
+            for gone in self._random.keys() - there:
+                del self._random[gone]
             self._spent &= there
+            self._cache = {}
+            self._posted = posted
+            self._seen = generation  # last: from now on another thread does not look
 
     def hits(self, posted: Posted) -> bool:
         """Whether this match of a rule is one that it hits; counted then, or skipped as one of the first."""

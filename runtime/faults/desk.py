@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from zafka.runtime.faults.board import FOLDER, Board, Watch
 from zafka.runtime.faults.kinds import (
     AnyFault,
     AnyRule,
+    ApiFault,
     Clear,
     FaultError,
     Kill,
@@ -28,10 +29,11 @@ from zafka.runtime.faults.kinds import (
     Pause,
     Resume,
     decode_fault,
+    described,
     targets_of,
 )
 from zafka.runtime.faults.mail import FaultyMailbox
-from zafka.runtime.faults.plan import Plan, Schedule, described, schedule
+from zafka.runtime.faults.plan import Plan, Schedule, schedule
 from zafka.runtime.tree import Program
 from zafka.transport.mailbox import Mailbox
 
@@ -42,6 +44,9 @@ SHELLS = {
     "zafka.actors.shell:main": "zafka.runtime.faults.shell:main",
     "zafka.actors.broker_shell:main": "zafka.runtime.faults.broker_shell:main",
 }
+
+
+RULES_MAX = 1000
 
 
 def faulty_programs(programs: Mapping[str, Program]) -> dict[str, Program]:
@@ -83,10 +88,7 @@ class Desk:
             case Pause():
                 return self._pause(fault)
             case Resume():
-                answer = self._signal(fault.target, signal.SIGCONT)
-                for name in answer["targets"]:
-                    self._paused.pop(name, None)
-                return answer
+                return self._resume(fault)
             case Clear():
                 return self._clear(fault)
             case _:
@@ -149,14 +151,18 @@ class Desk:
     def _signal(self, pattern: str, number: int) -> dict[str, Any]:
         """Signal all that a pattern names and that run; it is an error if none does."""
         targets = targets_of(pattern, self._names())
+        answer = self._signal_those_that_run(targets, number)
+        if not answer["targets"]:
+            raise FaultError(f"{', '.join(targets)} {'does' if len(targets) == 1 else 'do'} not run at the moment")
+        return answer
+
+    def _signal_those_that_run(self, names: Sequence[str], number: int) -> dict[str, Any]:
         answer: dict[str, Any] = {"targets": {}}
-        for name in targets:
+        for name in names:
             if name == SUPERVISOR:
                 answer["targets"][name] = answer["supervisor"] = os.getpid()
             elif pid := self._send(name, number):
                 answer["targets"][name] = pid
-        if not answer["targets"]:
-            raise FaultError(f"{', '.join(targets)} {'does' if len(targets) == 1 else 'do'} not run at the moment")
         return answer
 
     def _send(self, name: str, number: int) -> int:
@@ -185,6 +191,13 @@ class Desk:
                 self._paused[name] = self._incarnation_of(name), at_s
         return answer
 
+    def _resume(self, fault: Resume) -> dict[str, Any]:
+        """Who died meanwhile needs no resuming."""
+        answer = self._signal_those_that_run(targets_of(fault.target, self._names()), signal.SIGCONT)
+        for name in answer["targets"]:
+            self._paused.pop(name, None)
+        return answer
+
     def _clear(self, fault: Clear) -> dict[str, Any]:
         if fault.ids is not None:
             unknown = [each for each in fault.ids if each not in self.board.posted]
@@ -197,11 +210,16 @@ class Desk:
         return {"cleared": self.board.remove(list(self.board.posted)), "resumed": resumed}
 
     def _post(self, rule: AnyRule) -> dict[str, Any]:
-        names = self._names()
-        patterns = (rule.sender, rule.receiver) if isinstance(rule, MailFault) else (rule.target,)
-        for pattern in patterns:
-            targets_of(pattern, names)
+        actors = self._root.tree.actors
+        if isinstance(rule, MailFault):
+            for pattern in (rule.sender, rule.receiver):
+                targets_of(pattern, [SUPERVISOR, *actors])
+        else:
+            brokers = [actor.name for actor in actors.values() if actor.plan.kind == "broker"]
+            targets_of(rule.target, brokers if isinstance(rule, ApiFault) else list(actors))
         self.board.sweep()
+        if len(self.board.posted) >= RULES_MAX:
+            raise FaultError(f"{RULES_MAX} rules are in force already; clear some")
         return {"id": self.board.post(rule).id}
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ DISK_ERRORS = {
 }
 
 
-class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="fault"):
+class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="fault"):
     """Root of all faults."""
 
 
@@ -213,6 +213,13 @@ def _check_word(what: str, word: str, known: Sequence[str]) -> None:
 
         near = did_you_mean(word.upper() if known[0].isupper() else word, known)
         raise FaultError(f"{word!r} is not {what}{near or '; there are: ' + ', '.join(known)}")
+
+
+def described(fault: AnyFault) -> dict[str, Any]:
+    """What a fault says beyond the defaults, for people and for JSON."""
+    fields = msgspec.structs.fields(fault)
+    told = {field.name: getattr(fault, field.name) for field in fields}
+    return {field.name: told[field.name] for field in fields if field.required or told[field.name] != field.default}
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:

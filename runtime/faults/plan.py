@@ -33,6 +33,7 @@ from zafka.runtime.faults.kinds import (
     Resume,
     Rule,
     check_fault,
+    described,
     matching,
 )
 from zafka.runtime.yaml_file import Value, read_yaml
@@ -287,10 +288,3 @@ class Schedule:
 
     def summary(self) -> dict[str, Any]:
         return {"seed": self.seed, "done": self.done, "refused": self.refused}
-
-
-def described(fault: AnyFault) -> dict[str, Any]:
-    """A fault's own fields, for people and for JSON."""
-    fields: dict[str, Any] = msgspec.to_builtins(fault)
-    fields.pop("fault")
-    return fields

@@ -33,7 +33,7 @@ def bootstrap() -> Iterator[str]:
     if given := os.environ.get("ZAFKA_TEST_BOOTSTRAP"):
         yield given
         return
-    with Broker() as broker:
+    with Broker(allow_faults=False) as broker:
         yield broker.bootstrap_servers
 
 

@@ -25,7 +25,7 @@ Zafka = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    with Broker() as running:
+    with Broker(allow_faults=False) as running:
         yield running
 
 

@@ -28,7 +28,7 @@ def test_nothing_is_lost_under_random_kills(tmp_path: Path) -> None:
     print(f"SEED={SEED} SECONDS={SECONDS:g}")
     failed = threading.Event()
     with Broker(
-        {"librdkafka": PARTITIONS, "ours": PARTITIONS}, data_dir=tmp_path / "data", topology=IMPATIENT
+        {"librdkafka": PARTITIONS, "ours": PARTITIONS}, data_dir=tmp_path / "data", topology=IMPATIENT, allow_faults=False
     ) as broker:
         loads = [
             ConfluentLoad(broker.bootstrap_servers, "librdkafka", failed),
