@@ -179,7 +179,8 @@ class Root:
         wakeup_before = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         try:
             self.tree.start()
-            self.log("info", "starting", cluster=self.settings.cluster, data_dir=str(self.settings.data_dir))
+            self.log("info", "starting", cluster=self.settings.cluster, data_dir=str(self.settings.data_dir),
+                     **({"faults": "allowed"} if self.desk is not None else {}))
             while self.tree.ended is None:
                 self._wait()
                 self._round()

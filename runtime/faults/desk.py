@@ -72,9 +72,13 @@ class Desk:
     def take(self, data: Any) -> dict[str, Any]:
         """A request of the control socket; returns the answer."""
         try:
-            return self.inject(decode_fault(data))
+            fault = decode_fault(data)
+            answer = self.inject(fault)
         except FaultError as error:
             return {"error": str(error)}
+        # Whoever reads the log of a failed test wants to know what was done on purpose.
+        self._root.log("info", "fault", do=fault.__struct_config__.tag, **described(fault), **answer)
+        return answer
 
     def inject(self, fault: AnyFault) -> dict[str, Any]:
         """Do it, or have it done from now on.

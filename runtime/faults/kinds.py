@@ -72,8 +72,8 @@ class Clear(Fault, frozen=True, kw_only=True, tag="clear"):
 class Rule(Fault, frozen=True, kw_only=True):
     """What all rules have.
 
-    probability: of each match to be hit. skip: matches that pass unharmed first. times: hits after which it is used
-        up, over all processes and their restarts together; None: no limit.
+    probability: of each match to be hit. skip: of those, so many pass unharmed first. times: hits after which it is
+        used up, over all processes and their restarts together; None: no limit.
     for_s: how long it is in force; None: until it is cleared. seed: of the choices by probability.
     """
 

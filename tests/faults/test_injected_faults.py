@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import zafka
 from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_S = 30.0
 FAST = {"supervision": {"intensity": 10_000, "heartbeat": "100ms", "hung_after": "2s"}}
 
@@ -420,3 +424,11 @@ def test_without_permission_everything_is_refused() -> None:
                 ask()
         run = json.loads((broker.data_dir / "run.json").read_text())
         assert not (Path(run["run_dir"]) / "faults").exists()
+
+
+def test_the_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "inject_faults.py")], check=False, capture_output=True, text=True,
+        timeout=2 * WAIT_S, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 records, each one once and in order"

@@ -307,11 +307,26 @@ def test_answers_keep_the_order_of_requests_behind_a_late_one(faulty: Faulty) ->
     assert offsets == [3, 4]
 
 
+def test_what_has_to_run_alone_does_so_until_its_late_answer(faulty: Faulty) -> None:
+    faulty.fault(ApiKey.FETCH, delay_ms=300, times=1)
+    mails = [faulty.client.mail(ApiKey.FETCH, 12, fetch("t")), faulty.client.mail(ApiKey.PRODUCE, 9, produce("t"))]
+    faulty.bench.turn(*mails)
+    (locate,) = faulty.bench.sent(messages.Locate)
+    assert faulty.bench.sent(messages.Produce) == []
+    faulty.bench.tell(
+        faulty.bench.partitions["t", 0],
+        messages.Located(locate.request_id, ErrorCode.OFFSET_OUT_OF_RANGE, 0, 5, 0, 0, 0, 0, 0))
+    assert faulty.bench.sent(messages.Produce) == []
+    faulty.bench.pass_time(0.31)
+    assert len(faulty.client.answers()) == len(faulty.bench.sent(messages.Produce)) == 1
+
+
 def test_a_client_that_leaves_does_not_get_its_late_answer(faulty: Faulty) -> None:
     faulty.fault(ApiKey.PRODUCE, delay_ms=300)
     faulty.client.send(ApiKey.PRODUCE, 9, produce("t"))
     answer_produce(faulty, offset=3)
     faulty.client.close()
+    assert len(faulty.bench.gateway.deadlines) == 0
     faulty.bench.pass_time(1.0)
     assert faulty.bench.of(Respond) == []
     assert faulty.bench.gateway.connections.held == 0
