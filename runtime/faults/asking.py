@@ -25,7 +25,16 @@ from zafka.runtime.faults.kinds import AnyFault, FaultError, Kill, Pause, Resume
 
 
 def inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
-    """Have a fault injected; it is in force when this returns. Returns what `Desk.inject` says."""
+    """Have a fault injected; it is in force when this returns. Returns what `Desk.inject` says.
+
+    Raises Refused if it hits nobody, too."""
+    answer = _inject(data_dir, fault)
+    if "missed" in answer:
+        raise Refused(answer["missed"])
+    return answer
+
+
+def _inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
     if isinstance(fault, Resume) and fnmatchcase(SUPERVISOR, fault.target):
         _continue_supervisor(data_dir)
     answer = ask(data_dir, {"ask": "fault", "fault": msgspec.to_builtins(fault)})
@@ -41,10 +50,10 @@ def inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
 
 
 def inject_or_refuse(data_dir: Path) -> Callable[[AnyFault], dict[str, Any]]:
-    """`inject` for a schedule: what the supervisor cannot do, or that it is not there, is told and not the end."""
+    """For a schedule: what the supervisor cannot do, or that it is not there, is told and not the end."""
     def do(fault: AnyFault) -> dict[str, Any]:
         try:
-            return inject(data_dir, fault)
+            return _inject(data_dir, fault)
         except (NotRunning, Refused) as error:
             raise FaultError(str(error)) from None
 

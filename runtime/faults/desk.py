@@ -83,8 +83,8 @@ class Desk:
     def inject(self, fault: AnyFault) -> dict[str, Any]:
         """Do it, or have it done from now on.
 
-        Returns {"targets": {name: pid}} and, for a rule, {"id"}. "supervisor": its pid, where it is for whoever asks
-        to signal it: we could not answer any more.
+        Returns {"targets": {name: pid}} or, for a rule, {"id"}. "missed": why no process was hit, if none was.
+        "supervisor": its pid, where it is for whoever asks to signal it: we could not answer any more.
         """
         match fault:
             case Kill():
@@ -153,11 +153,11 @@ class Desk:
         return [SUPERVISOR, FORK_SERVER, *self._root.tree.actors]
 
     def _signal(self, pattern: str, number: int) -> dict[str, Any]:
-        """Signal all that a pattern names and that run; it is an error if none does."""
+        """Signal all that a pattern names and that run; "missed" says so if none does."""
         targets = targets_of(pattern, self._names())
         answer = self._signal_those_that_run(targets, number)
         if not answer["targets"]:
-            raise FaultError(f"{', '.join(targets)} {'does' if len(targets) == 1 else 'do'} not run at the moment")
+            answer["missed"] = f"{', '.join(targets)} {'does' if len(targets) == 1 else 'do'} not run at the moment"
         return answer
 
     def _signal_those_that_run(self, names: Sequence[str], number: int) -> dict[str, Any]:

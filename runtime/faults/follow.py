@@ -21,7 +21,7 @@ def follow(
     plan: Plan, seed: int | None, names: Sequence[str], do: Callable[[AnyFault], Line], tell: Callable[[Line], None], *,
     wait: Callable[[float], None], clock: Callable[[], float] = time.monotonic,
 ) -> Line:
-    """Do everything that a plan says, at its times; returns the summary {"seed", "done", "refused"}.
+    """Do everything that a plan says, at its times; returns the summary {"seed", "done", "missed", "refused"}.
 
     seed: above the plan's; without either, a random one, which the summary tells. names: of the actors there are now.
     do: injects one fault, raises FaultError. tell: hears of each. wait: for so many seconds.

@@ -247,12 +247,15 @@ def _aimed(step: Step, choices: random.Random, names: Sequence[str]) -> list[Any
 
 
 class Schedule:
-    """A schedule while it is followed. done, refused: how many of its actions were performed, and could not be."""
+    """A schedule while it is followed.
+
+    done: how many of its actions were performed. missed: of those, that came when whom they name did not run.
+    refused: that could not be performed.
+    """
 
     def __init__(self, actions: Sequence[Action], seed: int, *, started_s: float) -> None:
         self.seed = seed
-        self.done = 0
-        self.refused = 0
+        self.done = self.missed = self.refused = 0
         self._left = list(reversed(actions))
         self._started_s = started_s
 
@@ -280,6 +283,7 @@ class Schedule:
             try:
                 line |= do(action.fault)
                 self.done += 1
+                self.missed += "missed" in line
             except FaultError as error:
                 line["refused"] = str(error)
                 self.refused += 1
@@ -287,4 +291,4 @@ class Schedule:
         return told
 
     def summary(self) -> dict[str, Any]:
-        return {"seed": self.seed, "done": self.done, "refused": self.refused}
+        return {"seed": self.seed, "done": self.done, "missed": self.missed, "refused": self.refused}

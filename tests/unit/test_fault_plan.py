@@ -54,6 +54,13 @@ def test_a_whole_plan_is_read(tmp_path: Path) -> None:
     assert clear.fault == Clear()
 
 
+def test_the_example_is_a_plan() -> None:
+    plan = load_plan(Path(__file__).resolve().parent.parent.parent / "examples" / "fault_plan.yaml")
+    actions = schedule(plan, 1, NAMES)
+    assert {action.do for action in actions} >= {"kill", "pause", "drop", "delay", "disk", "crash", "error", "late", "clear"}
+    assert all(action.at_s <= 30 for action in actions)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -147,7 +154,15 @@ def test_who_is_not_there_stays_in_the_schedule_and_is_refused_when_it_is_done(t
     assert (running.ended, running.next_s) == (False, 101.0)
     assert running.perform(101.0, do) == [{"at_s": 1.0, "do": "clear", "cleared": []}]
     assert running.ended
-    assert running.summary() == {"seed": 1, "done": 1, "refused": 1}
+    assert running.summary() == {"seed": 1, "done": 1, "missed": 0, "refused": 1}
+
+
+def test_who_does_not_run_when_his_turn_comes_is_missed(tmp_path: Path) -> None:
+    plan = load(tmp_path, "steps:\n- {do: kill, at: 0s, target: coordinator}\n")
+    running = Schedule(schedule(plan, 1, NAMES), 1, started_s=100.0)
+    (line,) = running.perform(100.0, lambda fault: {"targets": {}, "missed": "coordinator does not run"})
+    assert line["missed"] == "coordinator does not run"
+    assert running.summary() == {"seed": 1, "done": 1, "missed": 1, "refused": 0}
 
 
 def test_an_interrupted_plan_clears_what_it_did(tmp_path: Path) -> None:
