@@ -43,6 +43,7 @@ from zafka.runtime.limits import check_room, raise_descriptor_limit
 from zafka.runtime.listeners import Listeners, advertised
 from zafka.runtime.log import configure_logging
 from zafka.runtime.run_dir import RunDirectory
+from zafka.runtime.server_watch import ServerWatch
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart
 from zafka.runtime.tree import PROGRAMS, Program, Tree
@@ -370,38 +371,3 @@ def _stop_signals() -> list[signal.Signals]:
     """All of STOP_SIGNALS, but under nohup the end of the terminal is not for us."""
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOP_SIGNALS if not (nohup and number is signal.SIGHUP)]
-
-
-class ServerWatch:
-    """Whether the fork server answers. One that is stopped is continued, one that hangs is killed.
-
-    asked_s: when the ping was sent that is not answered yet.
-    """
-
-    def __init__(self, hung_after_s: float, *, now_s: float) -> None:
-        self.hung_after_s = hung_after_s
-        self.asked_s: float | None = None
-        self._next_s = 0.0
-        self._continued = False
-        self._ticked_s = now_s
-
-    def on_pong(self) -> None:
-        self.asked_s = None
-        self._continued = False
-
-    def tick(self, server: ForkServerClient, was_ready: bool, now_s: float) -> None:
-        if now_s - self._ticked_s > self.hung_after_s / 4 and self.asked_s is not None:
-            self.asked_s = now_s  # we did not run ourselves
-        self._ticked_s = now_s
-        if not was_ready:
-            return
-        if self.asked_s is None:
-            if now_s >= self._next_s:
-                self._next_s = now_s + self.hung_after_s / 4
-                self.asked_s = now_s
-                server.ping()
-        elif now_s - self.asked_s > self.hung_after_s:
-            server.signal_server(signal.SIGKILL)
-        elif now_s - self.asked_s > self.hung_after_s / 2 and not self._continued:
-            self._continued = True
-            server.signal_server(signal.SIGCONT)

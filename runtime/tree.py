@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-import zmq
 
 from zafka.actors import messages
 from zafka.actors.start import (
@@ -33,6 +32,7 @@ from zafka.actors.start import (
 )
 from zafka.runtime.data_dir import DataDirectory
 from zafka.runtime.fork_client import Exited, ForkServerClient, Refused, Spawned
+from zafka.runtime.last_word import await_last_word, exit_reason
 from zafka.runtime.listeners import Listeners
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
@@ -55,7 +55,6 @@ from zafka.transport.mailbox import Mailbox, Received
 
 COORDINATOR = "coordinator"
 SHUTDOWN_S = {"coordinator": 1.0, "broker": 1.6, "partition": 1.0}
-LAST_WORD_S = 0.1
 WEATHER = frozenset({PEER_GONE})
 
 Log = Callable[..., None]
@@ -330,7 +329,7 @@ class Tree:
         actor = self._incarnations[report.incarnation]
         if report.code > 0:
             self._await_last_word(actor)
-        self._bury(actor, report.code, _reason(report.code))
+        self._bury(actor, report.code, exit_reason(report.code))
 
     def on_server_gone(self, server: ForkServerClient) -> None:
         """Every process is confirmed dead, with the fork server; from now on they come from this one."""
@@ -339,15 +338,9 @@ class Tree:
             self._bury(actor, -signal.SIGKILL, "died with the fork server")
 
     def _await_last_word(self, actor: Actor) -> None:
-        """An orderly end says why, but by another way than its death: wait a moment for that."""
-        assert actor.running is not None
-        (inbox,) = self.mailbox.sockets()
-        poll_list: list[tuple[Any, int]] = [(inbox, int(zmq.POLLIN))]
-        give_up_s = self._clock() + LAST_WORD_S
-        while not actor.running.reason and self._clock() < give_up_s:
-            zmq.zmq_poll(poll_list, 10)
-            for received in self.mailbox.receive(100):
-                self.on_mail(received)
+        running = actor.running
+        assert running is not None
+        await_last_word(self.mailbox, lambda: running.reason != "", self.on_mail)
 
     def _bury(self, actor: Actor, code: int, reason: str) -> None:
         """This incarnation is confirmed dead: tell whom it concerns, and see what the supervisor decides."""
@@ -467,7 +460,3 @@ class Tree:
         running = actor.running
         if running is not None and running.started:
             self.mailbox.send((actor.name, running.incarnation), body)
-
-
-def _reason(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"

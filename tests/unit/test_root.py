@@ -19,7 +19,7 @@ import pytest
 
 from zafka.runtime import control
 from zafka.runtime.errors import NotRunning, Refused
-from zafka.runtime.root import ServerWatch
+from zafka.runtime.server_watch import ServerWatch
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 20.0
