@@ -45,7 +45,7 @@ from zafka.runtime.log import configure_logging
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.server_watch import ServerWatch
 from zafka.runtime.settings import TreeSettings
-from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart
+from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart, tick_interval_s
 from zafka.runtime.tree import PROGRAMS, Program, Tree
 from zafka.transport.mailbox import Mailbox
 
@@ -202,7 +202,7 @@ class Root:
     def _wait(self) -> None:
         """Until something happens or is due."""
         now_s = time.monotonic()
-        wait_s = min(self.settings.supervision.heartbeat_s, self.tree.wakeup_s() - now_s)
+        wait_s = min(tick_interval_s(self.settings.supervision.hung_after_s), self.tree.wakeup_s() - now_s)
         if self._stop_by_s is not None:
             wait_s = min(wait_s, self._stop_by_s - now_s)
         if self.mailbox.queued:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 
 from zafka.runtime.fork_client import ForkServerClient
+from zafka.runtime.supervisor import tick_interval_s
 
 
 class ServerWatch:
@@ -28,7 +29,7 @@ class ServerWatch:
         self._continued = False
 
     def tick(self, server: ForkServerClient, was_ready: bool, now_s: float) -> None:
-        if now_s - self._ticked_s > self.hung_after_s / 4 and self.asked_s is not None:
+        if now_s - self._ticked_s > 2 * tick_interval_s(self.hung_after_s) and self.asked_s is not None:
             self.asked_s = now_s  # we did not run ourselves
         self._ticked_s = now_s
         if not was_ready:

@@ -153,6 +153,11 @@ def allow_restart(restarts_s: deque[float], now_s: float, limit: RestartLimit) -
     return len(restarts_s) <= limit.intensity
 
 
+def tick_interval_s(hung_after_s: float) -> float:
+    """How often `tick` is to be called at least: a gap of twice this counts as a time in which we did not run."""
+    return hung_after_s / 8
+
+
 def backoff_s(attempts: int, backoff: Backoff, jitter: float) -> float:
     """How long to wait before a restart: not at all before the first, then twice as long each time.
 
@@ -295,10 +300,10 @@ class Supervisor:
     def tick(self, now_s: float) -> Decisions:
         """What is due: restarts, kills of those that did not stop, kills of those that are not heard of.
 
-        To be called at `wakeup_s()` and at least every heartbeat interval: a longer gap means that we ourselves
+        To be called at `wakeup_s()` and at least every `tick_interval_s`: a longer gap means that we ourselves
         did not run (stopped, a suspended machine), and then nobody's silence is held against him.
         """
-        if now_s - self._ticked_s > self._hung_after_s / 4:
+        if now_s - self._ticked_s > 2 * tick_interval_s(self._hung_after_s):
             for child in self.children.values():
                 child.heard_s = now_s
         self._ticked_s = now_s

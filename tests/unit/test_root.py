@@ -251,6 +251,20 @@ def test_stopped_processes_come_back(up: Callable[..., Up]) -> None:
     assert after["partition orders-0"]["last_exit"].startswith("hung: no heartbeat for")
 
 
+def test_all_stopped_at_once_come_back(up: Callable[..., Up]) -> None:
+    """Nobody's heartbeat wakes the root then, and it must not take its own pauses for a time in which it did not run."""
+    tree = up(heartbeat_s=0.5, hung_after_s=1.0)
+    tree.ready()
+    before = tree.wait_for(all_run)
+    names = before.keys() - {"supervisor", "fork server"}
+    for name in names:
+        control.kill(tree.data_dir, name, signal.SIGSTOP)
+    for fd in pidfds({name: before[name] for name in names}):
+        assert select.select([fd], [], [], TIMEOUT_S)[0], "a stopped actor was not killed"
+        os.close(fd)
+    tree.wait_for(all_run)
+
+
 def test_stopped_root_forgives_silence(up: Callable[..., Up]) -> None:
     tree = up(heartbeat_s=0.1, hung_after_s=0.5)
     tree.ready()
