@@ -283,12 +283,15 @@ def open_runtime(
     perform_other: Callable[[Effect], None] = _refuse,
     make_mailbox: Callable[..., Mailbox] = Mailbox,
     make_runtime: Callable[..., ActorRuntime] = ActorRuntime,
+    message_type: object = AnyMessage,
 ) -> Iterator[ActorRuntime]:
     """The runtime of a process that was just forked: says `Started`, and at the end why the process ends.
 
-    disk, make_mailbox, make_runtime: other ones than the plain, such as those of `runtime/faults`."""
+    disk, make_mailbox, make_runtime: other ones than the plain, such as those of `runtime/faults`.
+    message_type: union of the structs that mail to this actor may be.
+    """
     context: zmq.Context[Any] = zmq.Context()
-    mailbox = make_mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+    mailbox = make_mailbox(context, start.name, start.incarnation, message_type, endpoint=start.inbox)
     mailbox.connect(SUPERVISOR, start.supervisor_incarnation, start.supervisor_endpoint)
     mailbox.send(SUPERVISOR, Started(os.getpid()))
     runtime = make_runtime(start, mailbox, disk or PosixDisk(), perform_other=perform_other)
