@@ -18,7 +18,7 @@ STOPPED = 4  # there is no such actor (any more)
 DEADLOCK = 5  # the actor that is asked waits for the asker
 
 
-class Post(Message, frozen=True, tag=1000):
+class Post(Message, frozen=True, tag=1100):
     """Actor to supervisor: put the bytes into the mailbox of `to`. Answered with one `Resolved` of this number.
 
     ask: answer when it has been handled, else as soon as it stands in the mailbox."""
@@ -28,20 +28,20 @@ class Post(Message, frozen=True, tag=1000):
     ask: bool
 
 
-class Resolved(Message, frozen=True, tag=1001):
+class Resolved(Message, frozen=True, tag=1101):
     """Supervisor to actor: what became of its post. The bytes are the answer, or text."""
 
     number: int
     outcome: int
 
 
-class GaveUp(Message, frozen=True, tag=1005):
+class GaveUp(Message, frozen=True, tag=1105):
     """Actor to supervisor: it does not wait any more for what becomes of its post of this number."""
 
     number: int
 
 
-class Deliver(Message, frozen=True, tag=1002):
+class Deliver(Message, frozen=True, tag=1102):
     """Supervisor to actor: handle the bytes, then say `Handled`. There is no second one before.
 
     sender: name of an actor, "" for the owner program."""
@@ -51,14 +51,14 @@ class Deliver(Message, frozen=True, tag=1002):
     ask: bool
 
 
-class Handled(Message, frozen=True, tag=1003):
+class Handled(Message, frozen=True, tag=1103):
     """Actor to supervisor: done; the bytes are the answer if it was asked. last: it stops now and takes no more."""
 
     number: int
     last: bool
 
 
-class Uncaught(Message, frozen=True, tag=1004):
+class Uncaught(Message, frozen=True, tag=1104):
     """Actor to supervisor, before its last word: the traceback it dies of."""
 
     traceback: str

@@ -113,6 +113,8 @@ class UserPort:
                     resolved = body.outcome, bytes(mail.records)
             if resolved is not None:
                 return resolved
+            if runtime.exit is not None:  # the link to the supervisor is broken: this process ends
+                return None
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 runtime.mailbox.send(SUPERVISOR, GaveUp(number))

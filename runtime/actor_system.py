@@ -82,6 +82,7 @@ class ActorSystem:
         self._lock = threading.Lock()  # of _calls, _over and the descriptors
         self._over = False  # the loop takes no more calls
         self._stop_by_s = float("inf")
+        self._pulse_at_s = 0.0  # when the mailbox's next heartbeat is due
         self._server_crashes_s: deque[float] = deque()
         self._server_was_ready = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -221,7 +222,7 @@ class ActorSystem:
     def _wait(self) -> None:
         """Until something happens or is due."""
         now_s = time.monotonic()
-        ticks_s = tick_interval_s(self._settings.hung_after_s)
+        ticks_s = min(self._settings.heartbeat_s, tick_interval_s(self._settings.hung_after_s))
         wait_s = min(ticks_s, self._tree.wakeup_s() - now_s, self._stop_by_s - now_s)
         if self._mailbox.queued:
             wait_s = min(wait_s, RETRY_S)
@@ -240,12 +241,19 @@ class ActorSystem:
         for received in self._mailbox.receive(MAIL_PER_ROUND):
             self._tree.on_mail(received)
         self._mailbox.retry()
+        self._pulse()
         while self._calls:
             function, waiter, _ = self._calls.popleft()
             function(waiter)
         now_s = time.monotonic()
         self._tree.tick(now_s)
         self._watch.tick(self._server, self._server_was_ready, now_s)
+
+    def _pulse(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._pulse_at_s:
+            self._pulse_at_s = now_s + self._settings.heartbeat_s
+            self._mailbox.pulse()
 
     def _take_reports(self) -> None:
         self._server.flush()

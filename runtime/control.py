@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,11 @@ import zmq
 
 from zafka.runtime.data_dir import read_run
 from zafka.runtime.errors import NotRunning, Refused
+from zafka.runtime.supervisor import NEVER, Child, ChildSpec
 
 if TYPE_CHECKING:
     from zafka.runtime.root import Root
+    from zafka.runtime.tree import Node
 
 ANSWER_S = 5.0
 REQUESTS_PER_ROUND = 10
@@ -46,8 +49,11 @@ def read_status(data_dir: Path, *, timeout_s: float = ANSWER_S) -> dict[str, Any
     """The state of the cluster that runs on this data directory.
 
     "actors": a list of {"name", "kind", "broker", "pid", "incarnation", "restarts", "state", "mailbox",
-        "memory_bytes", "uptime_s", "last_exit"}; kind is supervisor, fork server, coordinator, broker or partition;
-        memory is the proportional set size, so that the sum over all actors is what the cluster takes.
+        "memory_bytes", "uptime_s", "last_exit", "last_exit_at"}; kind is supervisor, fork server, coordinator, broker or
+        partition; memory is the proportional set size, so that the sum over all actors is what the cluster takes;
+        last_exit is how the incarnation before ended, last_exit_at when (ISO 8601, UTC), both "" if none did.
+    "supervisors": a list of {"name", "parent", "broker", "strategy", "intensity", "period_s", "crashes", "restarts",
+        "last_exit", "last_exit_at"}; crashes is how much of the intensity is used up at the moment.
     """
     status = ask(data_dir, {"ask": "status"}, timeout_s=timeout_s)
     for actor in status["actors"]:
@@ -182,7 +188,7 @@ class ControlServer:
         root = self._root
         now_s = time.monotonic()
         common = {"broker": None, "incarnation": root.incarnation, "restarts": 0, "state": "running", "mailbox": 0,
-                  "uptime_s": round(now_s - root.started_s, 3), "last_exit": ""}
+                  "uptime_s": round(now_s - root.started_s, 3), "last_exit": "", "last_exit_at": ""}
         actors: list[dict[str, Any]] = [
             {"name": SUPERVISOR, "kind": "supervisor", "pid": os.getpid(), **common},
             {"name": FORK_SERVER, "kind": FORK_SERVER, "pid": root.server.pid, **common},
@@ -194,10 +200,28 @@ class ControlServer:
                 "broker": actor.plan.broker_id if actor.plan.broker_id >= 0 else None,
                 "pid": running.pid if running else 0,
                 "incarnation": running.incarnation if running else 0,
-                "restarts": child.restarts, "state": child.state.value,
+                "restarts": child.restarts, "state": child.shown_state,
                 "mailbox": running.mailbox if running else 0,
                 "uptime_s": round(now_s - running.asked_s, 3) if running else 0.0,
-                "last_exit": child.last_exit,
+                **_last_exit(child, now_s),
             })
         return {"cluster": root.settings.cluster, "data_dir": str(root.settings.data_dir), "pid": os.getpid(),
-                "ready": root.announced, "actors": actors}
+                "ready": root.announced, "actors": actors,
+                "supervisors": [_supervisor(node, now_s) for node in root.tree.nodes()]}
+
+
+def _supervisor(node: Node, now_s: float) -> dict[str, Any]:
+    supervisor, parent = node.supervisor, node.parent
+    child = Child(ChildSpec(supervisor.name)) if parent is None else parent.supervisor.children[supervisor.name]
+    return {
+        "name": supervisor.name, "parent": None if parent is None else parent.supervisor.name,
+        "broker": child.spec.start, "strategy": supervisor.strategy, "intensity": supervisor.limit.intensity,
+        "period_s": supervisor.limit.period_s, "crashes": supervisor.crashes(now_s), "restarts": child.restarts,
+        **_last_exit(child, now_s)}
+
+
+def _last_exit(child: Child, now_s: float) -> dict[str, str]:
+    if child.exited_s == NEVER:
+        return {"last_exit": "", "last_exit_at": ""}
+    at = datetime.now(UTC) - timedelta(seconds=now_s - child.exited_s)
+    return {"last_exit": child.last_exit, "last_exit_at": at.isoformat(timespec="milliseconds")}

@@ -1,6 +1,7 @@
-"""How a process ended, in words.
+"""How a process ended, in words; and whether one that is silent waits for the disk.
 
-Owns: the wait for what an actor says of its own end, which comes by another way than the news of its death.
+Owns: the wait for what an actor says of its own end, which comes by another way than the news of its death; the look
+at what the kernel says of a process.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -27,6 +29,18 @@ def await_last_word(mailbox: Mailbox, said: Callable[[], bool], on_mail: Callabl
         zmq.zmq_poll(poll_list, 10)
         for received in mailbox.receive(MAIL_AT_ONCE):
             on_mail(received)
+
+
+def waits_for_disk(pid: int) -> bool:
+    """Whether the kernel holds this process in an uninterruptible sleep (state D), as a flush that stalls does.
+
+    Source: proc(5), /proc/pid/stat; fdatasync sleeps in io_schedule, or for the journal, both uninterruptible.
+    """
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state == "D"
 
 
 def exit_reason(code: int) -> str:

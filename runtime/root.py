@@ -25,7 +25,7 @@ import msgspec
 import zmq
 
 from zafka.actors.messages import AnyMessage
-from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR
+from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED
 from zafka.runtime.control import ControlServer
 from zafka.runtime.data_dir import DataDirectory, write_atomically
 from zafka.runtime.errors import CannotStart, TreeFailed
@@ -202,7 +202,9 @@ class Root:
     def _wait(self) -> None:
         """Until something happens or is due."""
         now_s = time.monotonic()
-        wait_s = min(tick_interval_s(self.settings.supervision.hung_after_s), self.tree.wakeup_s() - now_s)
+        supervision = self.settings.supervision
+        ticks_s = min(supervision.heartbeat_s, tick_interval_s(supervision.hung_after_s))
+        wait_s = min(ticks_s, self.tree.wakeup_s() - now_s)
         if self._stop_by_s is not None:
             wait_s = min(wait_s, self._stop_by_s - now_s)
         if self.mailbox.queued:
@@ -316,7 +318,11 @@ class Root:
             raise TreeFailed(
                 f"{ended.reason}. What was acknowledged is kept as far as the disk kept it; check the disk under "
                 f"{self._data_dir.path}, then remove the file DISK_FAULT there and start again")
-        raise TreeFailed(ended.reason)
+        if ended.code == TOPOLOGY_REFUSED:
+            raise TreeFailed(ended.reason)
+        raise TreeFailed(
+            f"supervision gave up and stopped everything: {ended.reason}. What was acknowledged is kept under "
+            f"{self._data_dir.path}; the lines above say more of each crash: mend the cause, then start again")
 
     def close(self) -> None:
         """Let go of what is ours. The processes are dead by now, or are killed next."""

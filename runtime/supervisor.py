@@ -14,7 +14,7 @@ Source: Erlang/OTP supervisor.erl; System Documentation, "Supervision Principles
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,6 +25,7 @@ Kind = Literal["worker", "supervisor"]
 
 SETTLED_S = 5.0  # of being ready: the next restart is immediate again
 UNSETTLED_S = 1.0  # of being ready: a death before counts as a crash
+NAMED_MAX = 3  # children, in a last word
 NEVER = float("inf")
 
 
@@ -81,6 +82,7 @@ class Child:
 
     at_s: of the restart if WAITING, of the `Kill` if STOPPING. killed: `Kill` was decided, only the death is awaited.
     terminated: not to be restarted but removed. successor: what to start under the same name after that.
+    exited_s: when it last ended, and last_exit: how. disk_wait: it is silent because the kernel holds it.
     """
 
     spec: ChildSpec
@@ -94,6 +96,12 @@ class Child:
     terminated: bool = False
     successor: ChildSpec | None = None
     last_exit: str = ""
+    exited_s: float = NEVER
+    disk_wait: bool = False
+
+    @property
+    def shown_state(self) -> str:
+        return "waits for the disk" if self.disk_wait else self.state.value
 
     @property
     def lives(self) -> bool:
@@ -198,20 +206,21 @@ class Supervisor:
     ) -> None:
         assert strategy in ("one_for_one", "one_for_all", "rest_for_one")
         self.name = name
+        self.strategy = strategy
+        self.limit = limit
         self.children = {spec.id: Child(spec) for spec in specs}
         self.ending = ""  # why this supervisor ends, if it does
-        self._strategy = strategy
-        self._limit = limit
         self._backoff = backoff
         self._hung_after_s = hung_after_s
         self._random = random
         self._crashes_s: deque[float] = deque()
+        self._crashed: deque[str] = deque()  # whose they were
         self._sequence: _Sequence | None = None
         self._ticked_s = NEVER
 
     def __repr__(self) -> str:
         states = " ".join(f"{child.spec.id}={child.state.value}" for child in self.children.values())
-        return f"<Supervisor {self.name} {self._strategy} {self.ending or states}>"
+        return f"<Supervisor {self.name} {self.strategy} {self.ending or states}>"
 
     # -- what is asked of it -------------------------------------------------------------------
 
@@ -267,7 +276,16 @@ class Supervisor:
             child.ready_s = now_s
 
     def on_heartbeat(self, child_id: str, now_s: float) -> None:
-        self.children[child_id].heard_s = now_s
+        child = self.children[child_id]
+        child.heard_s, child.disk_wait = now_s, False
+
+    def on_disk_wait(self, child_id: str, now_s: float) -> None:
+        """The child is silent because the kernel holds it, as in a flush that stalls: that is no hang.
+
+        A kill would not end it sooner, and what it is about to acknowledge would be lost to those who wait.
+        """
+        child = self.children[child_id]
+        child.heard_s, child.disk_wait = now_s, True
 
     def on_exit(self, child_id: str, code: int, reason: str, now_s: float) -> Decisions:
         """The child is confirmed dead. code: 0 normal, else a crash or the negative number of a signal."""
@@ -275,7 +293,7 @@ class Supervisor:
         wanted = child.state is State.STOPPING
         ready_for_s = now_s - child.ready_s if child.ready_s != NEVER else -1.0
         child.state, child.ready_s, child.at_s, child.killed = State.DOWN, NEVER, NEVER, False
-        child.last_exit = reason
+        child.last_exit, child.exited_s, child.disk_wait = reason, now_s, False
         if child.terminated or (wanted and child.spec.restart == "temporary"):
             return self._remove(child) + self._advance(now_s)
         if self.ending or wanted:
@@ -286,9 +304,8 @@ class Supervisor:
             return self._remove(child) + self._advance(now_s)
         crashed = ready_for_s < UNSETTLED_S
         counts = crashed and code not in child.spec.weather_codes
-        if counts and not allow_restart(self._crashes_s, now_s, self._limit):
-            many = f"more than {self._limit.intensity} crashes within {self._limit.period_s:g} s"
-            return self._end(now_s, Ended(True, f"{many}, the last of {child_id}: {reason}", code or 1))
+        if counts and not self._allow_restart(child_id, now_s):
+            return self._end(now_s, Ended(True, self._last_word(child_id, reason), code or 1))
         if ready_for_s >= SETTLED_S:
             child.attempts = 0
         wait_s = 0.0
@@ -311,9 +328,17 @@ class Supervisor:
         for child in self.children.values():
             if child.state is State.STOPPING and child.at_s <= now_s:
                 decisions += self._kill(child, f"did not stop within {child.spec.shutdown_s:g} s")
-            elif self._is_hung(child, now_s):
+            elif self._is_silent(child, now_s, 1.0):
                 decisions += self._kill(child, f"hung: no heartbeat for {now_s - child.heard_s:.1f} s")
         return decisions
+
+    def silent(self, now_s: float) -> list[str]:
+        """Children that will soon count as hung: whoever can look why they are silent should look now."""
+        return [child.spec.id for child in self.children.values() if self._is_silent(child, now_s, 0.5)]
+
+    def crashes(self, now_s: float) -> int:
+        """How much of the intensity is used up."""
+        return sum(crash_s >= now_s - self.limit.period_s for crash_s in self._crashes_s)
 
     def wakeup_s(self) -> float:
         """When `tick` has something to do next, apart from looking for hung children."""
@@ -338,12 +363,28 @@ class Supervisor:
             child.state = State.READY  # its own children are what can be hung or not ready
         return Start(child.spec)
 
-    def _is_hung(self, child: Child, now_s: float) -> bool:
+    def _allow_restart(self, child_id: str, now_s: float) -> bool:
+        allowed = allow_restart(self._crashes_s, now_s, self.limit)
+        self._crashed.append(child_id)
+        while len(self._crashed) > len(self._crashes_s):
+            self._crashed.popleft()
+        return allowed
+
+    def _last_word(self, child_id: str, reason: str) -> str:
+        """Why this supervisor gives up: who crashed, how often, how it ended last."""
+        counts = Counter(self._crashed)
+        who = ", ".join(f"{name} ({count} times)" for name, count in counts.most_common(NAMED_MAX))
+        who += f" and {len(counts) - NAMED_MAX} others" if len(counts) > NAMED_MAX else ""
+        limit = f"more than {self.limit.intensity} crashes within {self.limit.period_s:g} s"
+        return f"{limit}: {who}; the last, of {child_id}: {reason}"
+
+    def _is_silent(self, child: Child, now_s: float, part: float) -> bool:
+        """Whether nothing was heard of it for this part of `hung_after_s`, though it should be heard of."""
         return (
             child.state in (State.RECOVERING, State.READY)
             and child.spec.kind == "worker"
             and not child.killed
-            and now_s - child.heard_s > self._hung_after_s
+            and now_s - child.heard_s > part * self._hung_after_s
         )
 
     def _stop(self, child: Child, now_s: float) -> Decisions:
@@ -374,9 +415,9 @@ class Supervisor:
         """Start a dead child again at `at_s`, and with it the others that the strategy names, once they are down."""
         children = list(self.children.values())
         others: list[Child] = []
-        if self._strategy == "one_for_all":
+        if self.strategy == "one_for_all":
             others = [other for other in children if other is not child]
-        elif self._strategy == "rest_for_one":
+        elif self.strategy == "rest_for_one":
             others = children[children.index(child) + 1 :]
         if self._sequence is not None:  # a second death while the children of the first are being stopped
             others = [other for other in children if other in others or other in self._sequence.members]

@@ -32,7 +32,7 @@ from zafka.actors.start import (
 )
 from zafka.runtime.data_dir import DataDirectory
 from zafka.runtime.fork_client import Exited, ForkServerClient, Refused, Spawned
-from zafka.runtime.last_word import await_last_word, exit_reason
+from zafka.runtime.last_word import await_last_word, exit_reason, waits_for_disk
 from zafka.runtime.listeners import Listeners
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
@@ -172,11 +172,14 @@ class Tree:
     def tick(self) -> None:
         """Whatever is due in any supervisor."""
         now_s = self._clock()
-        for node in list(self._nodes()):
+        for node in list(self.nodes()):
+            for name in node.supervisor.silent(now_s):
+                if self._waits_for_disk(self.actors[name]):
+                    node.supervisor.on_disk_wait(name, now_s)
             self._perform(node, node.supervisor.tick(now_s))
 
     def wakeup_s(self) -> float:
-        return min(node.supervisor.wakeup_s() for node in self._nodes())
+        return min(node.supervisor.wakeup_s() for node in self.nodes())
 
     @property
     def ready(self) -> bool:
@@ -184,7 +187,8 @@ class Tree:
         kinds = [actor.child.state for actor in self.actors.values() if actor.plan.kind != "partition"]
         return len(kinds) == 1 + len(self.settings.brokers) and all(state is State.READY for state in kinds)
 
-    def _nodes(self) -> Iterator[Node]:
+    def nodes(self) -> Iterator[Node]:
+        """All supervisors that run, the root's first."""
         yield self._root
         yield from self._root.nodes.values()
 
@@ -341,6 +345,9 @@ class Tree:
         running = actor.running
         assert running is not None
         await_last_word(self.mailbox, lambda: running.reason != "", self.on_mail)
+
+    def _waits_for_disk(self, actor: Actor) -> bool:
+        return actor.running is not None and waits_for_disk(actor.running.pid)
 
     def _bury(self, actor: Actor, code: int, reason: str) -> None:
         """This incarnation is confirmed dead: tell whom it concerns, and see what the supervisor decides."""

@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from zafka.actors import messages
-from zafka.actors.start import ActorStart, CustomStart
+from zafka.actors.start import PEER_GONE, ActorStart, CustomStart
 from zafka.actors.user_messages import Deliver, GaveUp, Handled, Post, Resolved, Uncaught
 from zafka.runtime.fork_client import Exited, ForkServerClient, Refused, Spawned
-from zafka.runtime.last_word import await_last_word, exit_reason
+from zafka.runtime.last_word import await_last_word, exit_reason, waits_for_disk
 from zafka.runtime.settings import SupervisionSettings
 from zafka.runtime.supervisor import (
     Backoff,
@@ -39,6 +39,7 @@ from zafka.runtime.supervisor import (
     Supervisor,
 )
 from zafka.runtime.switchboard import OWNER, Hand, Outputs, Resolve, Switchboard
+from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Received
 
 SHELL = "zafka.actors.user_shell"
@@ -118,7 +119,8 @@ class UserTree:
         if spawn.name in self.supervisor.children:
             return False
         self._switchboard.add(spawn.name, letters_max=spawn.letters_max)
-        spec = ChildSpec(spawn.name, spawn, restart=spawn.restart, shutdown_s=spawn.stop_s)
+        spec = ChildSpec(
+            spawn.name, spawn, restart=spawn.restart, shutdown_s=spawn.stop_s, weather_codes=frozenset({PEER_GONE}))
         self._perform(self.supervisor.start_child(spec, time.monotonic()))
         return True
 
@@ -144,7 +146,7 @@ class UserTree:
         if child is None:
             return "there is no such actor"
         last = f"; its last end: {child.last_exit}" if child.last_exit else ""
-        return f"the actor is {child.state.value}, {self._switchboard.waiting(name)} messages wait{last}"
+        return f"the actor is {child.shown_state}, {self._switchboard.waiting(name)} messages wait{last}"
 
     def shutdown(self) -> None:
         self._perform(self.supervisor.shutdown(time.monotonic()))
@@ -162,13 +164,16 @@ class UserTree:
             actors.append({
                 "name": name, "kind": "user", "broker": None, "pid": running.pid if running else 0,
                 "incarnation": running.incarnation if running else 0, "restarts": child.restarts,
-                "state": child.state.value, "mailbox": self._switchboard.waiting(name),
+                "state": child.shown_state, "mailbox": self._switchboard.waiting(name),
                 "uptime_s": round(now_s - running.asked_s, 3) if running else 0.0, "last_exit": child.last_exit})
         return actors
 
     # -- what happens --------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
+        for name in self.supervisor.silent(now_s):
+            if waits_for_disk(self._running[name].pid):
+                self.supervisor.on_disk_wait(name, now_s)
         self._perform(self.supervisor.tick(now_s))
 
     def wakeup_s(self) -> float:
@@ -221,6 +226,8 @@ class UserTree:
                 running.traceback = traceback
             case messages.Exiting(reason=reason):
                 running.reason = running.reason or reason
+            case Broken() if not running.reason:  # only a new start makes both ends agree again
+                self._kill(running, "mail from or to it was lost")
 
     # -- performing ----------------------------------------------------------------------------
 
@@ -234,10 +241,7 @@ class UserTree:
                     running = self._running[name]
                     self._mailbox.send((name, running.incarnation), messages.Shutdown())
                 case Kill(id=name, reason=reason):
-                    running = self._running[name]
-                    running.reason = running.reason or reason
-                    log.warning("actor %s (process %d) killed: %s", name, running.pid, reason)
-                    self.server.kill(running.incarnation)
+                    self._kill(self._running[name], reason)
                 case Removed(id=name):
                     self._route(self._switchboard.remove(name, "the actor was stopped, or has ended for good"))
                     self._on_removed(name)
@@ -253,6 +257,11 @@ class UserTree:
             arguments=CustomStart({"actor": spawn.actor}), supervisor_incarnation=self._mailbox.incarnation,
             supervisor_endpoint=self._endpoint, heartbeat_s=self._settings.heartbeat_s)
         self.server.spawn(incarnation, spawn.name, msgspec.msgpack.encode(start), modules=(SHELL,))
+
+    def _kill(self, running: _Running, reason: str) -> None:
+        running.reason = running.reason or reason
+        log.warning("actor %s (process %d) killed: %s", running.name, running.pid, reason)
+        self.server.kill(running.incarnation)
 
     def _bury(self, running: _Running, code: int, reason: str) -> None:
         """This incarnation is confirmed dead: who asked it hears of that, and the supervisor decides what then."""

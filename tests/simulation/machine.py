@@ -34,11 +34,14 @@ UP_AGAIN_S = 0.3
 
 
 class Root(Tree):
-    """The production tree; an actor's last word has come before its death is reported."""
+    """The production tree; an actor's last word has come before its death is reported, and no kernel holds anybody."""
 
     def _await_last_word(self, actor: Actor) -> None:
         for received in self.mailbox.receive(MAIL_PER_ROUND):
             self.on_mail(received)
+
+    def _waits_for_disk(self, actor: Actor) -> bool:
+        return False
 
 
 class DataDirectory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -179,20 +180,34 @@ def test_json_lines_are_kcats() -> None:
 
 def test_the_tree_is_in_order_and_partitions_stand_below_their_broker() -> None:
     common = {"state": "running", "pid": 7, "incarnation": 1, "restarts": 0, "uptime_s": 61.0, "mailbox": 0,
-              "memory_bytes": 4_400_000, "last_exit": ""}
+              "memory_bytes": 4_400_000, "last_exit": "", "last_exit_at": ""}
     actors = [
         {"name": name, "kind": name.split()[0] if name != "fork server" else name, "broker": broker, **common}
         for name, broker in [("partition t-10", 1), ("partition t-9", 1), ("broker 2", 2), ("broker 1", 1),
                              ("coordinator", None), ("fork server", None), ("supervisor", None)]
     ]
-    first, header, *lines = as_tree({"cluster": "demo", "actors": actors}).splitlines()
+    ended = {"last_exit": "killed by SIGKILL", "last_exit_at": (datetime.now(UTC) - timedelta(minutes=3)).isoformat()}
+    actors[0] |= ended
+    supervisors = [
+        {"name": name, "parent": parent, "broker": broker, "strategy": strategy, "intensity": 20, "period_s": 60.0,
+         "crashes": crashes, "restarts": crashes, "last_exit": "", "last_exit_at": ""}
+        for name, parent, broker, strategy, crashes in [
+            ("root", None, None, "one_for_one", 0), ("supervisor of broker 1", "root", 1, "rest_for_one", 3),
+            ("supervisor of broker 2", "root", 2, "rest_for_one", 0)]
+    ]
+    supervisors[1] |= {**ended, "last_exit": "gave up"}
+    first, header, *lines = as_tree({"cluster": "demo", "actors": actors, "supervisors": supervisors}).splitlines()
     assert first == "cluster demo, 7 processes, 30.8 MB"
     assert header.split() == ["actor", "state", "pid", "incarnation", "restarts", "up", "mailbox", "memory", "last", "end"]
     assert [line.split("  running")[0].rstrip() for line in lines] == [
-        "supervisor", "└─ fork server", "└─ coordinator", "└─ broker 1", "   └─ partition t-9", "   └─ partition t-10",
-        "└─ broker 2"]
+        "supervisor", "└─ fork server", "└─ coordinator", "└─ supervisor of broker 1", "   └─ broker 1",
+        "   └─ partition t-9", "   └─ partition t-10", "└─ supervisor of broker 2", "   └─ broker 2"]
     assert "1 min" in lines[0]
     assert "4.4 MB" in lines[0]
+    assert lines[0].endswith("one_for_one, 0 of 20 crashes in 60 s")
+    assert lines[3].endswith("rest_for_one, 3 of 20 crashes in 60 s; gave up, 3 min ago")
+    assert lines[5].endswith("4.4 MB  -")
+    assert lines[6].endswith("killed by SIGKILL, 3 min ago")
 
 
 # -- output --------------------------------------------------------------------------------------

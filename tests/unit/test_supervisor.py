@@ -149,7 +149,8 @@ def test_crash_loop_escalates() -> None:
     supervisor.on_spawned("a", now_s)
     assert shown(supervisor.on_exit("a", CRASH, "bug", now_s)) == ["stop b"]
     ended = supervisor.on_exit("b", 0, "", now_s)
-    assert ended == [Ended(True, "more than 2 crashes within 60 s, the last of a: bug", CRASH)]
+    assert ended == [Ended(
+        True, "more than 2 crashes within 60 s: a (3 times); the last, of a: bug", CRASH)]
 
 
 def test_crashes_are_forgotten_after_the_period() -> None:
