@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "zafka.storage.errors",
     ),
 }
-MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"zafka": ("zafka.runtime", "zafka.actors", "zafka.testing")}
+MAY_IMPORT_LAZILY: dict[str, tuple[str, ...]] = {"zafka": ("zafka.runtime", "zafka.actors", "zafka.actor", "zafka.testing")}
 
 
 def our_imports(file: Path) -> Iterator[tuple[str, bool]]:

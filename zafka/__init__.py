@@ -5,6 +5,7 @@
     with zafka.Consumer("orders", bootstrap_servers="tcp://localhost:9290") as consumer:
         for record in consumer: ...
     with zafka.Broker(topics={"orders": 3}) as broker: ...       # a real broker, for tests and notebooks
+    with zafka.actor.System() as system: ...                     # actors of your own, each in a supervised process
 
 What is listed in `__all__` is the public API. It is imported when first used, so `import zafka` costs nothing.
 """
@@ -19,6 +20,7 @@ from zafka.client.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
+    from zafka import actor as actor
     from zafka.client.admin import Admin as Admin
     from zafka.client.batches import Deliveries as Deliveries
     from zafka.client.batches import Delivery as Delivery
@@ -49,11 +51,13 @@ _MODULE_OF = {
 
 __all__ = [
     "Admin", "Broker", "Consumer", "Deliveries", "Delivery", "OffsetAndTimestamp", "Producer", "Record",
-    "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__",
+    "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "actor":
+        return importlib.import_module("zafka.actor")
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'zafka' has no attribute {name!r}")

@@ -61,6 +61,8 @@ class Counter(Actor):
                     return type(error).__name__, str(error)
             case ("tell", Ref() as ref, inner):
                 ref.tell(inner)
+            case ("later", inner):
+                context.me.tell(inner)
             case ("loop", str() as path):
                 while not Path(path).exists():  # busy: neither heartbeats nor mail
                     pass
@@ -127,6 +129,8 @@ def test_actors_ask_and_tell_each_other_by_refs_in_messages(system: System) -> N
     assert first.ask(("ask", second, 4, TIMEOUT_S)) == 4
     first.ask(("tell", second, 3))
     assert second.ask(0) == 7
+    assert second.ask(("later", 5)) == 7
+    assert second.ask(0) == 12
     assert first.ask(("ask", second, "who", TIMEOUT_S))[2] == first
     assert first.name == "counter-1"
 
@@ -405,6 +409,13 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_the_package_knows_the_module() -> None:
+    names = subprocess.run(
+        [sys.executable, "-c", "import zafka; print(zafka.actor.System.__module__, 'actor' in dir(zafka))"], check=True,
+        stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert names.stdout.split() == ["zafka.actor", "True"]
 
 
 def test_wrong_uses_are_told(system: System) -> None:
