@@ -392,8 +392,8 @@ class Supervisor:
         if child.state is State.STOPPING:
             return []
         before, child.state = child.state, State.STOPPING
-        if before is State.STARTING:
-            return []  # `on_spawned` goes on
+        if before is State.STARTING or child.killed:
+            return []  # `on_spawned` goes on, or `on_exit`
         if before is State.RECOVERING:
             return self._kill(child, "stopped before it was ready")
         child.at_s = NEVER if child.spec.kind == "supervisor" else now_s + child.spec.shutdown_s

@@ -29,6 +29,7 @@ from zafka.actor import (
     System,
     SystemFailed,
 )
+from zafka.runtime import actor_system
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMEOUT_S = 20.0
@@ -359,6 +360,14 @@ def test_strategies(strategy: Any, expected: str) -> None:
         wait_until(lambda: status_of(system, actors[1])["pid"] not in (0, before["b"]))
         after = {ref.name: ref.ask("who", timeout=TIMEOUT_S)[0] for ref in actors}
         assert "".join(name for name in "abc" if before[name] != after[name]) == expected
+
+
+def test_a_fork_server_that_cannot_import_ends_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_system, "PRELOAD", ("no_such_module",))
+    with pytest.raises(SystemFailed, match="ended before it was ready"), System() as system:
+        counter = system.spawn(Counter, name="counter")
+        with pytest.raises(ActorStopped, match="ended before it was ready"):
+            counter.ask(1, timeout=TIMEOUT_S)
 
 
 def test_close_is_bounded_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,19 @@ def test_crash_loop_escalates() -> None:
         True, "more than 2 crashes within 60 s: a (3 times); the last, of a: bug", CRASH)]
 
 
+def test_the_last_word_names_those_who_crashed_most() -> None:
+    names = ("a", "b", "c", "d", "e")
+    supervisor = Supervisor("test", specs(*names), limit=RestartLimit(6, 60.0), backoff=Backoff(0.001, 0.001))
+    supervisor.start(0.0)
+    for at_s, name in enumerate("bbbacde", 1):
+        supervisor.tick(float(at_s))
+        assert supervisor.crashes(float(at_s)) == at_s - 1
+        supervisor.on_exit(name, CRASH, f"bug of {name}", float(at_s))
+    assert supervisor.ending == (
+        "more than 6 crashes within 60 s: b (3 times), a (1 times), c (1 times) and 2 others; the last, of e: bug of e")
+    assert supervisor.crashes(66.5) == 1
+
+
 def test_crashes_are_forgotten_after_the_period() -> None:
     times: deque[float] = deque()
     limit = RestartLimit(2, 10.0)
@@ -217,6 +230,29 @@ def test_child_without_heartbeat_is_killed_once_and_restarted() -> None:
     assert shown(beat(supervisor, "b", until_s=10.0)) == []
     assert shown(beat(supervisor, "b", from_s=10.0, until_s=15.0)) == ["kill a"]
     assert shown(supervisor.on_exit("a", -9, "hung", 15.0)) == ["start a"]
+
+
+def test_who_waits_for_the_disk_is_not_hung_until_it_is_silent_without_that() -> None:
+    supervisor = running("a", "b", hung_after_s=10.0)
+    now_s = 0.0
+    while now_s < 60.0:
+        now_s += 0.5
+        supervisor.on_heartbeat("b", now_s)
+        assert supervisor.silent(now_s) in ([], ["a"])
+        for name in supervisor.silent(now_s):
+            supervisor.on_disk_wait(name, now_s)
+        assert supervisor.tick(now_s) == []
+    assert supervisor.children["a"].shown_state == "waits for the disk"
+    assert shown(beat(supervisor, "b", from_s=60.0, until_s=72.0)) == ["kill a"]
+    supervisor.on_exit("a", -9, "hung", 72.0)
+    assert supervisor.children["a"].shown_state == "starting"
+
+
+def test_only_those_that_are_silent_for_half_the_time_are_looked_at() -> None:
+    supervisor = running("a", "b", hung_after_s=10.0)
+    beat(supervisor, "b", until_s=5.0)
+    assert supervisor.silent(5.0) == []
+    assert supervisor.silent(5.5) == ["a"]
 
 
 def test_recovery_that_sends_progress_is_not_hung() -> None:
@@ -310,6 +346,17 @@ def test_shutdown_kills_what_is_not_ready_and_what_does_not_stop() -> None:
     assert supervisor.on_exit("b", -9, "", 1.1) == [Stop("a")]
     assert shown(supervisor.tick(2.1)) == ["kill a"]
     assert supervisor.on_exit("a", -9, "", 2.2) == [Ended(False, "shutdown", 0)]
+
+
+def test_one_that_is_killed_as_hung_is_neither_asked_to_stop_nor_killed_again() -> None:
+    supervisor = Supervisor("test", specs("a", "b"), hung_after_s=10.0)
+    supervisor.start(0.0)
+    make_ready(supervisor, "a", 0.0)
+    supervisor.on_spawned("b", 0.0)
+    assert shown(beat(supervisor, until_s=11.0)) == ["kill a", "kill b"]
+    assert supervisor.shutdown(11.0) == []
+    assert supervisor.on_exit("b", -9, "hung", 11.1) == []
+    assert shown(supervisor.on_exit("a", -9, "hung", 11.2)) == ["ended"]
 
 
 def test_nothing_starts_while_it_ends() -> None:

@@ -79,6 +79,7 @@ class Model(RuleBasedStateMachine):
                     assert spec.id not in self.living, f"two living incarnations of {spec.id}"
                     assert not self.supervisor.ending, "something starts while it ends"
                     self.living[spec.id] = Process()
+                    self.wanted.add(spec.id)
                 case Stop(id=name):
                     process = self.living[name]
                     assert process.ready_s is not None, "one that is not ready has nothing to finish"
