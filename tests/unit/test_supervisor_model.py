@@ -122,6 +122,13 @@ class Model(RuleBasedStateMachine):
             process.ready_s = self.now_s
             self.supervisor.on_ready(name, self.now_s)
 
+    @rule()
+    def all_come_up(self) -> None:
+        """As it usually is: whoever was started is ready at once."""
+        for name in list(self.living):
+            self.spawned(name)
+            self.ready(name)
+
     @rule(name=st.sampled_from(STATIC + DYNAMIC), code=st.sampled_from([0, 70, -9]))
     def dies(self, name: str, code: int) -> None:
         process = self.living.get(name)
@@ -157,7 +164,7 @@ class Model(RuleBasedStateMachine):
             self.shut_down = True
             self.perform(self.supervisor.shutdown(self.now_s))
 
-    @rule(seconds=st.sampled_from([0.01, 0.3, 1.1, 6.0, 30.0]), silent=st.sampled_from([None, *STATIC, *DYNAMIC]))
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.1, 2.0, 6.0, 61.0]), silent=st.sampled_from([None, *STATIC, *DYNAMIC]))
     def time_passes(self, seconds: float, silent: str | None) -> None:
         """All but one send heartbeats meanwhile; the supervisor is called when it wants to be."""
         end_s = self.now_s + seconds
@@ -209,4 +216,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
