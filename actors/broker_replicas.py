@@ -28,6 +28,7 @@ from zafka.actors.messages import (
     DiskFault,
     ReplicaUp,
     ReportFault,
+    ReportRecovered,
     StartPartition,
     StopPartition,
 )
@@ -53,7 +54,7 @@ class Replica:
     topic_id: None until the process says which topic it holds (the supervisor knows names only).
     peer: the incarnation that is recovered and linked. led_epoch: that it was last told to lead in.
     serving: it confirmed that epoch. stopping: we asked for its end. stopped: it ended for good, unasked.
-    fault: why it must not lead, as it said itself.
+    fault, recovered: as its `ReplicaUp` said; with a fault it must not lead.
     """
 
     topic: str
@@ -65,6 +66,7 @@ class Replica:
     stopping: bool = False
     stopped: bool = False
     fault: str = ""
+    recovered: str = ""
 
     @property
     def key(self) -> Key:
@@ -91,6 +93,7 @@ class Replicas:
         self._by_peer: dict[Peer, Replica] = {}
         self._claims: dict[Key, Peer | None] = {}  # replicas that may lead, and the coordinator that was told so
         self._faults: dict[tuple[bytes, int], tuple[DiskFault, Peer | None]] = {}  # by topic id, which may not be known yet
+        self._recoveries: dict[Key, Peer | None] = {}  # replicas recovered by hand, as `_claims`
         self._effects: Effects = []
 
     def __repr__(self) -> str:
@@ -204,7 +207,7 @@ class Replicas:
         replica.topic_id = up.topic_id
         replica.peer = peer
         replica.stopped = False
-        replica.fault = up.fault
+        replica.fault, replica.recovered = up.fault, up.recovered
         self._by_peer[peer] = replica
         if up.fault:
             logger.error("replica is offline", topic=up.topic, partition=up.partition, reason=up.fault)
@@ -226,14 +229,20 @@ class Replicas:
         topic = self.cluster.topics_by_id.get(replica.topic_id or b"")
         if topic is None or replica.peer is None or replica.stopping or topic.name != replica.topic:
             return
-        partition = topic.partitions[replica.partition]
-        route = self._route(replica.key, topic)
+        partition, route = topic.partitions[replica.partition], self._route(replica.key, topic)
+        if replica.recovered and replica.recovered not in partition.recoveries:
+            # It leads once this is committed, so that no later fault is taken for the one that is over.
+            self._recoveries.setdefault(replica.key, None)
+            return
+        self._recoveries.pop(replica.key, None)
         if self._mark_fault(route, partition):
             self._claims.pop(replica.key, None)
             self._faults.pop((topic.topic_id, replica.partition), None)
-        elif replica.fault:
-            # It said so before we knew its topic, or the coordinator has yet to commit it.
-            route.lose(ErrorCode.KAFKA_STORAGE_ERROR)
+        elif replica.fault or (topic.topic_id, replica.partition) in self._faults:
+            # Not committed yet, or not to be. This incarnation may know nothing of it, if the disk took no marker.
+            self._claims.pop(replica.key, None)
+            if route.refusal != ErrorCode.KAFKA_STORAGE_ERROR:
+                route.lose(ErrorCode.KAFKA_STORAGE_ERROR)
         elif partition.leader == self.broker_id and partition.incarnation == replica.peer.incarnation:
             self._claims.pop(replica.key, None)
             if replica.led_epoch != partition.leader_epoch:
@@ -292,6 +301,7 @@ class Replicas:
     def on_coordinator_unreachable(self) -> None:
         """Mail to the coordinator was lost: whatever it was told is to be told again."""
         self._claims = dict.fromkeys(self._claims)
+        self._recoveries = dict.fromkeys(self._recoveries)
         self._faults = {key: (fault, None) for key, (fault, _) in self._faults.items()}
 
     def on_fault(self, fault: DiskFault) -> None:
@@ -308,6 +318,7 @@ class Replicas:
         peer, replica.peer = replica.peer, None
         replica.led_epoch, replica.serving = -1, False
         self._claims.pop(replica.key, None)
+        self._recoveries.pop(replica.key, None)
         if peer is None:
             return
         self._by_peer.pop(peer, None)
@@ -361,8 +372,14 @@ class Replicas:
         return effects
 
     def _propose(self, coordinator: Peer) -> Effects:
-        """Claims and faults that this incarnation of the coordinator has not been told; the events are the answer."""
+        """What this incarnation of the coordinator has not been told; the events are the answer."""
         effects: Effects = []
+        for key, told in self._recoveries.items():
+            replica = self.by_key[key]
+            if told != coordinator and replica.topic_id is not None:
+                self._recoveries[key] = coordinator
+                effects.append(Send(coordinator, ReportRecovered(
+                    replica.topic_id, replica.partition, self.broker_id, replica.recovered)))
         claims: list[tuple[bytes, int, int]] = []
         for key, told in self._claims.items():
             replica = self.by_key[key]

@@ -104,9 +104,32 @@ class ReplicaFaulted(Event, frozen=True):
     reason: str
 
 
+class ReplicaRecovered(Event, frozen=True):
+    """An operator looked at this replica and recovered its log (`zafka log recover`): its fault is over.
+
+    recovery_id: each is told once; who comes with one that is known already has nothing new to say."""
+
+    topic_id: bytes
+    partition: int
+    broker_id: int
+    recovery_id: str
+
+
+class ClusterLogRecovered(Event, frozen=True):
+    """An operator recovered `__cluster` itself, and gave up `lost` of its offsets.
+
+    What stood there is unknown, so everything that must only grow goes on behind whatever it can have been: each lost
+    event may have begun an epoch of any partition, or given away a block of producer ids."""
+
+    recovery_id: str
+    lost: int
+    producer_ids_skipped: int
+
+
 AnyEvent = (
     ClusterCreated | BrokerRegistered | BrokerRemoved | TopicCreated | TopicDeleted | PartitionsAdded
-    | TopicConfigChanged | LeaderChanged | ProducerIdsAllocated | ReplicaFaulted
+    | TopicConfigChanged | LeaderChanged | ProducerIdsAllocated | ReplicaFaulted | ReplicaRecovered
+    | ClusterLogRecovered
 )
 
 _encoder = msgspec.json.Encoder()
@@ -154,6 +177,7 @@ class PartitionState:
     isr: list[int] = field(default_factory=list)
     incarnation: int = -1  # of the partition actor that leads in `leader_epoch`
     faults: dict[int, str] = field(default_factory=dict)  # broker id -> why its replica is offline
+    recoveries: list[str] = field(default_factory=list)  # by hand: ids of all of them
 
 
 @dataclass(slots=True)
@@ -173,6 +197,7 @@ class ClusterState:
         self.topics_by_name: dict[str, TopicState] = {}
         self.topics_by_id: dict[bytes, TopicState] = {}
         self.next_producer_id = 0
+        self.recoveries: list[str] = []  # of `__cluster` itself, by hand
 
     def __repr__(self) -> str:
         return f"<ClusterState {self.cluster_id} brokers={len(self.brokers)} topics={len(self.topics_by_name)}>"
@@ -198,6 +223,10 @@ class ClusterState:
                 self._change_leader(event)
             case ReplicaFaulted():
                 self._fault_replica(event)
+            case ReplicaRecovered():
+                self._recover_replica(event)
+            case ClusterLogRecovered():
+                self._recover_log(event)
             case _:
                 self._apply_to_topic(event)
 
@@ -240,6 +269,22 @@ class ClusterState:
         if partition.leader == event.broker_id:
             # Its isr stays: only a member of it may lead next, or acknowledged records would be lost.
             partition.leader = NO_LEADER
+
+    def _recover_replica(self, event: ReplicaRecovered) -> None:
+        partition = self.partition(event.topic_id, event.partition)
+        if partition is not None:
+            partition.faults.pop(event.broker_id, None)
+            partition.recoveries.append(event.recovery_id)
+            partition.partition_epoch += 1
+
+    def _recover_log(self, event: ClusterLogRecovered) -> None:
+        self.recoveries.append(event.recovery_id)
+        self.next_producer_id += event.producer_ids_skipped
+        for topic in self.topics_by_id.values():
+            for partition in topic.partitions:
+                partition.leader = NO_LEADER
+                partition.leader_epoch += event.lost
+                partition.partition_epoch += event.lost + 1
 
     def _remove_broker(self, broker_id: int) -> None:
         self.brokers.pop(broker_id, None)

@@ -35,6 +35,7 @@ from zafka.actors.actor import (
 )
 from zafka.actors.cluster_state import AnyEvent, ClusterState
 from zafka.actors.messages import NewTopic, TopicResult
+from zafka.actors.offline import give_up
 from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica, open_replica
 from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED, CoordinatorStart
@@ -42,7 +43,8 @@ from zafka.actors.topic_rules import Place, decide_topic, place_partitions
 from zafka.storage.batch import read_header
 from zafka.storage.config import INTERNAL_KEYS, check_topic_config, parse_config
 from zafka.storage.disk import Disk
-from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, ForeignTopic, InvalidConfig
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, FailedFlush, ForeignTopic, InvalidConfig
+from zafka.storage.fault import Recovered, read_marker, read_recovered
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -68,12 +70,12 @@ class TopologyRefused(Exception):
 class CoordinatorActor:
     """start: with the brokers and topics of the topology. replica: of `__cluster-0`.
 
-    new_id: 16 random bytes for each call.
+    new_id: 16 random bytes for each call. recovered: the last `zafka log recover` of this log.
     """
 
     def __init__(
         self, start: CoordinatorStart, replica: Replica[Effects],
-        new_id: Callable[[], bytes] = random_id,
+        new_id: Callable[[], bytes] = random_id, *, recovered: Recovered | None = None,
     ) -> None:
         self.replica = replica
         self.state = replay(replica)
@@ -82,6 +84,7 @@ class CoordinatorActor:
         self._defaults = start.defaults
         self._topics: Sequence[NewTopic] = start.topics
         self._topology_done = False
+        self._recovered = recovered
         self._new_id = new_id
         self._events: list[AnyEvent] = []  # decided in this turn
         self._requests: list[Mail] = []  # of this turn
@@ -97,6 +100,7 @@ class CoordinatorActor:
             messages.DeleteTopics: self._delete_topics,
             messages.AllocateProducerIds: self._allocate_producer_ids,
             messages.ReportFault: self._report_fault,
+            messages.ReportRecovered: self._report_recovered,
         }
 
     def __repr__(self) -> str:
@@ -118,7 +122,9 @@ class CoordinatorActor:
             case Flushed(token=token):
                 self.replica.on_flushed(token)
             case FlushFailed(reason=reason):
-                return [Exit(COORDINATOR_DISK_FAULT, f"a flush of {cluster_state.TOPIC} failed: {reason}")]
+                fault = f"a flush of {cluster_state.TOPIC} failed: {reason}"
+                self.replica.give_up(fault)
+                return [Exit(COORDINATOR_DISK_FAULT, fault)]
             case TimerFired(name=name) if name == RETRY_TIMER:
                 self._retry_at_s = None
                 self._requests, self._postponed = self._postponed + self._requests, []
@@ -146,6 +152,7 @@ class CoordinatorActor:
     def _decide_turn(self, now: Now) -> None:
         """Decide all requests of the turn, append what follows as one batch, and let the answers wait for it."""
         requests, self._requests = self._requests, []
+        self._ensure_recovered()
         if not self._topology_done:
             self._ensure_topology()
         answers = [answer for mail in requests for answer in self._decide[type(mail.body)](mail)]
@@ -246,6 +253,21 @@ class CoordinatorActor:
             self._event(cluster_state.ReplicaFaulted(
                 body.topic_id, body.partition, body.broker_id, body.flushed_position, body.reason))
         return []
+
+    def _report_recovered(self, mail: Mail) -> Effects:
+        body: messages.ReportRecovered = mail.body
+        partition = self.state.partition(body.topic_id, body.partition)
+        if partition is not None and body.recovery_id not in partition.recoveries:
+            self._event(cluster_state.ReplicaRecovered(
+                body.topic_id, body.partition, body.broker_id, body.recovery_id))
+        return []
+
+    def _ensure_recovered(self) -> None:
+        """Commit once that this log was recovered by hand, before anything is decided on what is left of it."""
+        recovered = self._recovered
+        if recovered is not None and recovered.finished and recovered.id not in self.state.recoveries:
+            lost = recovered.lost_offsets
+            self._event(cluster_state.ClusterLogRecovered(recovered.id, lost, lost * PRODUCER_IDS_BLOCK))
 
     def _allocate_producer_ids(self, mail: Mail) -> Effects:
         body: messages.AllocateProducerIds = mail.body
@@ -382,19 +404,23 @@ def build(
     new_id: Callable[[], bytes] = random_id,
 ) -> Actor:
     """Recover `__cluster-0` and replay it. There is no cluster without this log, so damage to it stops the tree.
+    It has a marker of its own, for a root that dies before it can leave the one that refuses the next `up`.
 
     Raises DirectoryLocked if the predecessor does not let go.
     """
     directory = Path(start.data_dir) / "coordinator" / f"{cluster_state.TOPIC}-0"
-    # Nobody else makes this name durable; a new log under it would be a new cluster.
-    disk.make_directory(directory.parent)
-    disk.fsync_dir(directory.parent.parent)
+    fault = read_marker(disk, directory)
+    if fault:
+        return CoordinatorRefused(fault)
     config = {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
     try:
         replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(config), disk, now, progress)
-        return CoordinatorActor(start, replica, new_id)
+        return CoordinatorActor(start, replica, new_id, recovered=read_recovered(disk, directory))
     except (BadBatch, CorruptLog, ForeignTopic) as damage:
         return CoordinatorRefused(str(damage))
+    except FailedFlush as failed:
+        give_up(disk, directory, str(failed))
+        return CoordinatorRefused(str(failed))
 
 
 def _id_text(random: bytes) -> str:

@@ -103,13 +103,15 @@ class ReplicaUp(Message, frozen=True, tag=20):
     """Partition to broker, first thing on a new link: recovered, and waiting for an epoch or leading already.
 
     leader_epoch: the epoch in which this incarnation leads, or -1 if it has not been made leader yet.
-    fault: "" or why the replica is offline (the disk failed a flush)."""
+    fault: "" or why the replica is offline (the disk failed a flush).
+    recovered: "" or the id of the last time that an operator recovered this log by hand."""
 
     topic: str
     partition: int
     topic_id: bytes
     leader_epoch: int
     fault: str = ""
+    recovered: str = ""
 
 
 class BecomeLeader(Message, frozen=True, tag=21):
@@ -341,6 +343,15 @@ class DiskFault(Message, frozen=True, tag=52):
     reason: str
 
 
+class ReportRecovered(Message, frozen=True, tag=53):
+    """Broker to coordinator: an operator recovered the log of this replica; commit that it may lead again."""
+
+    topic_id: bytes
+    partition: int
+    broker_id: int
+    recovery_id: str
+
+
 AnyMessage = (
     Started
     | Ready
@@ -378,4 +389,5 @@ AnyMessage = (
     | ProducerIdsAllocated
     | ReportFault
     | DiskFault
+    | ReportRecovered
 )

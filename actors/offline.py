@@ -1,10 +1,8 @@
-"""A replica that must not be believed: its disk failed a flush, or lost what was flushed before.
+"""A replica that must not be believed: its disk failed a flush, lost what was flushed before, or is another topic's.
 
-Owns: `OfflinePartition`, and the marker that an incarnation leaves for the next one when a flush failed.
-After a failed flush the page cache holds bytes that are not on disk, and a later flush may succeed all the same;
-so a process that starts over them must not take them for the log. The marker is not flushed: it lies in the same
-page cache and vanishes with it in a power cut, and then what the disk has is the truth again.
-Source: "Can Applications Recover from fsync Failures?" (USENIX ATC 2020).
+Owns: `OfflinePartition`, and what a process does that gives a replica up: it leaves the marker of `storage/fault.py`.
+A fault is kept twice: in the marker, for the incarnations until the page cache is gone, and in `__cluster`, until an
+operator recovers the log by hand. Either alone keeps the replica offline.
 """
 
 from __future__ import annotations
@@ -30,18 +28,20 @@ from zafka.actors.messages import (
 )
 from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.disk import Disk
+from zafka.storage.fault import leave_marker
 from zafka.transport.kafka.errors import ErrorCode
-
-MARKER = "disk-fault"
 
 logger = structlog.get_logger(__name__)
 
 
 class OfflinePartition:
-    """Tells its broker why it is offline, and answers everything with KAFKA_STORAGE_ERROR."""
+    """Tells its broker why it is offline, and answers everything with KAFKA_STORAGE_ERROR.
 
-    def __init__(self, start: PartitionStart, fault: str) -> None:
+    committed: the cluster is to remember the fault, until the log is recovered by hand."""
+
+    def __init__(self, start: PartitionStart, fault: str, *, committed: bool = True) -> None:
         self._start = start
+        self._committed = committed
         self.fault = fault
 
     def __repr__(self) -> str:
@@ -57,9 +57,11 @@ class OfflinePartition:
             case ActorUp(name=name, incarnation=incarnation) if name == f"broker {start.broker_id}":
                 broker = Peer(name, incarnation)
                 up = ReplicaUp(start.topic, start.partition, start.topic_id, -1, self.fault)
-                # Again: the broker of that time may have died before it could pass it on.
-                fault = DiskFault(start.topic_id, start.partition, -1, self.fault)
-                return [Send(broker, up), Send(broker, fault)]
+                effects: Effects = [Send(broker, up)]
+                if self._committed:
+                    # Again: the broker of that time may have died before it could pass it on.
+                    effects.append(Send(broker, DiskFault(start.topic_id, start.partition, -1, self.fault)))
+                return effects
             case PeerGone(peer=peer) if peer.name == f"broker {start.broker_id}":
                 return [Exit(PEER_GONE, f"mail from or to {peer.name} was lost")]
             case Produce(items=items):
@@ -77,24 +79,17 @@ class OfflinePartition:
         return []
 
 
-def leave_marker(disk: Disk, directory: Path, reason: str) -> None:
-    """Keep the next incarnation from serving. The disk just failed, so this may fail too: that is logged."""
+def give_up(disk: Disk, directory: Path, reason: str) -> None:
+    """Keep the next incarnation from serving. The disk just failed, so this may fail too: that is logged, and what is
+    left is the fault that the coordinator commits."""
     try:
-        file = disk.open(directory / MARKER, create=True)
-        disk.pwritev(file, [reason.encode()], 0)
-        disk.close(file)
+        leave_marker(disk, directory, reason)
     except OSError as error:
         logger.error("cannot leave a word of the disk fault", directory=str(directory), error=str(error))
 
 
-def read_marker(disk: Disk, directory: Path) -> str:
-    """Why the last incarnation gave this replica up, or ""."""
-    path = directory / MARKER
-    if not disk.exists(path):
-        return ""
-    file = disk.open(path)
-    try:
-        reason = disk.pread(file, disk.size(file), 0).decode(errors="replace")
-    finally:
-        disk.close(file)
-    return f"{reason or 'disk fault'}; remove {path} once the disk is trusted again"
+def with_way_out(directory: Path, fault: str) -> str:
+    """The fault, and what an operator does about it. directory: `<data_dir>/<broker-N or coordinator>/<partition>`."""
+    data_dir = directory.parent.parent
+    return f"{fault}; the way out: stop zafka, `zafka log verify {directory}`, " \
+        f"`zafka log recover {directory.name} --data-dir {data_dir}`"

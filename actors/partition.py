@@ -4,7 +4,7 @@ Owns: `PartitionActor`, one replica of one partition with its log (`actors/repli
 A turn takes all mail that has come; its batches are checked, written with one append, flushed with one flush and
 answered with one message, so that small requests share what is dear. Records are never decoded here.
 May fail with: a failed flush, after which nothing that this disk says is believed: `DiskFault` to the broker, a
-marker that keeps the next incarnation from serving (`actors/offline.py`), exit. A full disk is answered.
+marker that keeps the next incarnation from serving (`storage/fault.py`), exit. A full disk is answered.
 Invariants: an answer to acks=1 or all leaves when the batch is committed, a duplicate's when its original is.
 Source: ReplicaManager.appendRecords, UnifiedLog.append, Partition.fetchOffsetForTimestamp.
 """
@@ -52,7 +52,7 @@ from zafka.actors.messages import (
     Serving,
     Shutdown,
 )
-from zafka.actors.offline import OfflinePartition, leave_marker, read_marker
+from zafka.actors.offline import OfflinePartition, give_up, with_way_out
 from zafka.actors.produce_rules import check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
@@ -60,7 +60,16 @@ from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.batch import LOG_APPEND_TIME, BatchHeader
 from zafka.storage.config import parse_config
 from zafka.storage.disk import Disk
-from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange, StorageError
+from zafka.storage.errors import (
+    BadBatch,
+    CorruptLog,
+    DiskFull,
+    FailedFlush,
+    ForeignTopic,
+    OffsetOutOfRange,
+    StorageError,
+)
+from zafka.storage.fault import read_marker, recovery_id
 from zafka.storage.producer_state import Duplicate
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -88,13 +97,16 @@ class Accepted(NamedTuple):
 class PartitionActor:
     """One replica of one partition.
 
-    start: who we are, and the effective configuration. disk: for the marker of a failed flush.
+    start: who we are, and the effective configuration.
+    recovered: id of the last `zafka log recover` of this log, or "".
     """
 
-    def __init__(self, start: PartitionStart, replica: Replica[list[ProduceAnswer]], disk: Disk) -> None:
+    def __init__(
+        self, start: PartitionStart, replica: Replica[list[ProduceAnswer]], *, recovered: str = ""
+    ) -> None:
         self.topic, self.partition, self.topic_id = start.topic, start.partition, start.topic_id
         self.replica = replica
-        self._disk = disk
+        self._recovered = recovered
         self._broker_name = f"broker {start.broker_id}"
         self._broker: Peer | None = None  # the incarnation that is owed answers
         self._retention_check_s = 0.0
@@ -369,7 +381,8 @@ class PartitionActor:
             self._broker = broker
         replica = self.replica
         leader_epoch = replica.leader_epoch if replica.leads else -1
-        return [Send(broker, ReplicaUp(self.topic, self.partition, self.topic_id, leader_epoch))]
+        up = ReplicaUp(self.topic, self.partition, self.topic_id, leader_epoch, recovered=self._recovered)
+        return [Send(broker, up)]
 
     def _on_actor_down(self, mail: Mail, now: Now) -> Effects:
         if self._broker == (mail.body.name, mail.body.incarnation):
@@ -416,7 +429,7 @@ class PartitionActor:
         log = self.replica.log
         reason = f"flush failed: {mail.body.reason}"
         position = log.commit_point(log.flushed_offset)[2]
-        leave_marker(self._disk, log.directory, reason)
+        self.replica.give_up(reason)
         effects: Effects = []
         if self._broker is not None:
             effects.append(Send(self._broker, DiskFault(self.topic_id, self.partition, position, reason)))
@@ -457,14 +470,20 @@ class PartitionActor:
 def build(start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:
     """Recover the log. A replica that must not be believed comes up too, and says why it is offline.
 
-    Raises DirectoryLocked if the predecessor does not let go, ForeignTopic.
+    Raises DirectoryLocked if the predecessor does not let go.
     """
     directory = Path(start.directory)
     fault = read_marker(disk, directory)
     if not fault:
         try:
             replica = open_replica(directory, start.topic_id, parse_config(start.config), disk, now, progress)
-            return PartitionActor(start, replica, disk)
+            return PartitionActor(start, replica, recovered=recovery_id(disk, directory))
+        except ForeignTopic as foreign:
+            # Somebody else's log is whole: once it is out of the way, nothing has to be recovered.
+            return OfflinePartition(start, str(foreign), committed=False)
         except CorruptLog as corrupt:
             fault = str(corrupt)
-    return OfflinePartition(start, fault)
+        except FailedFlush as failed:
+            fault = str(failed)
+            give_up(disk, directory, fault)
+    return OfflinePartition(start, with_way_out(directory, fault))

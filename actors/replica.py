@@ -20,11 +20,12 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from zafka.actors.actor import Effects, Flush, Now, SetTimer
+from zafka.actors.offline import give_up
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.config import LogConfig
 from zafka.storage.directory import PartitionDirectory, open_partition_directory
 from zafka.storage.disk import Disk
-from zafka.storage.errors import CorruptLog, DirectoryLocked
+from zafka.storage.errors import DirectoryLocked, StorageError
 from zafka.storage.log import Log
 from zafka.storage.recovery import RecoveryReport, recover
 from zafka.storage.segment import LOG_SUFFIX, segment_path
@@ -208,6 +209,10 @@ class Replica(Generic[Waiting]):
         if self._closing is _Closing.NO:
             self._closing = _Closing.ASKED
 
+    def give_up(self, reason: str) -> None:
+        """A flush failed: the page cache lies from now on, and nobody who starts over it shall believe it."""
+        give_up(self._disk, self.log.directory, reason)
+
     def release(self) -> None:
         """Let go of files and lock as they are, as a killed process does."""
         self.log.close()
@@ -232,12 +237,12 @@ def open_replica(
 ) -> Replica[Any]:
     """Take a partition's directory for this process, and recover its log.
 
-    Raises DirectoryLocked if another process does not let go of it within 5 s, ForeignTopic, CorruptLog.
+    Raises DirectoryLocked if another process does not let go of it within 5 s, ForeignTopic, CorruptLog, FailedFlush.
     """
     directory = _take_directory(path, topic_id, disk, progress)
     try:
         log, report = recover(disk, path, config, now.wall_ms, progress)
-    except CorruptLog:
+    except StorageError:
         directory.close()
         raise
     _tell(log, report)

@@ -8,7 +8,7 @@ Invariants: two trees never use one data directory; an incarnation is never give
                       version=1, cluster.id=<22 characters, base64 of 16 bytes>, node.id=<id>, format=1 (zafka's own)
     incarnations      one decimal number: nothing above it was ever given out
     run.json          {"pid", "run_dir", "control", "cluster"}; there while the tree runs
-    DISK_FAULT        text; there after a failed flush of `__cluster`, until an operator removes it
+    DISK_FAULT        text; there after a failed flush of `__cluster`, until `zafka log recover __cluster-0`
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from zafka.runtime.errors import CannotStart
 
 FORMAT = "1"
+FAULT_NAME = "DISK_FAULT"
 LOCK_WAIT_S = 2.0
 LOCK_POLL_S = 0.01
 INCARNATIONS_BLOCK = 1000
@@ -143,21 +144,31 @@ class DataDirectory:
     def mark_fault(self, reason: str) -> None:
         """Leave a word that refuses the next start. The disk is broken: if it cannot be written, so be it."""
         try:
-            write_durably(self.path / "DISK_FAULT", reason + "\n")
+            write_durably(self.path / FAULT_NAME, reason + "\n")
         except OSError as error:
             os.write(2, f"zafka: cannot leave a marker in {self.path}: {error}\n".encode())
 
     def _refuse_fault(self) -> None:
-        marker = self.path / "DISK_FAULT"
+        marker = self.path / FAULT_NAME
         if marker.exists():
             raise CannotStart(
                 f"the disk failed under the cluster's own log: {marker.read_text().strip()}. "
-                f"Check the disk under {self.path}, then remove {marker} and start again")
+                f"Check the disk under {self.path}, then {way_out(self.path)} and start again")
+
+
+def way_out(path: Path) -> str:
+    """What an operator does once the disk under `__cluster` is trusted again."""
+    return f"`zafka log recover __cluster-0 --data-dir {path}`, which removes {path / FAULT_NAME},"
 
 
 def _make_directory(path: Path) -> None:
+    """Make it with all above it, and their names durable: what is inside is lost with any of them."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for folder in new or [path]:  # it may be new all the same: a kill may have come between
+            with contextlib.suppress(PermissionError):
+                _flush_names(folder.parent)
     except OSError as error:
         raise CannotStart(f"cannot use {path} as data directory: {error.strerror}") from None
 
@@ -240,7 +251,11 @@ def write_durably(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _flush_names(file.parent)
+
+
+def _flush_names(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

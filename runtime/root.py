@@ -27,7 +27,7 @@ import zmq
 from zafka.actors.messages import AnyMessage
 from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED
 from zafka.runtime.control import ControlServer
-from zafka.runtime.data_dir import DataDirectory, write_atomically
+from zafka.runtime.data_dir import DataDirectory, way_out, write_atomically
 from zafka.runtime.errors import CannotStart, TreeFailed
 from zafka.runtime.fork_client import (
     Exited,
@@ -317,7 +317,7 @@ class Root:
             self._data_dir.mark_fault(ended.reason)
             raise TreeFailed(
                 f"{ended.reason}. What was acknowledged is kept as far as the disk kept it; check the disk under "
-                f"{self._data_dir.path}, then remove the file DISK_FAULT there and start again")
+                f"{self._data_dir.path}, then {way_out(self._data_dir.path)} and start again")
         if ended.code == TOPOLOGY_REFUSED:
             raise TreeFailed(ended.reason)
         raise TreeFailed(

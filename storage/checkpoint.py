@@ -2,16 +2,19 @@
 
 Owns: the bytes of the file `recovery-checkpoint`, and how it is replaced: written to a temporary file, flushed,
 renamed, and the directory flushed. So there is always one whole checkpoint, an older or a newer one.
+A checkpoint of another partition, or of the topic's namesake before it was deleted, is not believed.
 Invariant: everything that a checkpoint tells (batches, index entries) was flushed before it got its name.
 May fail with OSError from the disk, and CorruptCheckpoint when read.
 
      0  magic             4 bytes  "zfkc"
-     4  version           int16    1
-     6  crc               uint32   CRC-32C of everything from `flushed_offset` on
-    10  flushed_offset    int64    batches below were on disk; they end the last segment below
-    18  log_start_offset  int64
-    26  high_watermark    int64
-    34  segments          int32    how many follow, 48 bytes each, oldest first; the last one is the active segment:
+     4  version           int16    2
+     6  crc               uint32   CRC-32C of everything behind it
+    10  topic_id          16 bytes zeros where no partition.metadata says one
+    26  partition         int32    with topic_id: whose checkpoint this is; version 1 lacks the two
+    30  flushed_offset    int64    batches below were on disk; they end the last segment below
+    38  log_start_offset  int64
+    46  high_watermark    int64
+    54  segments          int32    how many follow, 48 bytes each, oldest first; the last one is the active segment:
                                    base_offset int64, end_offset int64, size int64, bytes of .index int32,
                                    bytes of .timeindex int32, max_timestamp int64, its offset int64
         leader_epochs     int32    how many follow, 12 bytes each: epoch int32, start_offset int64
@@ -21,31 +24,39 @@ All numbers are big-endian.
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
 from crc32c import crc32c
 
+from zafka.storage.directory import TOPIC_ID_BYTES, format_topic_id, read_topic_id
 from zafka.storage.disk import Disk, File
-from zafka.storage.errors import CorruptCheckpoint
+from zafka.storage.errors import CorruptCheckpoint, CorruptSnapshot
+from zafka.storage.producer_state import ProducerStates
 from zafka.storage.segment import SegmentRow
 
 CHECKPOINT_NAME = "recovery-checkpoint"
 TEMPORARY_SUFFIX = ".tmp"
 
 _MAGIC = b"zfkc"
-_VERSION = 1
+_VERSION = 2
+_VERSION_WITHOUT_OWNER = 1
 _START = struct.Struct(">4shI")
 _OFFSETS = struct.Struct(">qqq")
 _COUNT = struct.Struct(">i")
 _SEGMENT = struct.Struct(">qqqiiqq")
 _EPOCH = struct.Struct(">iq")
+_PARTITION = struct.Struct(">i")
+_OWNER_BYTES = TOPIC_ID_BYTES + _PARTITION.size
+_NUMBERED = re.compile(r".+-(\d{1,9})")
 
 
 class Checkpoint(NamedTuple):
     """segments: every segment, up to what was flushed; never empty.
-    leader_epochs: (epoch, start offset), oldest first. producers: as `ProducerStates.snapshot` gave them."""
+    leader_epochs: (epoch, start offset), oldest first. producers: as `ProducerStates.snapshot` gave them.
+    owner: as `owner_of` gives it, or b"" in a checkpoint of version 1."""
 
     flushed_offset: int
     log_start_offset: int
@@ -53,11 +64,20 @@ class Checkpoint(NamedTuple):
     segments: tuple[SegmentRow, ...]
     leader_epochs: tuple[tuple[int, int], ...]
     producers: bytes
+    owner: bytes = bytes(_OWNER_BYTES)
+
+
+def owner_of(disk: Disk, directory: Path) -> bytes:
+    """Topic id and partition, as a checkpoint says whose it is. Raises ForeignTopic, OSError."""
+    topic_id = read_topic_id(disk, directory) or bytes(TOPIC_ID_BYTES)
+    numbered = _NUMBERED.fullmatch(directory.name)
+    return topic_id + _PARTITION.pack(int(numbered[1]) if numbered else -1)
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     body = b"".join(
         (
+            checkpoint.owner,
             _OFFSETS.pack(checkpoint.flushed_offset, checkpoint.log_start_offset, checkpoint.high_watermark),
             _COUNT.pack(len(checkpoint.segments)),
             *(_SEGMENT.pack(*row) for row in checkpoint.segments),
@@ -74,11 +94,13 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """Raises CorruptCheckpoint if the bytes are not exactly one whole checkpoint."""
     try:
         magic, version, crc = _START.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION:
+        if magic != _MAGIC or version not in (_VERSION, _VERSION_WITHOUT_OWNER):
             raise CorruptCheckpoint(f"it begins with {data[:6]!r}")
         if crc32c(memoryview(data)[_START.size :]) != crc:
             raise CorruptCheckpoint("the CRC-32C does not fit")
         position = _START.size
+        owner = data[position : position + _OWNER_BYTES] if version == _VERSION else b""
+        position += len(owner)
         flushed_offset, log_start_offset, high_watermark = _OFFSETS.unpack_from(data, position)
         position += _OFFSETS.size
         rows, position = _read_rows(data, position, _SEGMENT)
@@ -91,7 +113,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         raise CorruptCheckpoint("its parts do not fit together")
     return Checkpoint(
         flushed_offset, log_start_offset, high_watermark, tuple(SegmentRow(*row) for row in rows),
-        tuple((epoch, start_offset) for epoch, start_offset in epochs), producers,
+        tuple((epoch, start_offset) for epoch, start_offset in epochs), producers, owner,
     )
 
 
@@ -114,6 +136,21 @@ def read_checkpoint(disk: Disk, directory: Path) -> Checkpoint | None:
         return decode_checkpoint(disk.pread(file, disk.size(file), 0))
     finally:
         disk.close(file)
+
+
+def find_checkpoint(disk: Disk, directory: Path, owner: bytes) -> tuple[Checkpoint | None, str]:
+    """The checkpoint if it can be believed, and "ok", "missing", or why it cannot."""
+    try:
+        checkpoint = read_checkpoint(disk, directory)
+        if checkpoint is None:
+            return None, "missing"
+        ProducerStates().load(checkpoint.producers)
+    except (CorruptCheckpoint, CorruptSnapshot) as error:
+        return None, f"corrupt: {error}"
+    if checkpoint.owner not in (owner, b""):
+        topic_id, (partition,) = checkpoint.owner[:TOPIC_ID_BYTES], _PARTITION.unpack(checkpoint.owner[TOPIC_ID_BYTES:])
+        return None, f"foreign: it is of topic id {format_topic_id(topic_id)}, partition {partition}"
+    return checkpoint, "ok"
 
 
 def write_temporary(disk: Disk, directory: Path, checkpoint: Checkpoint) -> File:

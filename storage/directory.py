@@ -3,7 +3,7 @@
 Owns: `partition.metadata`, Kafka's own file that names the topic, and the lock on the file `.lock`.
 Invariant: `partition.metadata` is on disk before there is any segment, so a directory with segments and without it
 is not ours. The lock goes with the process that holds it, however it ends.
-May fail with ForeignTopic, DirectoryLocked, OSError.
+May fail with ForeignTopic, DirectoryLocked, FailedFlush, OSError.
 Source: KIP-516; Kafka PartitionMetadataFile, PartitionMetadata.
 """
 
@@ -15,7 +15,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from zafka.storage.disk import Disk, File, PosixDisk
+from zafka.storage.disk import Disk, File, PosixDisk, sync
 from zafka.storage.errors import DirectoryLocked, ForeignTopic
 from zafka.storage.segment import LOG_SUFFIX
 
@@ -49,8 +49,9 @@ class PartitionDirectory:
 def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = None) -> PartitionDirectory:
     """Lock a partition's directory for this process, and make sure that it belongs to the topic.
 
-    A directory that does not exist, or is empty, is made and given to the topic; that is on disk on return.
-    Raises ForeignTopic, DirectoryLocked, OSError.
+    A directory that does not exist, or is empty, is made and given to the topic. Its own name is made durable by
+    recovery, which does it again where a kill came between.
+    Raises ForeignTopic, DirectoryLocked, FailedFlush, OSError.
     """
     assert len(topic_id) == TOPIC_ID_BYTES
     disk = disk or PosixDisk()
@@ -102,9 +103,8 @@ def _write_topic_id(disk: Disk, path: Path, topic_id: bytes) -> None:
     try:
         disk.truncate(file, 0)
         disk.pwritev(file, (f"version: 0\ntopic_id: {format_topic_id(topic_id)}".encode(),), 0)
-        disk.fdatasync(file)
+        sync(disk, file)
     finally:
         disk.close(file)
     disk.rename(temporary, path / METADATA_NAME)
-    disk.fsync_dir(path)
-    disk.fsync_dir(path.parent)
+    sync(disk, directories=(path,))

@@ -2,8 +2,9 @@
 
 Owns: `Disk`, the interface; `PosixDisk`, the real one; `Flush`, the request to make things durable.
 Writes become durable only by a flush of the file (content) and of the directory (names). `fdatasync` and
-`fsync_dir` are for recovery and start-up; in operation a flush is an effect that the process shell performs.
-May fail with OSError from any call; callers let it through unless a full disk can be answered.
+`fsync_dir` are for recovery and start-up (`sync`); in operation a flush is an effect that the process shell performs.
+May fail with OSError from any call; callers let it through unless a full disk can be answered. A failed flush is a
+matter of its own: it is never tried again on the same file.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
+
+from zafka.storage.errors import FailedFlush
 
 Buffer = bytes | bytearray | memoryview
 
@@ -81,6 +84,19 @@ class Disk(Protocol):
     def fdatasync(self, file: File) -> None: ...
 
     def fsync_dir(self, path: Path) -> None: ...
+
+
+def sync(disk: Disk, *files: File, directories: Iterable[Path] = ()) -> None:
+    """Flush at once, for recovery and start-up. Raises FailedFlush."""
+    path = Path()
+    try:
+        for file in files:
+            path = file.path
+            disk.fdatasync(file)
+        for path in directories:
+            disk.fsync_dir(path)
+    except OSError as error:
+        raise FailedFlush(f"flush of {path} failed: {error.strerror or error}") from error
 
 
 class PosixDisk:

@@ -103,6 +103,13 @@ class CorruptLog(StorageError):
         self.path, self.position, self.offset, self.reason = path, position, offset, reason
 
 
+class FailedFlush(StorageError):
+    """The disk refused a flush at start-up. The page cache lies from then on, and a later flush may succeed all the
+    same: it is not tried again, and what was read is not believed."""
+
+    kafka_error = KAFKA_STORAGE_ERROR
+
+
 class OffsetOutOfRange(StorageError):
     """No record with this offset is in the log, and none will be where the log ends now."""
 

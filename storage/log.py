@@ -11,7 +11,6 @@ A log is opened by `recovery.recover`. Source: KIP-98; Kafka UnifiedLog, LogSegm
 
 from __future__ import annotations
 
-import errno
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,12 +29,12 @@ from zafka.storage.producer_state import ProducerStates
 from zafka.storage.records import find_timestamp
 from zafka.storage.roll import Run, expired_segments, should_roll
 from zafka.storage.segment import Segment
+from zafka.storage.torn_tail import FULL_DISK
 
 # What was written last is taken to be in the page cache still.
 HOT_BYTES = 64 * 1024 * 1024
 
 DELETED_SUFFIX = ".deleted"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Location(NamedTuple):
@@ -88,9 +87,9 @@ class Log:
 
     def __init__(
         self, disk: Disk, directory: Path, config: LogConfig, *, segments: list[Segment], start_offset: int,
-        leader_epochs: LeaderEpochs, producers: ProducerStates, checkpoint: Checkpoint | None,
+        leader_epochs: LeaderEpochs, producers: ProducerStates, checkpoint: Checkpoint | None, owner: bytes,
     ) -> None:
-        """For `recovery.recover`: everything in `segments` is flushed, and `checkpoint` is the one on disk."""
+        """For `recovery.recover`: all of `segments` is flushed, `checkpoint` is the one on disk, by this owner."""
         self.directory = directory
         self.config = config
         self.start_offset = start_offset
@@ -99,6 +98,7 @@ class Log:
         self.producers = producers
         self.checkpoint_error: OSError | None = None  # why the last checkpoint was given up, if it was
         self._disk = disk
+        self._owner = owner
         self._segments = segments
         self._opened_position = self._active.size_bytes  # in the active segment: behind it stands what we wrote
         self._flushed = _Flushed(self._active.end_offset, self._active, self._active.size_bytes)
@@ -318,6 +318,7 @@ class Log:
             segments=tuple(segment.row() for segment in self._segments),
             leader_epochs=tuple(self.leader_epochs.entries),
             producers=self.producers.snapshot(),
+            owner=self._owner,
         )
 
     def _on_data_flushed(self, end: _Flushed, renamed_start: int, checkpoint: Checkpoint | None) -> Flush | None:

@@ -5,12 +5,13 @@ Owns: the rule of what may be cut. The recovery checkpoint says what was on disk
   CorruptLog, and nothing is ever cut.
 - Above it every batch is checked. The first one that fails is a torn tail: it and everything behind it, later
   segments included, was never flushed or not acknowledged, and is cut; the bytes are kept in `<segment>.cut`.
-- Without a (whole) checkpoint everything is checked and nothing is known. A checkpoint is on disk before the first
+- Without a (whole) checkpoint of this very partition everything is checked and nothing is known. A checkpoint is on disk before the first
   append, so that this alone is damage. If then a batch fails and no valid batch stands anywhere behind it, it is
   taken for a torn tail; with a valid one behind it, it cannot be told from a batch that was acknowledged: CorruptLog.
 Invariant: a log is handed out only after everything in it was flushed, with its names, and a checkpoint says so.
 Each step can be killed and done again: what is cut goes from the end towards the front.
-May fail with OSError from the disk, and CorruptLog. Source: Kafka LogLoader.
+May fail with OSError from the disk, CorruptLog, and FailedFlush, after which nothing that was read is to be believed.
+Source: Kafka LogLoader.
 """
 
 from __future__ import annotations
@@ -20,17 +21,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zafka.storage.checkpoint import TEMPORARY_SUFFIX, Checkpoint, publish, read_checkpoint, write_temporary
+from zafka.storage.checkpoint import (
+    TEMPORARY_SUFFIX,
+    Checkpoint,
+    find_checkpoint,
+    owner_of,
+    publish,
+    write_temporary,
+)
 from zafka.storage.config import LogConfig
-from zafka.storage.disk import Disk
-from zafka.storage.errors import CorruptCheckpoint, CorruptLog, CorruptSnapshot
+from zafka.storage.disk import Disk, sync
+from zafka.storage.errors import CorruptLog, StorageError
 from zafka.storage.leader_epochs import LeaderEpochs
-from zafka.storage.log import DELETED_SUFFIX, FULL_DISK, Log
+from zafka.storage.log import DELETED_SUFFIX, Log
 from zafka.storage.producer_state import ProducerStates
-from zafka.storage.scan import CHUNK_BYTES, Scan, find_batch_behind, no_progress
+from zafka.storage.scan import Scan, find_batch_behind, no_progress
 from zafka.storage.segment import LOG_SUFFIX, Segment, SegmentRow, empty_row, segment_path, segment_paths
-
-CUT_SUFFIX = ".cut"
+from zafka.storage.torn_tail import FULL_DISK, cut_torn_tail
 
 _SEGMENT_FILE = re.compile(r"(\d{20})(\.log|\.index|\.timeindex)(\.deleted)?")
 
@@ -39,7 +46,7 @@ _SEGMENT_FILE = re.compile(r"(\d{20})(\.log|\.index|\.timeindex)(\.deleted)?")
 class RecoveryReport:
     """What recovery found and did, for the log and for `zafka status`.
 
-    checkpoint: "ok", "new" for an empty directory, "missing", or why it was not used.
+    checkpoint: "ok", "new" for an empty directory, "missing", or why it was not used (corrupt, foreign).
     cut: files that hold what was cut off, cut_bytes in all.
     rebuilt: segments whose indexes were made afresh.
     warnings: what was odd but harmless.
@@ -62,7 +69,7 @@ def recover(
 
     progress: called between steps of a long recovery.
     Everything in the log that is returned is on disk.
-    Raises CorruptLog and OSError; nothing is cut then.
+    Raises CorruptLog, with nothing cut, FailedFlush, ForeignTopic and OSError.
     """
     return _Recovery(disk, directory, config, now_ms, progress or no_progress).run()
 
@@ -79,6 +86,7 @@ class _Recovery:
         self.now_ms = now_ms
         self.progress = progress
         self.report = RecoveryReport()
+        self.owner = b""
         self.checkpoint: Checkpoint | None = None
         self.segments: list[Segment] = []
         self.leader_epochs = LeaderEpochs()
@@ -101,13 +109,13 @@ class _Recovery:
             self.flush()
             if self.report.changed:
                 self.write_checkpoint()
-        except (CorruptLog, OSError):
+        except (StorageError, OSError):
             for segment in self.segments:
                 segment.release()
             raise
         log = Log(
             self.disk, self.directory, self.config, segments=self.segments, start_offset=self.start_offset,
-            leader_epochs=self.leader_epochs, producers=self.producers, checkpoint=self.checkpoint,
+            leader_epochs=self.leader_epochs, producers=self.producers, checkpoint=self.checkpoint, owner=self.owner,
         )
         log.unlink_deleted(self.deleted)
         return log, self.report
@@ -132,20 +140,15 @@ class _Recovery:
         self.bases.sort()
 
     def load_checkpoint(self) -> None:
-        try:
-            self.checkpoint = read_checkpoint(self.disk, self.directory)
-            if self.checkpoint is not None:
-                self.producers.load(self.checkpoint.producers)
-        except (CorruptCheckpoint, CorruptSnapshot) as error:
-            self.checkpoint = None
-            self.producers = ProducerStates()
-            self.report.checkpoint = f"corrupt: {error}"
+        self.owner = owner_of(self.disk, self.directory)
+        self.checkpoint, self.report.checkpoint = find_checkpoint(self.disk, self.directory, self.owner)
         if self.checkpoint is None:
             self.report.changed = True
-            if self.report.checkpoint == "ok":
-                self.report.checkpoint = "missing" if self.bases else "new"
+            if self.report.checkpoint == "missing" and not self.bases:
+                self.report.checkpoint = "new"
             self.start_offset = self.bases[0] if self.bases else 0
             return
+        self.producers.load(self.checkpoint.producers)
         self.start_offset = self.checkpoint.log_start_offset
         self.leader_epochs = LeaderEpochs(self.checkpoint.leader_epochs)
 
@@ -291,47 +294,14 @@ class _Recovery:
     # -- cutting a torn tail -------------------------------------------------------------------
 
     def cut(self, later: list[int]) -> None:
-        """Cut what stands behind the valid batches, from the end towards the front, and keep it."""
-        for base in reversed(later):
-            path = segment_path(self.directory, base, LOG_SUFFIX)
-            file = self.disk.open(path)
-            size = self.disk.size(file)
-            self.disk.close(file)
-            if size:
-                self.disk.rename(path, path.with_suffix(CUT_SUFFIX))
-                self.report.cut.append(path.with_suffix(CUT_SUFFIX))
-                self.report.cut_bytes += size
-            else:
-                self.disk.unlink(path)
-        self.bases = [base for base in self.bases if base not in later]
+        """Cut what stands behind the valid batches, and keep it."""
         segment = self.segments[-1]
-        size = self.disk.size(segment.file)
-        if size > segment.size_bytes:
-            self.keep_tail(segment, size)
-            self.disk.fsync_dir(self.directory)
-            self.disk.truncate(segment.file, segment.size_bytes)
-            self.report.cut_bytes += size - segment.size_bytes
+        cut = cut_torn_tail(self.disk, self.directory, segment.file, segment.size_bytes, later, self.progress)
+        self.bases = [base for base in self.bases if base not in later]
+        self.report.cut += cut.files
+        self.report.cut_bytes += cut.size_bytes
+        self.report.warnings += cut.warnings
         self.report.changed = True
-
-    def keep_tail(self, segment: Segment, size: int) -> None:
-        """Copy what is about to be cut off. On a full disk it is not kept: it was never acknowledged."""
-        path = segment.path.with_suffix(CUT_SUFFIX)
-        kept = self.disk.open(path, create=True)
-        try:
-            self.disk.truncate(kept, 0)
-            for position in range(segment.size_bytes, size, CHUNK_BYTES):
-                data = self.disk.pread(segment.file, min(CHUNK_BYTES, size - position), position)
-                self.disk.pwritev(kept, (data,), position - segment.size_bytes)
-                self.progress()
-            self.disk.fdatasync(kept)
-            self.report.cut.append(path)
-        except OSError as error:
-            if error.errno not in FULL_DISK:
-                raise
-            self.disk.truncate(kept, 0)
-            self.report.warnings.append(f"the disk is full: {size - segment.size_bytes} bytes were cut and not kept")
-        finally:
-            self.disk.close(kept)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -341,20 +311,23 @@ class _Recovery:
                 self.disk, self.directory, 0, now_ms=self.now_ms, index_interval=self.config.index_interval_bytes
             )
         )
-        self.disk.fsync_dir(self.directory.parent)
 
     def flush(self) -> None:
         """Everything that was taken into the log is put on disk, with all names."""
+        if self.checkpoint is None:
+            # The directory may be new, and the one above it. Until there is a checkpoint nobody knows that both are
+            # on disk: a kill may have come between their making and this.
+            sync(self.disk, directories=(self.directory.parent, self.directory.parent.parent))
         kept = {path.name for segment in self.segments for path in segment.index_paths}
         for name in sorted(self.indexes - kept):
             self.disk.unlink(self.directory / name)
         scanned_from = self.checkpoint.segments[-1].base_offset if self.checkpoint else 0
         for segment in self.segments:
             if segment.base_offset >= scanned_from:
-                self.disk.fdatasync(segment.file)
+                sync(self.disk, segment.file)
             if segment.sealed:
                 segment.release()
-        self.disk.fsync_dir(self.directory)
+        sync(self.disk, directories=(self.directory,))
 
     def store_indexes(self, segment: Segment) -> None:
         """Write and flush what the indexes have in memory only; left for later on a full disk."""
@@ -362,7 +335,7 @@ class _Recovery:
             for index in (segment.offset_index, segment.time_index):
                 file = index.store()
                 index.cut_file()
-                self.disk.fdatasync(file)
+                sync(self.disk, file)
             segment.indexes_changed = False
         except OSError as error:
             self.put_off(error, f"the indexes of {segment.path}")
@@ -378,16 +351,16 @@ class _Recovery:
         checkpoint = Checkpoint(
             end_offset, self.start_offset, min(max(high_watermark, self.start_offset), end_offset),
             tuple(segment.row() for segment in self.segments), tuple(self.leader_epochs.entries),
-            self.producers.snapshot(),
+            self.producers.snapshot(), self.owner,
         )
         try:
             temporary = write_temporary(self.disk, self.directory, checkpoint)
         except OSError as error:
             self.put_off(error, "the checkpoint")
             return
-        self.disk.fdatasync(temporary)
+        sync(self.disk, temporary)
         publish(self.disk, self.directory, temporary)
-        self.disk.fsync_dir(self.directory)
+        sync(self.disk, directories=(self.directory,))
         self.checkpoint = checkpoint
 
     def put_off(self, error: OSError, what: str) -> None:

@@ -193,6 +193,69 @@ def test_a_fault_that_is_told_before_the_topic_is_known_is_reported_once_it_is(t
     assert route is not None and route.refusal == ErrorCode.KAFKA_STORAGE_ERROR
 
 
+def test_a_fault_that_is_not_committed_yet_keeps_the_next_incarnation_from_leading(tmp_path: Path) -> None:
+    """The disk took no marker, so that it knows of nothing; and there was no coordinator to tell."""
+    bench = Bench(tmp_path).start("t")
+    bench.tell(SUPERVISOR, messages.ActorDown(*COORDINATOR))
+    bench.tell(bench.partitions["t", 0], messages.DiskFault(topic_id("t"), 0, 77, "EIO"))
+    bench.down("t")
+    bench.up("t")
+    bench.tell(SUPERVISOR, messages.ActorUp("coordinator", 8, "ipc://d"))
+    bench.tell(Peer("coordinator", 8), messages.BrokerRegistered("cluster"))
+    assert len(bench.sent(messages.ReportFault)) == 1 and not bench.sent(messages.ClaimLeadership)
+    route = bench.gateway.routes.find("t", 0)
+    assert route is not None and route.refusal == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def test_a_fault_is_not_handed_on_to_a_topic_of_the_same_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    peer = bench.partitions["t", 0]
+    bench.tell(SUPERVISOR, messages.ActorDown(*COORDINATOR))
+    bench.tell(peer, messages.DiskFault(topic_id("t"), 0, 77, "EIO"))
+    bench.tell(SUPERVISOR, messages.ActorUp(*COORDINATOR, "ipc://c"))
+    bench.tell(COORDINATOR, messages.BrokerRegistered("cluster"))
+    bench.commit(cs.TopicDeleted(topic_id("t")))
+    bench.tell(SUPERVISOR, messages.PartitionStopped("t", 0))
+    again = bytes(15) + b"t"
+    bench.commit(cs.TopicCreated(again, "t", [[BROKER_ID]]))
+    bench.up("t", topic_id=again)
+    (claim,) = bench.sent(messages.ClaimLeadership)
+    assert claim.claims[0][0] == again
+
+
+def test_a_replica_that_is_offline_for_itself_is_refused_and_not_claimed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.create("t")
+    bench.start()
+    bench.up("t", fault="another topic's directory")
+    assert not bench.sent(messages.ClaimLeadership)
+    route = bench.gateway.routes.find("t", 0)
+    assert route is not None and route.refusal == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def test_a_recovery_by_hand_is_committed_before_the_replica_may_lead(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    bench.down("t")
+    bench.commit(cs.ReplicaFaulted(topic_id("t"), 0, BROKER_ID, 77, "EIO"))
+    bench.up("t", recovered="4f2a")
+    assert bench.sent(messages.ReportRecovered) == [messages.ReportRecovered(topic_id("t"), 0, BROKER_ID, "4f2a")]
+    assert not bench.sent(messages.ClaimLeadership)
+    bench.commit(cs.ReplicaRecovered(topic_id("t"), 0, BROKER_ID, "4f2a"))
+    assert bench.sent(messages.ClaimLeadership)
+
+
+def test_a_recovery_that_is_known_already_ends_no_later_fault(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    bench.down("t")
+    bench.commit(cs.ReplicaRecovered(topic_id("t"), 0, BROKER_ID, "4f2a"))
+    bench.up("t", recovered="4f2a")
+    assert bench.sent(messages.ClaimLeadership) and not bench.sent(messages.ReportRecovered)
+    bench.down("t")
+    bench.commit(cs.ReplicaFaulted(topic_id("t"), 0, BROKER_ID, 99, "EIO"))
+    bench.up("t", recovered="4f2a")
+    assert not bench.sent(messages.ClaimLeadership) and not bench.sent(messages.ReportRecovered)
+
+
 def test_a_partition_that_takes_no_mail_is_told_to_lead_again_after_a_while(tmp_path: Path) -> None:
     bench = Bench(tmp_path).start("t")
     peer = bench.partitions["t", 0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +16,14 @@ from zafka.storage.checkpoint import (
     Checkpoint,
     decode_checkpoint,
     encode_checkpoint,
+    find_checkpoint,
+    owner_of,
     publish,
     read_checkpoint,
     write_temporary,
 )
 from zafka.storage.errors import CorruptCheckpoint
+from zafka.storage.producer_state import ProducerStates
 from zafka.storage.segment import SegmentRow
 
 DIRECTORY = Path("/data/orders-0")
@@ -29,6 +34,7 @@ checkpoints = st.builds(
     Checkpoint, offsets, offsets, offsets,
     st.lists(st.builds(SegmentRow, offsets, offsets, offsets, sizes, sizes, offsets, offsets), min_size=1).map(tuple),
     st.lists(st.tuples(sizes, offsets)).map(tuple), st.binary(),
+    st.binary(min_size=20, max_size=20),
 )  # fmt: skip
 EXAMPLE = Checkpoint(30, 10, 20, (SegmentRow(10, 30, 2000, 16, 24, 5, 29),), ((0, 10), (3, 25)), b"producers")
 
@@ -56,6 +62,39 @@ def test_any_missing_end_is_seen(length: int) -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with pytest.raises(CorruptCheckpoint):
         decode_checkpoint(data)
+
+
+def test_one_of_the_first_version_is_read_and_says_not_whose_it_is() -> None:
+    body = encode_checkpoint(EXAMPLE)[10 + 20 :]
+    data = struct.pack(">4shI", b"zfkc", 1, crc32c(body)) + body
+    assert decode_checkpoint(data) == EXAMPLE._replace(owner=b"")
+
+
+SOUND = EXAMPLE._replace(producers=ProducerStates().snapshot(), owner=bytes(range(16)) + (3).to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "found"),
+    [
+        (SOUND, "ok"),
+        (SOUND._replace(owner=b""), "ok"),  # of the first version
+        (SOUND._replace(owner=bytes(20)), "foreign: it is of topic id AAAAAAAAAAAAAAAAAAAAAA, partition 0"),
+        (SOUND._replace(owner=SOUND.owner[:16] + bytes(4)), "foreign: it is of topic id AAECAwQFBgcICQoLDA0ODw, partition 0"),
+        (EXAMPLE._replace(owner=SOUND.owner), "corrupt: "),  # its producers are nonsense
+    ],
+)
+def test_only_its_own_partition_believes_it(checkpoint: Checkpoint, found: str) -> None:
+    disk = MemoryDisk()
+    directory = Path("/data/orders-3")
+    disk.make_directory(directory)
+    disk.write(directory / "partition.metadata", b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw")
+    data = encode_checkpoint(checkpoint)
+    if not checkpoint.owner:
+        data = struct.pack(">4shI", b"zfkc", 1, crc32c(data[10:])) + data[10:]
+    disk.write(directory / CHECKPOINT_NAME, data)
+    believed, said = find_checkpoint(disk, directory, owner_of(disk, directory))
+    assert said.startswith(found) and (believed == checkpoint) == (found == "ok")
+    assert owner_of(disk, directory) == SOUND.owner
 
 
 def test_a_power_cut_leaves_the_old_or_the_new_one() -> None:

@@ -18,10 +18,12 @@ from zafka.actors.cluster_state import (
     BrokerRemoved,
     ClusterCreated,
     ClusterState,
+    ClusterLogRecovered,
     LeaderChanged,
     PartitionsAdded,
     ProducerIdsAllocated,
     ReplicaFaulted,
+    ReplicaRecovered,
     TopicConfigChanged,
     TopicCreated,
     TopicDeleted,
@@ -48,6 +50,8 @@ EXAMPLES: list[AnyEvent] = [
     LeaderChanged(ORDERS, 0, 1, 3, 4, [1], 12),
     ProducerIdsAllocated(1000, 1000),
     ReplicaFaulted(ORDERS, 0, 1, 4096, "EIO"),
+    ReplicaRecovered(ORDERS, 0, 1, "4f2a"),
+    ClusterLogRecovered("77aa", 3, 3000),
 ]
 
 
@@ -134,6 +138,26 @@ def test_a_faulted_replica_leads_no_more_and_stays_the_only_one_that_may() -> No
     partition = state.topics_by_id[ORDERS].partitions[0]
     assert (partition.leader, partition.leader_epoch, partition.isr) == (cluster_state.NO_LEADER, 0, [1])
     assert partition.faults == {1: "EIO"} and partition.partition_epoch == 2
+
+
+def test_a_recovery_by_hand_ends_the_fault_and_is_remembered() -> None:
+    state = state_after(
+        TopicCreated(ORDERS, "orders", [[1]]), ReplicaFaulted(ORDERS, 0, 1, 4096, "EIO"),
+        ReplicaRecovered(ORDERS, 0, 1, "4f2a"))
+    partition = state.topics_by_id[ORDERS].partitions[0]
+    assert (partition.faults, partition.recoveries, partition.partition_epoch) == ({}, ["4f2a"], 2)
+    state.apply(ReplicaFaulted(ORDERS, 0, 1, 8192, "EIO"))
+    assert partition.faults == {1: "EIO"}
+
+
+def test_what_only_grows_goes_on_behind_all_that_the_lost_part_can_have_held() -> None:
+    state = state_after(
+        TopicCreated(ORDERS, "orders", [[1]]), LeaderChanged(ORDERS, 0, 1, 5, 6, [1], 9), ProducerIdsAllocated(0, 1000),
+        ClusterLogRecovered("77aa", 3, 3000))
+    partition = state.topics_by_id[ORDERS].partitions[0]
+    assert (partition.leader, partition.leader_epoch, partition.isr) == (cluster_state.NO_LEADER, 8, [1])
+    assert partition.partition_epoch > 6 + 3
+    assert (state.next_producer_id, state.recoveries) == (4000, ["77aa"])
 
 
 def test_brokers_come_and_go() -> None:

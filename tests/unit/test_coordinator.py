@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.unit.disks import FullableDisk
+from tests.unit.disks import FullableDisk, RefusingDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effect, Exit, Now, Peer, PeerGone, Send
-from zafka.actors.cluster_state import ClusterState, events_in
+from zafka.actors.cluster_state import ClusterState, PartitionState, events_in
 from zafka.actors.coordinator import PRODUCER_IDS_BLOCK, CoordinatorActor, build
 from zafka.actors.messages import Endpoint, NewTopic, TopicResult
 from zafka.actors.start import COORDINATOR_DISK_FAULT, TOPOLOGY_REFUSED, CoordinatorStart
 from zafka.storage.disk import Disk, PosixDisk
+from zafka.storage.fault import Recovered, write_recovered
 from zafka.transport.kafka.errors import ErrorCode
 
 SUPERVISOR = Peer("supervisor", 1)
@@ -84,6 +85,10 @@ class Cluster(Drive):
             for data in records:
                 for _, event in events_in(memoryview(data)):
                     self.copy.apply(event)
+
+    def state_of(self, topic_id: bytes) -> Callable[[], PartitionState]:
+        """What a broker knows of partition 0, each time anew."""
+        return lambda: self.read().topics_by_id[topic_id].partitions[0]
 
     def stop(self) -> None:
         assert exit_of(self.send(SUPERVISOR, messages.Shutdown())) == Exit(0, "shutdown")
@@ -194,6 +199,59 @@ def test_a_failed_flush_ends_the_coordinator_with_the_code_that_stops_the_tree(t
     cluster.send(broker(1), messages.CreateTopics(1, [topic("orders")]))
     end = exit_of(cluster.fail_flush("Input/output error"))
     assert end is not None and end.code == COORDINATOR_DISK_FAULT and "Input/output error" in end.reason
+
+
+def test_after_a_failed_flush_the_next_coordinator_refuses_though_the_root_left_no_marker(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    cluster.auto_flush = False
+    cluster.send(broker(1), messages.CreateTopics(1, [topic("orders")]))
+    cluster.fail_flush("Input/output error")
+    cluster.coordinator.replica.release()  # and the root was killed before it could leave its own
+    end = exit_of(Cluster(tmp_path).start())
+    assert end is not None and end.code == COORDINATOR_DISK_FAULT and "Input/output error" in end.reason
+
+
+def test_a_flush_that_fails_in_recovery_is_not_tried_again(tmp_path: Path) -> None:
+    disk = RefusingDisk()
+    Cluster(tmp_path, disk=disk).up().coordinator.replica.release()
+    disk.refuses_flush = True
+    for refuses in (True, False):
+        disk.refuses_flush = refuses
+        end = exit_of(Cluster(tmp_path, disk=disk).start())
+        assert end is not None and end.code == COORDINATOR_DISK_FAULT and "Input/output error" in end.reason
+
+
+def test_a_fault_that_was_recovered_by_hand_ends_once_for_each_id(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    (orders,) = cluster.create(topic("orders"))
+    fault = messages.ReportFault(orders.topic_id, 0, 1, 4096, "EIO")
+    recovered = messages.ReportRecovered(orders.topic_id, 0, 1, "4f2a")
+    partition = cluster.state_of(orders.topic_id)
+    cluster.send(broker(1), fault)
+    assert partition().faults
+    cluster.send(broker(1), recovered, recovered)
+    assert not partition().faults and partition().recoveries == ["4f2a"]
+    cluster.send(broker(1), fault)
+    cluster.send(broker(1), recovered)
+    assert partition().faults
+    cluster.send(broker(1), messages.ReportRecovered(orders.topic_id, 0, 1, "4f2b"))
+    assert not partition().faults
+
+
+def test_a_log_that_was_recovered_by_hand_is_told_of_once(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    cluster.send(broker(1), messages.AllocateProducerIds(1, 1))
+    cluster.create(topic("orders"))
+    cluster.stop()
+    directory = tmp_path / "coordinator" / "__cluster-0"
+    write_recovered(PosixDisk(), directory, Recovered("77aa", 0, "EIO", [(3, 5), (9, 10)], 0, 0, 20, finished=True))
+    for _ in range(2):
+        again = Cluster(tmp_path).up()
+        state = again.read()
+        assert state.recoveries == ["77aa"]
+        assert state.next_producer_id == 4 * PRODUCER_IDS_BLOCK
+        assert state.topics_by_name["orders"].partitions[0].leader_epoch == -1 + 3
+        again.stop()
 
 
 def test_a_damaged_log_stops_the_tree_and_says_where(tmp_path: Path) -> None:

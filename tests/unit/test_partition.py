@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.unit.disks import FullableDisk
+from tests.unit.disks import FullableDisk, RefusingDisk
 from tests.unit.drive import bodies, exit_of, only
 from tests.unit.drive_partition import (
     BROKER,
@@ -37,6 +38,8 @@ from zafka.actors.messages import (
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition
+from zafka.storage.disk import PosixDisk
+from zafka.storage.fault import Recovered, write_recovered
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -256,6 +259,66 @@ def test_after_a_failed_flush_the_next_incarnation_serves_nothing_and_says_why(l
     assert offline.list_offset(-1).error == ErrorCode.KAFKA_STORAGE_ERROR
     assert "offline: flush failed" in repr(offline.actor)
     offline.stop()
+
+
+def test_a_flush_that_fails_in_recovery_is_not_tried_again_either(tmp_path: Path) -> None:
+    """The page cache shows what was never written, and the next fdatasync may well succeed."""
+    disk = RefusingDisk()
+    partition = Partition(tmp_path, {}, disk=disk)
+    partition.lead()
+    partition.produce(batch())
+    partition.partition.replica.release()  # killed
+    disk.refuses_flush = True
+    offline = Partition(tmp_path, {}, disk=disk)
+    assert isinstance(offline.actor, OfflinePartition)
+    disk.refuses_flush = False
+    offline = Partition(tmp_path, {}, disk=disk)
+    offline.start()
+    effects = offline.link(BROKER)
+    assert "Input/output error" in only(effects, DiskFault).reason
+    assert "zafka log recover orders-0" in only(effects, ReplicaUp).fault
+
+
+def test_a_disk_that_takes_no_marker_is_reported_all_the_same(tmp_path: Path) -> None:
+    disk = RefusingDisk()
+    partition = Partition(tmp_path, {}, disk=disk)
+    partition.auto_flush = False
+    partition.lead()
+    partition.produce(batch())
+    disk.refuses_create = True
+    fault, end = partition.fail_flush("Input/output error")
+    assert isinstance(fault, Send) and isinstance(fault.body, DiskFault)
+    assert isinstance(end, Exit) and end.code != 0
+
+
+def test_another_topics_directory_is_left_alone_and_nothing_of_it_is_remembered(tmp_path: Path) -> None:
+    partition = Partition(tmp_path, {})
+    partition.lead()
+    partition.stop()
+    metadata = partition.directory / "partition.metadata"
+    ours = metadata.read_text()
+    metadata.write_text("version: 0\ntopic_id: " + "A" * 22)
+    offline = Partition(tmp_path, {})
+    offline.start()
+    effects = offline.link(BROKER)
+    assert "belongs to topic id AAAAAAAAAAAAAAAAAAAAAA" in only(effects, ReplicaUp).fault
+    assert not bodies(effects, DiskFault)
+    metadata.write_text(ours)
+    assert Partition(tmp_path, {}).partition
+
+
+def test_a_recovery_by_hand_is_told_to_the_broker(tmp_path: Path) -> None:
+    partition = Partition(tmp_path, {})
+    partition.lead()
+    partition.stop()
+    disk = PosixDisk()
+    done = Recovered("4f2a", 0, "EIO", [(3, 5)], 0, 0, 9)
+    for finished in (False, True):
+        write_recovered(disk, partition.directory, msgspec.structs.replace(done, finished=finished))
+        again = Partition(tmp_path, {})
+        again.start()
+        assert only(again.link(BROKER), ReplicaUp).recovered == ("4f2a" if finished else "")
+        again.stop()
 
 
 def test_a_log_that_lost_flushed_bytes_is_offline(tmp_path: Path) -> None:

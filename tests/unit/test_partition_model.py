@@ -65,7 +65,7 @@ class PartitionUnderFaults(RuleBasedStateMachine):
         replica: Replica[list[ProduceAnswer]] = Replica(log, directory, self.disk)
         start = PartitionStart(1, "orders", 0, TOPIC_ID, str(DIRECTORY), CONFIG)
         self.replica = replica
-        self.drive = Drive(PartitionActor(start, replica, self.disk), auto_flush=False, wall_ms=self.now.wall_ms)
+        self.drive = Drive(PartitionActor(start, replica), auto_flush=False, wall_ms=self.now.wall_ms)
         self.cut_off = {producer for producer in PRODUCERS if self.unacknowledged[producer]}
         self.asked.clear()
         self.drive.start()

@@ -59,19 +59,21 @@ def test_index_files_of_the_wrong_size_are_rebuilt(suffix: str, how: str, segmen
 
 def test_leftovers_of_a_crash_go_and_what_was_cut_stays() -> None:
     disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    metadata = b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw"
+    disk.write(DIRECTORY / "partition.metadata", metadata)
     log, _ = open_log(disk)
     fill(log, 20)
     close(disk, log)
     disk.write(DIRECTORY / "recovery-checkpoint.tmp", b"half")
     disk.write(DIRECTORY / "00000000000000000777.index", b"an index without a log")
     disk.write(DIRECTORY / "00000000000000000777.cut", b"kept")
-    disk.write(DIRECTORY / "partition.metadata", b"ours")
     open_log(disk)
     names = disk.list_directory(DIRECTORY)
     assert "recovery-checkpoint.tmp" not in names
     assert "00000000000000000777.index" not in names
     assert disk.read(DIRECTORY / "00000000000000000777.cut") == b"kept"
-    assert disk.read(DIRECTORY / "partition.metadata") == b"ours"
+    assert disk.read(DIRECTORY / "partition.metadata") == metadata
 
 
 def retained(disk: MemoryDisk) -> tuple[Log, list[Path]]:

@@ -334,7 +334,7 @@ def test_disk_fault_of_the_coordinator_refuses_the_next_start(up: Callable[..., 
     assert "planted reason" in tree.err.splitlines()[-1]
     again = up()
     assert again.end() == 1
-    assert "then remove" in again.err.splitlines()[-1]
+    assert "then `zafka log recover __cluster-0 --data-dir" in again.err.splitlines()[-1]
     (tree.data_dir / "DISK_FAULT").unlink()
     healed = up()
     healed.ready()
