@@ -237,6 +237,15 @@ def build_header(
     return _UNCOVERED.pack(0, _LEAST_BATCH_LENGTH + len(records), -1, 2, crc) + covered
 
 
+def empty_batch(base_offset: int, count: int, *, leader_epoch: int, timestamp: int = NO_TIMESTAMP) -> bytes:
+    """A batch without records that stands for `count` offsets, as it is left where a log has lost what was there.
+
+    Source: DefaultRecordBatch.writeEmptyHeader, which compaction uses.
+    """
+    covered = _COVERED.pack(0, count - 1, timestamp, timestamp, NO_PRODUCER_ID, -1, -1, 0)
+    return _UNCOVERED.pack(base_offset, _LEAST_BATCH_LENGTH, leader_epoch, 2, crc32c(covered)) + covered
+
+
 def with_producer(data: Buffer, *, producer_id: int, producer_epoch: int, base_sequence: int) -> bytearray:
     """A copy of the batch as another producer id or epoch sends it, for a client whose epoch was raised."""
     batch = bytearray(data)
