@@ -40,7 +40,7 @@ class DataDirectory:
     def __init__(self, path: Path, *, broker_ids: tuple[int, ...], lock_wait_s: float = LOCK_WAIT_S) -> None:
         self.path = path
         _make_directory(path)
-        self._lock = _lock(path, lock_wait_s)
+        self._lock = lock_directory(path, lock_wait_s)
         try:
             self._refuse_fault()
             self.cluster_id = self._identify(broker_ids)
@@ -168,13 +168,13 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         for folder in new or [path]:  # it may be new all the same: a kill may have come between
             with contextlib.suppress(PermissionError):
-                _flush_names(folder.parent)
+                flush_names(folder.parent)
     except OSError as error:
         raise CannotStart(f"cannot use {path} as data directory: {error.strerror}") from None
 
 
-def _lock(path: Path, wait_s: float) -> int:
-    """Lock the directory; a dying owner is waited for."""
+def lock_directory(path: Path, wait_s: float) -> int:
+    """Lock the directory; a dying owner is waited for. Returns what to close. Raises CannotStart."""
     try:
         lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -251,10 +251,11 @@ def write_durably(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, file)
-    _flush_names(file.parent)
+    flush_names(file.parent)
 
 
-def _flush_names(folder: Path) -> None:
+def flush_names(folder: Path) -> None:
+    """Make the names in a folder durable."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

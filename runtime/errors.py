@@ -11,6 +11,10 @@ class CannotStart(RuntimeFault):
     """Nothing was started: the data directory, a port or the machine does not allow it."""
 
 
+class LogRefused(RuntimeFault):
+    """A partition's files cannot be looked at or mended as they are, or there are none."""
+
+
 class NotRunning(RuntimeFault):
     """No supervisor runs on this data directory, or it does not answer."""
 

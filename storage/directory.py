@@ -56,10 +56,7 @@ def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = No
     assert len(topic_id) == TOPIC_ID_BYTES
     disk = disk or PosixDisk()
     disk.make_directory(path)
-    try:
-        lock = disk.lock(path / LOCK_NAME)
-    except BlockingIOError:
-        raise DirectoryLocked(f"another process has {path} open") from None
+    lock = lock_partition(disk, path)
     try:
         found = read_topic_id(disk, path)
         if found is None:
@@ -108,3 +105,11 @@ def _write_topic_id(disk: Disk, path: Path, topic_id: bytes) -> None:
         disk.close(file)
     disk.rename(temporary, path / METADATA_NAME)
     sync(disk, directories=(path,))
+
+
+def lock_partition(disk: Disk, path: Path) -> File:
+    """Lock a partition's directory until the file that is returned is closed. Raises DirectoryLocked, OSError."""
+    try:
+        return disk.lock(path / LOCK_NAME)
+    except BlockingIOError:
+        raise DirectoryLocked(f"another process has {path} open") from None

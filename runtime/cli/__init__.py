@@ -21,6 +21,7 @@ COMMANDS = {
     "topic": "zafka.runtime.cli.topic:topic",
     "produce": "zafka.runtime.cli.produce:produce",
     "consume": "zafka.runtime.cli.consume:consume",
+    "log": "zafka.runtime.cli.log:log",
     "doctor": "zafka.runtime.cli.doctor:doctor",
     "chaos": "zafka.runtime.cli.chaos:chaos",
     "demo": "zafka.runtime.cli.demo:demo",
@@ -36,6 +37,7 @@ NOT_BUILT = {
 OUR_ERRORS = (
     ("zafka.runtime.errors", "RuntimeFault"),
     ("zafka.client.errors", "ZafkaError"),
+    ("zafka.storage.errors", "StorageError"),
     ("zafka.testing", "BrokerFailed"),
 )
 INTERRUPTED = 130
