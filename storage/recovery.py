@@ -170,6 +170,10 @@ class _Recovery:
                     self.indexes.discard(path.name)
                     self.deleted.append(path.with_name(path.name + DELETED_SUFFIX))
                     self.disk.rename(path, self.deleted[-1])
+        # A power cut can take the rename of a segment back and leave those of its indexes.
+        for path in [path for path in self.deleted if int(path.name[:20]) >= self.start_offset]:
+            self.deleted.remove(path)
+            self.disk.unlink(path)
         self.report.changed |= bool(self.deleted)
 
     # -- below the checkpoint: sizes only ------------------------------------------------------

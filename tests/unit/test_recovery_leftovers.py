@@ -159,3 +159,19 @@ def test_recovery_on_a_real_disk(tmp_path: Path) -> None:
     assert (log.end_offset, report.cut_bytes) == (80, 500)
     assert path.with_suffix(".cut").read_bytes() == bytes(500)
     log.close()
+
+
+def test_index_names_whose_segment_came_back_go_at_once() -> None:
+    """A power cut took the rename of the segment back and left those of its indexes."""
+    disk = MemoryDisk()
+    log, _ = open_log(disk)
+    fill(log, 40)
+    expected = read_batches(disk, log)
+    close(disk, log)
+    for suffix in (".index", ".timeindex"):
+        path = log.segments[0].path.with_suffix(suffix)
+        disk.rename(path, path.with_name(path.name + ".deleted"))
+    log, report = open_log(disk)
+    assert read_batches(disk, log) == expected and report.rebuilt == [log.segments[0].path]
+    assert not any(name.endswith(".deleted") for name in disk.list_directory(DIRECTORY))
+    assert not open_log(disk)[1].changed
