@@ -143,7 +143,8 @@ class World:
             if not ready:
                 return
             for process in ready:
-                self._turn(process)
+                if self.processes.get(process.peer.name) is process:  # and not killed by the one before
+                    self._turn(process)
         raise AssertionError("the actors do not come to rest")
 
     def _turn(self, process: Process) -> None:
