@@ -28,7 +28,7 @@ from zafka.storage.recovery import recover
 from zafka.storage.scan import CHUNK_BYTES, no_progress
 from zafka.storage.segment import LOG_SUFFIX, MAX_INT32, segment_path, segment_paths
 from zafka.storage.torn_tail import CUT_SUFFIX, copy_bytes, cut_torn_tail
-from zafka.storage.verify import SegmentVerdict, Stretch, Verdict, merged
+from zafka.storage.verify import Damage, SegmentVerdict, Stretch, Verdict, merged
 
 UNFINISHED = "`zafka log recover` was begun and did not come to its end: run it again"
 
@@ -98,8 +98,8 @@ def _write_anew(
     try:
         disk.truncate(target, 0)
         end = 0
-        parts = sorted([*segment.stretches, *segment.damages], key=lambda part: (part.first_offset, part.position))
-        for part in parts:
+        parts: list[Stretch | Damage] = [*segment.stretches, *segment.damages]
+        for part in sorted(parts, key=lambda part: (part.first_offset, part.position)):
             if isinstance(part, Stretch):
                 assert source is not None
                 end = _copy(disk, source, target, part, end, progress)

@@ -307,6 +307,28 @@ def test_another_topics_directory_is_left_alone_and_nothing_of_it_is_remembered(
     assert Partition(tmp_path, {}).partition
 
 
+def test_an_offline_replica_links_anew_when_mail_from_its_broker_was_lost(leader: Partition) -> None:
+    leader.produce(batch())
+    leader.fail_flush("Input/output error")
+    offline = Partition(leader.directory.parent, {})
+    offline.start()
+    assert offline.send(SUPERVISOR, ActorUp("broker 2", 1, "")) == []
+    assert exit_of(offline.send(BROKER, PeerGone(BROKER))) is not None
+
+
+def test_damage_that_a_reader_meets_is_named_and_the_rest_is_served(leader: Partition) -> None:
+    for i, value in enumerate((b"a", b"b", b"c")):
+        leader.produce(batch(value, timestamp=NOW_MS + i))
+        leader.flush()
+    (log,) = leader.directory.glob("*.log")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 3 + 16] = 0  # the second batch's magic byte
+    log.write_bytes(bytes(data))
+    assert leader.locate(0, max_bytes=1).error == 0
+    assert leader.locate(2).error == ErrorCode.CORRUPT_MESSAGE
+    assert leader.list_offset(NOW_MS + 2).error == ErrorCode.CORRUPT_MESSAGE
+
+
 def test_a_recovery_by_hand_is_told_to_the_broker(tmp_path: Path) -> None:
     partition = Partition(tmp_path, {})
     partition.lead()
