@@ -52,7 +52,7 @@ class Checks:
             if arguments.directory not in self.machine.faulted:
                 self.engine.violate("offline", f"{actor!r}")
         elif isinstance(actor, CoordinatorRefused):
-            self.engine.violate("offline", f"the coordinator: {actor._reason}")
+            self.on_coordinator_fault(actor._reason)
         elif isinstance(actor, PartitionActor):
             self.engine.counts["recoveries"] += 1
 

@@ -26,6 +26,9 @@ from zafka.runtime.fork_client import Exited, Spawned
 from zafka.runtime.settings import BrokerSettings, TreeSettings
 from zafka.runtime.supervisor import State
 from zafka.runtime.tree import Actor, Tree
+from zafka.storage.config import parse_config
+from zafka.storage.repair import plan, repair
+from zafka.storage.verify import verify
 from zafka.transport.mailbox import Mailbox
 
 MAIL_PER_ROUND = 1000
@@ -279,7 +282,17 @@ class Machine:
             # The operator looks at the disk: after a reboot the page cache does not lie any more.
             self.checks.on_coordinator_fault(ended.reason)
             self.disk.power_cut()
+            self.recover_by_hand(DATA / "coordinator" / "__cluster-0")
         self.engine.after(UP_AGAIN_S, self.up)
+
+    def recover_by_hand(self, directory: Path) -> None:
+        """What `zafka log recover --accept-loss` does; there must be nothing to lose."""
+        now_ms = self.engine.wall_ms(self.engine.now_s)
+        verdict = verify(self.disk, directory)
+        planned = plan(self.disk, verdict, new_id=f"by-hand-{now_ms}", now_ms=now_ms)
+        if planned.lost:
+            self.engine.violate("lost", f"{directory}: offsets {planned.lost}")
+        repair(self.disk, verdict, planned, parse_config({}), now_ms=now_ms)
 
     # -- processes -------------------------------------------------------------------------------
 
