@@ -63,12 +63,13 @@ def grown(disk: MemoryDisk, *, flushed: int = 10, more: int = 5, **config: Any) 
 
 
 def test_an_empty_log_is_made_and_is_on_disk() -> None:
-    disk = MemoryDisk()
-    log, report = open_log(disk)
-    assert (log.start_offset, log.end_offset, log.flushed_offset, report.checkpoint) == (0, 0, 0, "new")
-    disk.power_cut()
-    log, report = open_log(disk)
-    assert (report.checkpoint, report.changed) == ("ok", False)
+    for seed in range(20):
+        disk = MemoryDisk(seed)
+        log, report = open_log(disk)
+        assert (log.start_offset, log.end_offset, log.flushed_offset, report.checkpoint) == (0, 0, 0, "new")
+        disk.power_cut()
+        log, report = open_log(disk)
+        assert (report.checkpoint, report.changed) == ("ok", False)
 
 
 def test_a_killed_process_loses_nothing() -> None:

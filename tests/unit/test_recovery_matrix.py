@@ -339,6 +339,30 @@ def what_a_roll_appends() -> list[tuple[int, int, bytes]]:
     return content(disk, log)[len(held.batches) :]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_power_goes_at_each_call_of_a_recovery_behind_a_kill(seed: int) -> None:
+    """What a killed process has appended is all there for recovery, and not yet on disk, names of segments included."""
+    for calls in range(100):
+        disk = new_disk(seed * 1000 + calls)
+        held = grown(disk, below=6, above=16)
+        assert held.bases[-1] > held.active
+        disk.calls_left = calls
+        try:
+            recover(disk, DIRECTORY, CONFIG, NOW_MS)
+            done = True
+        except PowerCut:
+            done = False
+        disk.calls_left = None
+        disk.power_cut()
+        log, _ = recover(disk, DIRECTORY, CONFIG, NOW_MS)
+        found = content(disk, log)
+        assert found == held.batches[: len(found)] and log.end_offset >= held.flushed
+        if done:
+            assert log.end_offset == held.end and calls > 5
+            return
+    raise AssertionError("it never came to its end")
+
+
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
 def test_a_new_log_interrupted_between_any_two_calls_is_there_or_not(power: bool) -> None:
     for calls in range(60):
