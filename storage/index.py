@@ -4,7 +4,7 @@ Owns: the entries of one index, of which some stand in its file and the newest o
 them). A stored index is searched with small reads and never loaded.
 Invariant: both fields of the entries grow from one entry to the next (a time index may repeat no timestamp).
 An index is a hint that can be rebuilt from its segment: whoever uses an entry checks it there.
-May fail with OSError from the disk, and IndexMismatch if the file is shorter than what was stored or out of order.
+May fail with OSError from the disk, and IndexMismatch if the file is shorter than what was stored.
 Source: Kafka OffsetIndex, TimeIndex.
 
     .index, 8 bytes an entry                           .timeindex, 12 bytes an entry
@@ -67,10 +67,7 @@ class Index:
 
     def floor(self, wanted: int, *, field: int = 0) -> tuple[int, int] | None:
         """The last entry whose field (0 or 1) is at most `wanted`, or None if there is none."""
-        found = self._floor_in(self._tail, wanted, field) or self._floor_stored(wanted, field)
-        if found is not None and found[field] > wanted:
-            raise IndexMismatch(f"{self._path}: the entries are not in order")
-        return found
+        return self._floor_in(self._tail, wanted, field) or self._floor_stored(wanted, field)
 
     def store(self) -> File:
         """Write the entries that stand in memory only behind the others, and return the file to flush."""

@@ -312,6 +312,7 @@ def test_interrupted_between_any_two_calls_of_the_disk(step: Callable[[Any, Any]
                 disk.power_cut() if power else disk.crash()
         disk.calls_left = None
         log, report = recover(disk, DIRECTORY, CONFIG, NOW_MS)
+        assert report.checkpoint == "ok"
         found = content(disk, log)
         if not done:
             assert start <= log.start_offset <= start_max
@@ -354,9 +355,10 @@ def test_the_power_goes_at_each_call_of_a_recovery_behind_a_kill(seed: int) -> N
             done = False
         disk.calls_left = None
         disk.power_cut()
-        log, _ = recover(disk, DIRECTORY, CONFIG, NOW_MS)
+        log, report = recover(disk, DIRECTORY, CONFIG, NOW_MS)
         found = content(disk, log)
         assert found == held.batches[: len(found)] and log.end_offset >= held.flushed
+        assert report.checkpoint == "ok", "there is always one whole checkpoint, an older or a newer one"
         if done:
             assert log.end_offset == held.end and calls > 5
             return
