@@ -1,7 +1,7 @@
 """Making a damaged log whole again, once an operator has said that what is lost may be given up.
 
 Owns: the order of the steps, so that each may be killed and the whole be done again (docs/decisions/0010-log-recover.md):
-1. the marker that keeps everybody else out, and in `recovered.json` what is about to be given up;
+1. `recovered.json` says what is about to be given up, and then the marker keeps everybody else out;
 2. the torn tail is cut, as every start does it, and all damaged bytes are copied to `<segment>.<position>.cut`;
 3. damaged segments are written anew: whole batches as they are, and for the offsets that are lost one empty batch, so
    that offsets stay, none is given out twice, and readers step over the hole as they do after compaction;
@@ -41,10 +41,10 @@ def plan(disk: Disk, verdict: Verdict, *, new_id: str, now_ms: int) -> Recovered
     reason = next(iter([*filter(None, [verdict.marker]), *reasons]), "")
     planned = Recovered(
         new_id, now_ms, reason, verdict.lost, torn_bytes, verdict.start_offset, verdict.end_offset)
-    if before is None or before.finished:
-        return planned
+    if before is None or (before.finished and verdict.marker != UNFINISHED):
+        return planned  # with that marker it had come to its end, all but the marker's
     return msgspec.structs.replace(
-        planned, id=before.id, at_ms=before.at_ms, reason=before.reason, lost=merged([*before.lost, *verdict.lost]),
+        planned, id=before.id, at_ms=before.at_ms, reason=before.reason, finished=False, lost=merged([*before.lost, *verdict.lost]),
         torn_bytes=before.torn_bytes + torn_bytes)
 
 
@@ -57,8 +57,8 @@ def repair(
     Returns what `recovered.json` says now. Everything is on disk then.
     """
     directory = verdict.directory
-    leave_marker(disk, directory, UNFINISHED, durable=True)
     write_recovered(disk, directory, planned)
+    leave_marker(disk, directory, UNFINISHED, durable=True)
     _cut(disk, verdict, progress)
     if verdict.is_damaged:
         damaged = [segment for segment in verdict.segments if segment.damages]

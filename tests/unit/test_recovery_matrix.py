@@ -365,6 +365,30 @@ def test_the_power_goes_at_each_call_of_a_recovery_behind_a_kill(seed: int) -> N
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_cut_is_kept_wherever_the_power_goes(seed: int) -> None:
+    torn = bytes(range(256)) * 8
+    for calls in range(60):
+        disk = new_disk(seed * 1000 + calls)
+        held = grown(disk, below=6, above=0)
+        path = log_path(DIRECTORY, held.bases[-1])
+        disk.write(path, disk.read(path) + torn)
+        disk.calls_left = calls
+        try:
+            recover(disk, DIRECTORY, CONFIG, NOW_MS)
+            done = True
+        except PowerCut:
+            done = False
+        disk.calls_left = None
+        disk.power_cut()
+        log, _ = recover(disk, DIRECTORY, CONFIG, NOW_MS)
+        assert log.end_offset == held.end
+        assert disk.read(path.with_suffix(".cut")) == torn
+        if done:
+            return
+    raise AssertionError("it never came to its end")
+
+
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
 def test_a_new_log_interrupted_between_any_two_calls_is_there_or_not(power: bool) -> None:
     for calls in range(60):

@@ -280,17 +280,52 @@ def test_interrupted_anywhere_and_done_again_it_comes_to_the_same(
     held = held._replace(flushed=held.end)
     damage(disk, held, data)
     verdict = look(disk)
+    finished, checkpoint = False, disk.read(CHECKPOINT)
     for calls in cuts:
         disk.calls_left = calls
         with contextlib.suppress(PowerCut):
             mend(disk)
+            finished = True
         disk.calls_left = None
         disk.power_cut() if power else disk.crash()
-        recovered = read_recovered(disk, DIRECTORY)
-        begun = recovered is not None and not recovered.finished
-        assert not begun or read_marker(disk, DIRECTORY), "begun, and nothing keeps others out"
+        finished = finished or bool(recovery_id(disk, DIRECTORY) and not read_marker(disk, DIRECTORY))
+        kept_out = finished or read_marker(disk, DIRECTORY)
+        assert kept_out or snapshot(disk)[CHECKPOINT.name] == checkpoint, "begun, and nothing keeps others out"
     mend(disk)
     check(disk, held, verdict.lost, end=verdict.end_offset)
     recovered = read_recovered(disk, DIRECTORY)
     assert recovered is not None and recovered.finished
+    assert finished or recovered.lost == verdict.lost, "it forgot what an unfinished one had given up"
     assert verify(disk, DIRECTORY).marker == ""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_power_goes_at_each_call_and_whoever_finds_it_begun_finds_the_marker(seed: int) -> None:
+    for calls in range(120):
+        disk = new_disk(seed * 1000 + calls)
+        held = grown(disk, below=12, above=0)
+        wound(disk, held, 4)
+        wound(disk, held, held.batches[-1][0])
+        lost, checkpoint = [(4, 6), (held.end - 2, held.end)], disk.read(CHECKPOINT)
+        disk.calls_left = calls
+        try:
+            mend(disk)
+            done = complete = True
+        except PowerCut:
+            done = complete = False
+        disk.calls_left = None
+        disk.power_cut()
+        done = done or bool(recovery_id(disk, DIRECTORY) and not read_marker(disk, DIRECTORY))
+        kept_out = done or read_marker(disk, DIRECTORY)
+        assert kept_out or disk.read(CHECKPOINT) == checkpoint, "begun, and nothing keeps others out"
+        if not done and kept_out:
+            assert read_recovered(disk, DIRECTORY) is not None, "begun, and nobody knows under which id"
+        if not done:
+            mend(disk, new_id="again")
+        recovered = read_recovered(disk, DIRECTORY)
+        assert recovered is not None and recovered.finished and recovered.lost == lost
+        check(disk, held, lost, end=held.end)
+        if complete:
+            assert calls > 10
+            return
+    raise AssertionError("it never came to its end")
