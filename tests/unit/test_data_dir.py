@@ -53,6 +53,38 @@ def test_incarnations_are_never_given_out_twice(open_dir: Open) -> None:
     assert open_dir().next_incarnation() == after_crash + 1
 
 
+def test_a_power_cut_takes_no_name_and_no_number(
+    open_dir: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[Path, set[str]] = {}  # of directories, as last synced
+    texts: dict[int, str] = {}  # of files, by inode
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if path.is_dir():
+            names[path] = set(os.listdir(path))
+        else:
+            texts[path.stat().st_ino] = path.read_text()
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = tmp_path / "a" / "data"
+    directory = open_dir(1, 2, path=path)
+    assert "a" in names[tmp_path]
+    assert "data" in names[tmp_path / "a"]
+    assert {"broker-1", "broker-2", "meta.properties", "incarnations"} <= names[path]
+    directory.next_incarnation()
+    directory.close()
+    file = path / "incarnations"
+    assert texts.get(file.stat().st_ino) == file.read_text()  # else it might be empty, and refuse the next start
+    # Killed after it had made the directories and before it synced them: the next start does.
+    names.clear()
+    open_dir(1, 2, path=path)
+    assert "data" in names[tmp_path / "a"]
+    assert {"broker-1", "broker-2"} <= names[path]
+
+
 def test_full_disk_leaves_numbers_for_a_while(open_dir: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = open_dir()
 
