@@ -1,95 +1,209 @@
-"""Idempotent producers that number their records and remember where each was acknowledged; and the check of that."""
+"""Clients that write and read all the while, and tell a history: both producers, both consumers, topics that come and go.
+
+Owns: `Shared`, one history for many threads; the threads that feed it. They know a broker by its addresses alone, so
+that all of this can be pointed at another one. Whatever a client should never be told ends up in `Shared.failures`.
+Invariant: what a load was told is in the history before it sends or reads on.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 import zafka
+from tests.history import History, Problem, value_of
 
 PARTITIONS = 4
 DELIVERY_S = 120.0
 READ_S = 60.0
 RECORDS_A_TURN = 8
 TURN_S = 0.005
+POLL_S = 0.2
+NETWORK_S = 30.0
+WATERMARKS_EVERY_S = 0.5
+FAILURES_MAX = 20
+REREADS = 5
 
 
-class Load(Protocol):
-    """`acknowledged[partition][sequence]` is an offset; `failures` must stay empty."""
-
+class Place(NamedTuple):
     topic: str
-    acknowledged: list[dict[int, int]]
-    failures: list[str]
+    partition: int
 
-    def finish(self) -> None: ...
+    @property
+    def name(self) -> str:
+        """As the history calls it."""
+        return f"{self.topic}-{self.partition}"
 
 
-class _Load(threading.Thread, ABC):
-    """Sends numbered records to all partitions in turn until `finish`, about 1,500 a second."""
+def places(topic: str, count: int = PARTITIONS) -> list[Place]:
+    return [Place(topic, partition) for partition in range(count)]
 
-    def __init__(self, topic: str, failed: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.topic = topic
-        self.acknowledged: list[dict[int, int]] = [{} for _ in range(PARTITIONS)]
-        self.sent = [0] * PARTITIONS
+
+class Shared:
+    """A history for many threads. `failed` is set as soon as somebody was told what should never be told.
+
+    longest_wait_s: by producer, the longest time without an acknowledgement since its first.
+    """
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.lock = threading.Lock()
+        self.failed = threading.Event()
         self.failures: list[str] = []
-        self._failed = failed
+        self.longest_wait_s: dict[str, float] = {}
+        self.resets = 0  # readers that were told that their place is gone
+        self._acknowledged_s: dict[str, float] = {}
+
+    def fail(self, what: str) -> None:
+        with self.lock:
+            if len(self.failures) < FAILURES_MAX:
+                self.failures.append(what)
+            self.failed.set()
+
+    def on_acknowledged(self, producer: str, place: Place, sequence: int, offset: int) -> None:
+        now_s = time.monotonic()
+        with self.lock:
+            waited_s = now_s - self._acknowledged_s.get(producer, now_s)
+            self._acknowledged_s[producer] = now_s
+            self.longest_wait_s[producer] = max(waited_s, self.longest_wait_s.get(producer, 0.0))
+            self.history.acknowledged(producer, place.name, sequence, offset)
+
+    def problems(self) -> list[Problem | str]:
+        with self.lock:
+            return [*self.failures, *self.history.problems()]
+
+
+# -- producers -----------------------------------------------------------------------------------
+
+
+class Load(threading.Thread, ABC):
+    """Sends numbered records to all places in turn until `finish`, about 1,500 a second.
+
+    network_s: how long a client waits for an answer before it takes a connection for dead.
+    is_lossy: the broker may lose records, and with them what an idempotent producer counts on: a send that fails is
+        only noted, and a client that refuses to go on is replaced (under a new name in the history).
+    """
+
+    kind: str
+
+    def __init__(
+        self, bootstrap: str, where: Sequence[Place], shared: Shared, *, is_lossy: bool = False,
+        records_a_turn: int = RECORDS_A_TURN, padding: int = 0, network_s: float = NETWORK_S,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.bootstrap = bootstrap
+        self.where = where
+        self.shared = shared
+        self.is_lossy = is_lossy
+        self.padding = padding
+        self.network_s = network_s
+        self.records_a_turn = records_a_turn
+        self.lives = 0
+        self.acknowledged = 0
+        self.refused = 0
         self._stop_sending = threading.Event()
+        self._must_begin = False
+        self.begin()
+
+    def begin(self) -> None:
+        """A client, afresh."""
+        self.lives += 1
+        self.producer_name = f"{self.kind}.{self.lives}"
+        self.sequences = dict.fromkeys(self.where, 0)
+        self._must_begin = False
+        with self.shared.lock:
+            self.shared.history.begin_producer(self.producer_name)
+        self.make_client()
 
     def run(self) -> None:
+        turn = 0
         while not self._stop_sending.wait(TURN_S):
-            for number in range(RECORDS_A_TURN):
-                partition = number % PARTITIONS
-                sequence = self.sent[partition]
-                self.send(partition, sequence)
-                self.sent[partition] += 1
-        self.flush()
+            if self._must_begin:
+                self.close_client(0.0)
+                self.begin()
+            for _ in range(self.records_a_turn):
+                place = self.where[turn % len(self.where)]
+                sequence = self.sequences[place]
+                self.sequences[place] += 1
+                turn += 1
+                with self.shared.lock:
+                    self.shared.history.sent(self.producer_name, place.name, sequence)
+                self.send(place, sequence, value_of(self.producer_name, place.name, sequence, padding=self.padding))
+        self.close_client(DELIVERY_S)
 
     def finish(self) -> None:
         """Stop sending and wait until everything is acknowledged or failed."""
         self._stop_sending.set()
         self.join(DELIVERY_S + 10)
-        assert not self.is_alive(), "the load does not end"
+        if self.is_alive():
+            self.shared.fail(f"{self.producer_name} does not end")
 
-    def note(self, partition: int, sequence: int, offset: int, error: object) -> None:
+    def note(self, producer: str, place: Place, sequence: int, offset: int, error: object) -> None:
         if error is None:
-            self.acknowledged[partition][sequence] = offset
+            self.acknowledged += 1
+            self.shared.on_acknowledged(producer, place, sequence, offset)
+            return
+        self.refused += 1
+        with self.shared.lock:
+            self.shared.history.failed(producer, place.name, sequence, definite=False)
+        if self.is_lossy:
+            self._must_begin = self._must_begin or producer == self.producer_name
         else:
-            self.failures.append(f"partition {partition}, record {sequence}: {error}")
-            self._failed.set()
+            self.shared.fail(f"{producer}, {place.name}, record {sequence}: {error}")
 
     @abstractmethod
-    def send(self, partition: int, sequence: int) -> None: ...
+    def make_client(self) -> None: ...
 
     @abstractmethod
-    def flush(self) -> None: ...
+    def send(self, place: Place, sequence: int, value: bytes) -> None: ...
+
+    @abstractmethod
+    def close_client(self, timeout_s: float) -> None: ...
 
 
-class ConfluentLoad(_Load):
+class ConfluentLoad(Load):
     """By confluent-kafka, idempotent."""
 
-    def __init__(self, bootstrap: str, topic: str, failed: threading.Event) -> None:
-        super().__init__(topic, failed)
+    kind = "librdkafka"
+
+    def make_client(self) -> None:
         self._producer = Producer({
-            "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2,
+            "bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 2,
             "message.timeout.ms": int(DELIVERY_S * 1000), "queue.buffering.max.messages": 5000,
-            "reconnect.backoff.max.ms": 200, "log_level": 0,
+            "reconnect.backoff.max.ms": 200, "socket.timeout.ms": int(self.network_s * 1000), "log_level": 0,
         })
 
-    def send(self, partition: int, sequence: int) -> None:
+    def send(self, place: Place, sequence: int, value: bytes) -> None:
+        producer = self.producer_name
+
         def on_delivery(error: KafkaError | None, message: Message) -> None:
-            self.note(partition, sequence, message.offset(), error)
+            self.note(producer, place, sequence, message.offset() or 0, error)
 
         while True:
             try:
-                self._producer.produce(self.topic, b"%d" % sequence, partition=partition, on_delivery=on_delivery)
+                self._producer.produce(place.topic, value, partition=place.partition, on_delivery=on_delivery)
                 break
             except BufferError:
                 self._producer.poll(0.05)
+            except KafkaException as error:  # a fatal error that came before
+                self.note(producer, place, sequence, -1, error)
+                break
         self._producer.poll(0)
 
     def abandon(self) -> None:
@@ -98,66 +212,239 @@ class ConfluentLoad(_Load):
         self._producer.purge()
         self.join(DELIVERY_S)
 
-    def flush(self) -> None:
-        left = self._producer.flush(DELIVERY_S)
-        if left:
-            self.failures.append(f"{left} records are neither acknowledged nor failed")
+    def close_client(self, timeout_s: float) -> None:
+        if timeout_s == 0:
+            self._producer.purge()
+        left = self._producer.flush(timeout_s or 1.0)
+        if left and not self.is_lossy:
+            self.shared.fail(f"{self.producer_name}: {left} records are neither acknowledged nor failed")
 
 
-class ZafkaLoad(_Load):
+class ZafkaLoad(Load):
     """By our client."""
 
-    def __init__(self, bootstrap: str, topic: str, failed: threading.Event) -> None:
-        super().__init__(topic, failed)
-        self._producer = zafka.Producer(bootstrap, linger_ms=2, delivery_timeout=DELIVERY_S)
+    kind = "zafka"
 
-    def send(self, partition: int, sequence: int) -> None:
+    def make_client(self) -> None:
+        self._producer = zafka.Producer(
+            self.bootstrap, linger_ms=2, delivery_timeout=DELIVERY_S, max_block=DELIVERY_S, bootstrap_timeout=READ_S,
+            request_timeout=self.network_s)
+
+    def send(self, place: Place, sequence: int, value: bytes) -> None:
+        producer = self.producer_name
+
         def on_done(delivery: zafka.Delivery) -> None:
             error = delivery.exception()
-            self.note(partition, sequence, -1 if error else delivery.result().offset, error)
+            self.note(producer, place, sequence, -1 if error else delivery.result().offset, error)
 
-        self._producer.send(self.topic, b"%d" % sequence, partition=partition).add_done_callback(on_done)
+        self._producer.send(place.topic, value, partition=place.partition).add_done_callback(on_done)
 
-    def flush(self) -> None:
-        self._producer.flush(DELIVERY_S)
-        self._producer.close()
+    def close_client(self, timeout_s: float) -> None:
+        try:
+            self._producer.flush(timeout_s or 1.0)
+            self._producer.close()
+        except zafka.ZafkaError as error:
+            if not self.is_lossy:
+                self.shared.fail(f"{self.producer_name}: {error}")
 
 
-def read_all(bootstrap: str, topic: str) -> list[list[tuple[int, bytes]]]:
-    """(offset, value) of every record of every partition, as they come."""
-    found: list[list[tuple[int, bytes]]] = [[] for _ in range(PARTITIONS)]
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False,
-                         "auto.offset.reset": "error"})
-    ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=READ_S)[1] for p in range(PARTITIONS)]
-    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(PARTITIONS)])
-    deadline_s = time.monotonic() + READ_S
-    while any(len(records) < end for records, end in zip(found, ends, strict=True)):
-        assert time.monotonic() < deadline_s, f"read {[len(records) for records in found]} of {ends}"
-        for message in consumer.consume(5000, timeout=0.5):
+# -- consumers -----------------------------------------------------------------------------------
+
+
+class Reader(threading.Thread, ABC):
+    """Reads all places from the beginning, all the while, until `finish`."""
+
+    kind: str
+
+    def __init__(
+        self, bootstrap: str, where: Sequence[Place], shared: Shared, *, network_s: float = NETWORK_S
+    ) -> None:
+        super().__init__(daemon=True)
+        self.bootstrap = bootstrap
+        self.network_s = network_s
+        self.where = where
+        self.shared = shared
+        self.count = 0
+        self._stop_reading = threading.Event()
+
+    def finish(self) -> None:
+        self._stop_reading.set()
+        self.join(READ_S)
+        if self.is_alive():
+            self.shared.fail(f"the reader by {self.kind} does not end")
+
+    def note(self, records: list[tuple[Place, int, bytes]]) -> None:
+        self.count += len(records)
+        with self.shared.lock:
+            for place, offset, value in records:
+                self.shared.history.polled(f"reader by {self.kind}", place.name, offset, value)
+
+
+class ConfluentReader(Reader):
+    """By confluent-kafka; now and then it asks where partitions begin and end."""
+
+    kind = "librdkafka"
+
+    def run(self) -> None:
+        consumer = _confluent_consumer(self.bootstrap, reset="earliest", network_s=self.network_s)
+        consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self.where])
+        ask_s, turn = time.monotonic(), 0
+        while not self._stop_reading.is_set():
+            found = []
+            for message in consumer.consume(1000, timeout=POLL_S):
+                if message.error() is None:
+                    found.append(_record(message))
+                elif _is_reset(message):
+                    self.shared.resets += 1
+            self.note(found)
+            if time.monotonic() > ask_s:
+                self._ask_watermarks(consumer, self.where[turn % len(self.where)])
+                ask_s, turn = time.monotonic() + WATERMARKS_EVERY_S, turn + 1
+        consumer.close()
+
+    def _ask_watermarks(self, consumer: Consumer, place: Place) -> None:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(*place), timeout=POLL_S)
+        except KafkaException:
+            return  # nobody there to be asked, for now
+        with self.shared.lock:
+            self.shared.history.watermarks(f"reader by {self.kind}", place.name, low=low, high=high)
+
+
+class ZafkaReader(Reader):
+    """By our client."""
+
+    kind = "zafka"
+
+    def run(self) -> None:
+        with zafka.Consumer(
+            bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", bootstrap_timeout=READ_S,
+            request_timeout=self.network_s,
+        ) as consumer:
+            consumer.assign(self.where)
+            while not self._stop_reading.is_set():
+                self.note([
+                    (Place(record.topic, record.partition), record.offset, record.value or b"")
+                    for record in consumer.poll(POLL_S, max_records=1000)])
+
+
+def _confluent_consumer(bootstrap: str, *, reset: str, network_s: float = NETWORK_S) -> Consumer:
+    return Consumer({
+        "bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "auto.offset.reset": reset,
+        "reconnect.backoff.max.ms": 200, "socket.timeout.ms": int(network_s * 1000), "log_level": 0})
+
+
+def _record(message: Message) -> tuple[Place, int, bytes]:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None, message.error()
+    return Place(topic, partition), offset, message.value() or b""
+
+
+def _is_reset(message: Message) -> bool:
+    """What came is not a record: the place that was asked for is gone."""
+    error = message.error()
+    return error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+class _Moved(Exception):
+    """Retention went on while a partition was read: what was to come next is gone."""
+
+
+def read_everything(bootstrap: str, where: Sequence[Place], shared: Shared) -> int:
+    """Hand every record of every partition to the history; returns how many there are. Readers should have ended."""
+    consumer = _confluent_consumer(bootstrap, reset="error")
+    try:
+        return sum(_read_partition(consumer, place, shared) for place in where)
+    finally:
+        consumer.close()
+
+
+def _read_partition(consumer: Consumer, place: Place, shared: Shared) -> int:
+    for _ in range(REREADS):
+        low, high = consumer.get_watermark_offsets(TopicPartition(*place), timeout=READ_S)
+        shared.history.watermarks("full read", place.name, low=low, high=high)
+        with contextlib.suppress(_Moved):
+            shared.history.full_read(place.name, _records(consumer, place, low, high), low=low)
+            return int(high - low)
+    raise AssertionError(f"{place.name}: retention was faster than {REREADS} reads")
+
+
+def _records(consumer: Consumer, place: Place, low: int, high: int) -> Iterator[tuple[int, bytes]]:
+    consumer.assign([TopicPartition(*place, low)])
+    deadline_s, next_offset = time.monotonic() + READ_S, low
+    while next_offset < high:
+        assert time.monotonic() < deadline_s, f"{place.name}: read to {next_offset} of {high}"
+        for message in consumer.consume(min(5000, high - next_offset), timeout=0.5):
+            if _is_reset(message):
+                raise _Moved
             assert message.error() is None, message.error()
-            found[message.partition()].append((message.offset(), message.value()))
-    consumer.close()
-    return found
+            _, offset, value = _record(message)
+            deadline_s, next_offset = time.monotonic() + READ_S, offset + 1
+            yield offset, value
 
 
-def problems_of(load: Any, found: list[list[tuple[int, bytes]]]) -> list[str]:
-    """What does not hold of: each record is there once, in order of sending, at its acknowledged offset."""
-    problems = list(load.failures[:5])
-    for partition, records in enumerate(found):
-        acknowledged, sent = load.acknowledged[partition], load.sent[partition]
-        where = f"{load.topic}-{partition}"
-        if len(acknowledged) != sent:
-            problems.append(f"{where}: {sent} sent, {len(acknowledged)} acknowledged")
-        if [offset for offset, _ in records] != list(range(len(records))):
-            problems.append(f"{where}: offsets have a gap, a repetition or a step back")
-        values = [int(value) for _, value in records]
-        if values != list(range(sent)):
-            odd = next((n for n, value in enumerate(values) if value != n), len(values))
-            problems.append(
-                f"{where}: {len(values)} records for {sent} sent; from offset {odd} on they are {values[odd:odd + 5]}")
-        misplaced = [
-            (value, offset, acknowledged.get(value)) for (offset, _), value in zip(records, values, strict=True)
-            if acknowledged.get(value, offset) != offset]
-        if misplaced:
-            problems.append(f"{where}: (record, offset, acknowledged offset): {misplaced[:5]}")
-    return problems
+class Topics(threading.Thread):
+    """Creates and deletes topics until `finish`, again and again under the same names; one record into each.
+
+    there: name -> the record that it must hold at the end, no other. gone: names that must not be there at the end.
+    """
+
+    def __init__(self, bootstrap: str, shared: Shared, seed: int, *, network_s: float = NETWORK_S) -> None:
+        super().__init__(daemon=True)
+        self.network_s = network_s
+        self.bootstrap = bootstrap
+        self.shared = shared
+        self.created = 0
+        self.there: dict[str, bytes] = {}
+        self.gone = {f"passing-{number}" for number in range(6)}
+        self._random = random.Random(seed)
+        self._stop_changing = threading.Event()
+
+    def run(self) -> None:
+        patience: dict[str, Any] = {"bootstrap_timeout": READ_S, "request_timeout": self.network_s}
+        with zafka.Admin(self.bootstrap, api_timeout=DELIVERY_S, **patience) as admin, zafka.Producer(
+            self.bootstrap, delivery_timeout=DELIVERY_S, **patience
+        ) as producer:
+            while not self._stop_changing.wait(self._random.uniform(0.0, 0.4)):
+                name = self._random.choice(sorted({*self.there, *self.gone}))
+                try:
+                    if name in self.there:
+                        del self.there[name]
+                        admin.delete_topics(name)
+                        self.gone.add(name)
+                    else:
+                        self.gone.remove(name)
+                        self.created += 1
+                        value = b"%d" % self.created
+                        admin.create_topic(name, partitions=2)
+                        producer.send(name, value, partition=0).result(DELIVERY_S)
+                        self.there[name] = value
+                except zafka.ZafkaError as error:
+                    self.shared.fail(f"topic {name}: {error}")
+                    return
+
+    def finish(self) -> None:
+        self._stop_changing.set()
+        self.join(DELIVERY_S)
+        if self.is_alive():
+            self.shared.fail("creating and deleting topics does not end")
+
+    def check(self) -> None:
+        """Tell what does not hold, as failures."""
+        with zafka.Admin(self.bootstrap, bootstrap_timeout=READ_S) as admin:
+            listed = set(admin.list_topics())
+        with zafka.Consumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest") as consumer:
+            for name, value in self.there.items():
+                if name not in listed:
+                    self.shared.fail(f"topic {name} was created and is not there")
+                    continue
+                consumer.assign([(name, 0)])
+                [count] = consumer.end_offsets([(name, 0)]).values()
+                values = [record.value for record in islice(consumer.records(timeout=READ_S), count)]
+                if values != [value]:
+                    self.shared.fail(f"topic {name} holds {values}, not {value!r}")
+        for name in sorted(listed & self.gone):
+            self.shared.fail(f"topic {name} was deleted and is there")

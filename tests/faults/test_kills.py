@@ -1,75 +1,104 @@
-"""Nothing acknowledged is lost, doubled or moved, and no send fails, whatever process is killed or stopped.
+"""Nothing acknowledged is lost, doubled or moved, no send fails and nobody has to help, whatever happens to processes,
+disk and connections.
 
-RELIABILITY, invariants 1 to 3 and 6; faults 1. By hand for longer: `make soak SECONDS=600`. SEED=n repeats the
-choices of a run (not its timing).
+RELIABILITY, invariants 1 to 6, 9 and 17; faults 1, 3 and 4. By hand for longer: `make soak MINUTES=10`. SEED=n repeats
+the choices of a run (not its timing).
 """
 
 from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos import Chaos
-from tests.faults.loads import PARTITIONS, ConfluentLoad, ZafkaLoad, problems_of, read_all
-from zafka.testing import Broker
+from tests.faults.proxy import TcpProxy
+from tests.faults.soak import soaked
 
 SECONDS = float(os.environ.get("SECONDS", "15"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
-
-IMPATIENT = {"supervision": {"intensity": 100000, "heartbeat": "200ms", "hung_after": "2s"}}
+ANSWER_S = 20.0
 
 
 @pytest.mark.timeout(SECONDS + 240)
-def test_nothing_is_lost_under_random_kills(tmp_path: Path) -> None:
+def test_nothing_is_lost_under_random_faults(tmp_path: Path) -> None:
     print(f"SEED={SEED} SECONDS={SECONDS:g}")
-    failed = threading.Event()
-    with Broker(
-        {"librdkafka": PARTITIONS, "ours": PARTITIONS}, data_dir=tmp_path / "data", topology=IMPATIENT, allow_faults=False
-    ) as broker:
-        loads = [
-            ConfluentLoad(broker.bootstrap_servers, "librdkafka", failed),
-            ZafkaLoad(broker.zmq_bootstrap_servers, "ours", failed),
-        ]
-        for load in loads:
-            load.start()
-        chaos = Chaos(broker, SEED)
-        chaos.run(SECONDS, failed)
-        for load in loads:
-            load.finish()
-        print(f"{dict(chaos.done)}; records acknowledged: "
-              f"{ {load.topic: sum(map(len, load.acknowledged)) for load in loads} }")
-        problems = [
-            problem for load in loads for problem in problems_of(load, read_all(broker.bootstrap_servers, load.topic))]
-        assert problems == [], f"SEED={SEED}\n" + broker.log[-20000:]
-        assert all(sum(load.sent) > 100 for load in loads)
+    with soaked(tmp_path, SEED) as soak:
+        soak.run(SECONDS)
+        print(soak.told())
+        assert soak.shared.problems() == [], f"SEED={SEED}\n{soak.system.log_tail()}"
+        assert soak.done.total() > SECONDS / 4
+        assert all(load.acknowledged > 500 for load in soak.loads)
+        assert all(reader.count > 500 for reader in soak.readers)
 
 
-class Finished:
-    """What a load knows at its end: 3 records, all sent to partition 0."""
-
-    topic = "t"
-    failures: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        self.sent = [3, 0, 0, 0]
-        self.acknowledged: list[dict[int, int]] = [{0: 0, 1: 1, 2: 2}, {}, {}, {}]
+# -- the proxy that stands for a network -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("records", "told"),
-    [
-        ([(0, b"0"), (1, b"1"), (2, b"2")], []),
-        ([(0, b"0"), (1, b"1")], ["2 records for 3 sent"]),
-        ([(0, b"0"), (1, b"1"), (2, b"1"), (3, b"2")], ["4 records for 3 sent", "acknowledged offset"]),
-        ([(0, b"1"), (1, b"0"), (2, b"2")], ["from offset 0 on they are", "acknowledged offset"]),
-        ([(0, b"0"), (2, b"1"), (3, b"2")], ["offsets have a gap", "acknowledged offset"]),
-    ],
-)
-def test_the_check_finds_what_it_is_for(records: list[tuple[int, bytes]], told: list[str]) -> None:
-    problems = problems_of(Finished(), [records, [], [], []])
-    assert len(problems) == len(told)
-    assert all(word in problem for word, problem in zip(told, problems, strict=True))
+@pytest.fixture
+def echo() -> Iterator[socket.socket]:
+    """A server that answers with what it hears."""
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            while True:
+                try:
+                    heard = connection.recv(1000)
+                except ConnectionError:
+                    return
+                if not heard:
+                    return
+                connection.sendall(heard)
+
+    def listen() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=listen, daemon=True).start()
+    yield server
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+def test_what_the_proxy_does_to_connections(echo: socket.socket) -> None:
+    with TcpProxy(echo.getsockname()[1]) as proxy:
+        def dial() -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", proxy.port), timeout=ANSWER_S)
+            client.sendall(b"hello")
+            assert client.recv(10) == b"hello"
+            return client
+
+        with dial() as client:
+            proxy.reset()
+            with pytest.raises(ConnectionResetError):
+                client.recv(10)
+        with dial() as client:
+            proxy.freeze()
+            client.sendall(b"held")
+            client.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.recv(10)
+            proxy.thaw()
+            client.settimeout(ANSWER_S)
+            assert client.recv(10) == b"held"
+        with dial() as client:
+            proxy.half_open()
+            client.sendall(b"swallowed")
+            client.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                client.recv(10)
+        with dial():
+            pass
+        proxy.target = 1  # nobody is there
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=ANSWER_S) as client, pytest.raises(
+            ConnectionResetError
+        ):
+            client.recv(10)

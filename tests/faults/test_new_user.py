@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.loads import ConfluentLoad
+from tests.faults.loads import ConfluentLoad, Shared, places
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -147,7 +147,7 @@ def test_a_mistyped_command(arguments: list[str], told: list[str]) -> None:
 
 def test_ctrl_c_under_load() -> None:
     with Broker({"orders": 4}) as broker:
-        load = ConfluentLoad(broker.bootstrap_servers, "orders", threading.Event())
+        load = ConfluentLoad(broker.bootstrap_servers, places("orders"), Shared())
         load.start()
         reader = subprocess.Popen(
             [*COMMAND, "consume", "orders", "-b", broker.bootstrap_servers, "-o", "beginning"],

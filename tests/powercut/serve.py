@@ -28,7 +28,7 @@ FREE_BLOCKS = 2**24
 BLOCK_BYTES = 4096
 
 
-class Operations(mfusepy.Operations):
+class Operations(mfusepy.Operations):  # type: ignore[misc]
     """One mount's way to the disk; on paths, as libfuse has it."""
 
     use_ns = True

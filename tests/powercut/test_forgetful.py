@@ -9,7 +9,7 @@ import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -189,7 +189,7 @@ def _do_something(disk: ForgetfulDisk, random: Random) -> None:
 class Never(Random):
     """Keeps nothing."""
 
-    def choice(self, seq: Sequence[Any]) -> Any:
+    def choice(self, seq: Any) -> Any:
         return seq[0]
 
     def random(self) -> float:

@@ -1,0 +1,271 @@
+"""A real zafka, clients at work, and every fault there is, at random: is anything lost, doubled or moved, or stuck?
+
+Owns: `Soak`, one run; `ACTIONS`, what may happen to it. All of it from outside: signals, a file system that forgets,
+a TCP proxy. A failed flush is left out, because it needs an operator by design.
+By hand: `python -m tests.faults.soak --minutes 10` (`make soak MINUTES=10`). The seed repeats the choices, not the timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from benchmarks.targets import free_port
+from tests.faults.loads import (
+    ConfluentLoad,
+    ConfluentReader,
+    Load,
+    Reader,
+    Shared,
+    Topics,
+    ZafkaLoad,
+    ZafkaReader,
+    places,
+    read_everything,
+)
+from tests.faults.proxy import TcpProxy
+from tests.powercut.mount import ForgetfulMount
+from tests.powercut.mount import missing as fuse_missing
+from tests.powercut.systems import NotBack, Zafka
+
+PAUSE_S = (0.05, 0.8)
+WHILE_S = (0.1, 1.5)  # how long what can be called off lasts
+SOON_S = (0.0, 0.15)  # between a kill and the next, so that it falls into the recovery
+ROLLED = {"segment.ms": 1000, "retention.ms": 60_000, "file.delete.delay.ms": 1000}
+TOPICS: list[dict[str, Any]] = [
+    {"name": "plain", "partitions": 4},
+    {"name": "ours", "partitions": 2},
+    {"name": "rolled", "partitions": 2, "config": ROLLED},
+]
+DEFAULTS = {"log.retention.check.interval.ms": 1000, "file.delete.delay.ms": 1000}
+NETWORK_S = 5.0  # after this long without an answer a client gives a connection up
+
+
+class Soak:
+    """Call `run`; `done` counts what was done. mount: None if there can be no power cuts here."""
+
+    def __init__(self, system: Zafka, proxies: list[TcpProxy], mount: ForgetfulMount | None, seed: int) -> None:
+        self.system = system
+        self.proxies = proxies
+        self.mount = mount
+        self.random = random.Random(seed)
+        self.shared = Shared()
+        self.done: Counter[str] = Counter()
+        self.total = 0
+        where = [place for topic in TOPICS for place in places(topic["name"], topic["partitions"])]
+        self.where = where
+        self.loads: list[Load] = [
+            ConfluentLoad(system.bootstrap, [place for place in where if place.topic != "ours"], self.shared,
+                          network_s=NETWORK_S),
+            ZafkaLoad(system.native, [place for place in where if place.topic != "plain"], self.shared,
+                      network_s=NETWORK_S),
+        ]
+        self.readers: list[Reader] = [
+            ConfluentReader(system.bootstrap, where, self.shared, network_s=NETWORK_S),
+            ZafkaReader(system.native, where, self.shared, network_s=NETWORK_S),
+        ]
+        self.topics = Topics(system.native, self.shared, seed, network_s=NETWORK_S)
+        self._to_undo: list[tuple[float, Callable[[], None]]] = []
+
+    def run(self, seconds: float) -> None:
+        """Until the time is over or a client was told what it should not be; then all must come right by itself."""
+        threads: list[Load | Reader | Topics] = [*self.loads, *self.readers, self.topics]
+        for thread in threads:
+            thread.start()
+        names = [name for name, action in ACTIONS.items() if self.mount is not None or not action.needs_mount]
+        weights = [ACTIONS[name].weight for name in names]
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s and not self.shared.failed.wait(self.random.uniform(*PAUSE_S)):
+            self._undo(time.monotonic())
+            [name] = self.random.choices(names, weights)
+            ACTIONS[name].do(self)
+            self.done[name] += 1
+            self._bring_back()
+        self._undo(float("inf"))
+        self._bring_back()
+        for thread in threads:
+            thread.finish()
+        self.total = read_everything(self.system.bootstrap, self.where, self.shared)
+        self.topics.check()
+
+    def told(self) -> str:
+        faults = "".join(f"\n    {count:4} {name}" for name, count in sorted(self.done.items()))
+        waits = ", ".join(f"{name} {wait_s:.1f} s" for name, wait_s in self.shared.longest_wait_s.items())
+        return f"""\
+faults: {self.done.total()}{faults}
+records acknowledged: {", ".join(f"{load.kind} {load.acknowledged}" for load in self.loads)}; {self.total} there at the end
+read meanwhile: {", ".join(f"{reader.kind} {reader.count}" for reader in self.readers)}
+longest time without an acknowledgement: {waits}
+topics created: {self.topics.created}
+problems: {dict(self.shared.history.counts()) or "none"}"""
+
+    # -- what can happen -------------------------------------------------------------------------
+
+    def kill_one(self) -> None:
+        self._signal(self.random.choice(self.system.processes()), signal.SIGKILL)
+
+    def kill_two(self) -> None:
+        self.kill_one()
+        self._wait(SOON_S)
+        if self.system.is_running():
+            self.kill_one()
+
+    def kill_all_again(self) -> None:
+        """And once more while it starts."""
+        self.system.kill_all()
+        self.system.launch()
+        self._wait((0.0, 0.6))
+        self.system.kill_all()
+
+    def stop_one(self) -> None:
+        process = self.random.choice(self.system.processes())
+        self._signal(process, signal.SIGSTOP)
+        self._later(lambda: self._signal(process, signal.SIGCONT))
+
+    def kill_the_supervisor(self) -> None:
+        self._signal(self.system.processes()[0], signal.SIGKILL)
+
+    def restart(self) -> None:
+        self._undo(float("inf"))  # nobody stopped holds it up
+        self.system.stop()
+
+    def cut_power(self) -> None:
+        """Which also ends a full disk."""
+        assert self.mount is not None
+        self.mount.cut()
+        self.system.kill_all()
+        self.mount.come_back(self.random.randrange(2**32))
+
+    def cut_power_again(self) -> None:
+        self.cut_power()
+        self.system.launch()
+        self._wait((0.0, 0.6))
+        self.cut_power()
+
+    def fill_disk(self) -> None:
+        assert self.mount is not None
+        mount = self.mount
+        mount.fill("/*")
+        self._later(lambda: mount.fill(None))
+
+    def reset_connections(self) -> None:
+        self.random.choice(self.proxies).reset()
+
+    def freeze_connections(self) -> None:
+        proxy = self.random.choice(self.proxies)
+        proxy.freeze()
+        self._later(proxy.thaw)
+
+    def half_open_connections(self) -> None:
+        self.random.choice(self.proxies).half_open()
+
+    # -- how -------------------------------------------------------------------------------------
+
+    def _signal(self, process: psutil.Process, number: int) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        if number == signal.SIGKILL and self.system.process is not None and process.pid == self.system.process.pid:
+            self.system.kill_all()  # the others go with it; that they are gone is waited for
+
+    def _wait(self, bounds_s: tuple[float, float]) -> None:
+        self.shared.failed.wait(self.random.uniform(*bounds_s))
+
+    def _later(self, undo: Callable[[], None]) -> None:
+        self._to_undo.append((time.monotonic() + self.random.uniform(*WHILE_S), undo))
+
+    def _undo(self, now_s: float) -> None:
+        for due_s, undo in self._to_undo:
+            if due_s <= now_s:
+                undo()
+        self._to_undo = [(due_s, undo) for due_s, undo in self._to_undo if due_s > now_s]
+
+    def _bring_back(self) -> None:
+        """Whoever is gone as a whole is started again, on the same data and ports: that is no manual step."""
+        if not self.system.is_running():
+            # A full disk cannot be started on; zafka says so.
+            self._undo(float("inf"))
+            self.system.launch()
+            self.system.wait_ready()
+
+
+class Action(NamedTuple):
+    """weight: how often, among the others."""
+
+    weight: int
+    do: Callable[[Soak], None]
+    needs_mount: bool = False
+
+
+# Faults of the mail between actors (lost, late) go here as soon as they can be asked for from outside.
+ACTIONS = {
+    "kill one": Action(30, Soak.kill_one),
+    "kill two, one after the other": Action(8, Soak.kill_two),
+    "kill the supervisor": Action(5, Soak.kill_the_supervisor),
+    "kill everything": Action(4, lambda soak: soak.system.kill_all()),
+    "kill everything, and again while it starts": Action(3, Soak.kill_all_again),
+    "stop one for a while": Action(15, Soak.stop_one),
+    "restart in order": Action(4, Soak.restart),
+    "power cut": Action(6, Soak.cut_power, needs_mount=True),
+    "power cut, and again while it starts": Action(3, Soak.cut_power_again, needs_mount=True),
+    "full disk for a while": Action(5, Soak.fill_disk, needs_mount=True),
+    "reset connections": Action(7, Soak.reset_connections),
+    "freeze connections for a while": Action(6, Soak.freeze_connections),
+    "half-open connections": Action(4, Soak.half_open_connections),
+}
+
+
+@contextlib.contextmanager
+def soaked(work: Path, seed: int) -> Iterator[Soak]:
+    """A zafka that is up, with proxies before its doors, on a disk that forgets where there can be one."""
+    with contextlib.ExitStack() as stack:
+        mount = stack.enter_context(ForgetfulMount()) if not fuse_missing() else None
+        doors = {"kafka": free_port(), "zmq": free_port()}
+        proxies = [stack.enter_context(TcpProxy(port)) for port in doors.values()]
+        listeners = [
+            {"name": name, "protocol": name, "bind": f"127.0.0.1:{port}", "advertise": f"127.0.0.1:{proxy.port}"}
+            for (name, port), proxy in zip(doors.items(), proxies, strict=True)]
+        system = Zafka(work, (mount.path if mount else work) / "data", topics=TOPICS, defaults=DEFAULTS,
+                       listeners={"listeners": listeners})
+        system.launch()
+        try:
+            system.wait_ready()
+            yield Soak(system, proxies, mount, seed)
+        finally:
+            system.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    seed = options.seed or random.randrange(1, 2**31)
+    without = f"; no power cuts and full disks: {fuse_missing()}" if fuse_missing() else ""
+    print(f"SEED={seed} minutes={options.minutes:g}{without}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="soak-") as directory:
+        try:
+            with soaked(Path(directory), seed) as soak:
+                soak.run(options.minutes * 60)
+        except NotBack as error:
+            print(f"FAILED: somebody has to help. {error}")
+            return 1
+        print(soak.told())
+        problems = soak.shared.problems()
+        print(*problems[:40], sep="\n")
+        print("FAILED" if problems else "nothing lost, doubled or moved; nobody had to help")
+        return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

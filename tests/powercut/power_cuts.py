@@ -1,0 +1,214 @@
+"""Cut the power of a whole system under load, again and again, and check what clients saw: the run itself.
+
+Owns: `PowerCuts`, one system on a disk that forgets, with both producers and both consumers at work all the while.
+Each cut is: the disk fails everything, then every process is killed, then the disk forgets, then the system starts
+on what is left. May fail with NotBack if it does not. The seed chooses when, and what is forgotten (not what runs then).
+By hand: `python -m tests.powercut.power_cuts --cuts 200 --seed 7` (`make powercut`); --target kafka for Apache Kafka.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import zafka
+from benchmarks.targets import kafka_missing
+from tests.faults.loads import (
+    ConfluentLoad,
+    ConfluentReader,
+    Load,
+    Reader,
+    Shared,
+    Topics,
+    ZafkaLoad,
+    ZafkaReader,
+    places,
+    read_everything,
+)
+from tests.powercut.mount import ForgetfulMount, missing
+from tests.powercut.systems import Kafka, NotBack, System, Zafka
+
+UNDER_LOAD = "under load"
+
+# kind: how long after the system was ready (s) at least and at most, and how many in a hundred.
+CUTS = {UNDER_LOAD: (0.1, 2.0, 75), "just after the start": (0.0, 0.1, 18), "after an orderly end": (0.1, 0.5, 7)}
+WHILE_IT_STARTS = (0.0, 0.6, 25)  # the same, after it was launched: it is not ready yet, and recovers
+
+# Segments that end all the time, and go: rolls, checkpoints and deletions for the power to be cut in.
+ROLLED = {"segment.ms": 300, "retention.ms": 20_000, "file.delete.delay.ms": 1000}
+TOPICS: list[dict[str, Any]] = [
+    {"name": "plain", "partitions": 4},
+    {"name": "ours", "partitions": 2},
+    {"name": "rolled", "partitions": 2, "config": ROLLED},
+]
+DEFAULTS = {"log.retention.check.interval.ms": 500, "file.delete.delay.ms": 1000}
+
+
+class PowerCuts:
+    """Call `run`, then `finish`; `done` counts the cuts by kind, `forgotten` what the disk forgot in them."""
+
+    def __init__(self, system: System, mount: ForgetfulMount, seed: int, *, topics: list[dict[str, Any]]) -> None:
+        self.system = system
+        self.mount = mount
+        self.random = random.Random(seed)
+        self.shared = Shared()
+        self.done: Counter[str] = Counter()
+        self.forgotten: Counter[str] = Counter()
+        self.total = 0
+        self.where = [place for topic in topics for place in places(topic["name"], topic["partitions"])]
+        self.loads: list[Load] = []
+        self.readers: list[Reader] = []
+        self.topics: Topics | None = None
+
+    def begin(self) -> None:
+        """The clients. The system is up, with its topics."""
+        native = [place for place in self.where if place.topic != "plain"]
+        plain = [place for place in self.where if place.topic != "ours"]
+        self.loads = [
+            ConfluentLoad(self.system.bootstrap, plain, self.shared, is_lossy=self.system.is_lossy),
+            ZafkaLoad(self.system.native, native, self.shared, is_lossy=self.system.is_lossy),
+        ]
+        self.readers = [
+            ConfluentReader(self.system.bootstrap, self.where, self.shared),
+            ZafkaReader(self.system.native, self.where, self.shared),
+        ]
+        if not self.system.is_lossy:
+            self.topics = Topics(self.system.native, self.shared, self.random.randrange(2**32))
+        for thread in self._threads():
+            thread.start()
+
+    def run(self, cuts: int) -> None:
+        """So many cuts, fewer if a client was told what it should not be told."""
+        while self.done.total() < cuts:
+            kind = self.random.choices(list(CUTS), [share for _, _, share in CUTS.values()])[0]
+            earliest_s, latest_s, _ = CUTS[kind]
+            if self.shared.failed.wait(self.random.uniform(earliest_s, latest_s)):
+                return
+            if kind == "after an orderly end":
+                self.system.stop()
+            self.cut(kind)
+            while self.done.total() < cuts and self.random.random() * 100 < WHILE_IT_STARTS[2]:
+                self.shared.failed.wait(self.random.uniform(*WHILE_IT_STARTS[:2]))
+                self.cut("while it starts")
+            self.system.wait_ready()
+
+    def cut(self, kind: str) -> None:
+        """The order matters: after the first step nothing lands, whatever the processes still do."""
+        self.mount.cut()
+        self.system.kill_all()
+        self.forgotten.update(self.mount.come_back(self.random.randrange(2**32)))
+        self.done[kind] += 1
+        self.system.launch()
+
+    def finish(self) -> None:
+        """Let everything be acknowledged, then read it all."""
+        for thread in self._threads():
+            thread.finish()
+        self.total = read_everything(self.system.bootstrap, self.where, self.shared)
+        if self.topics is not None:
+            self.topics.check()
+
+    def told(self) -> str:
+        """What was done, in a few lines."""
+        lost, names_lost = self.forgotten["changes lost"], self.forgotten["names lost"]
+        return f"""\
+cuts: {self.done.total()} ({_listed(self.done)})
+not synced when the power went: {self.forgotten["changes"]} writes, {self.forgotten["names"]} names;
+    of them forgotten, in part or wholly: {lost} writes, {names_lost} names
+records: {_listed({load.kind: load.acknowledged for load in self.loads})} acknowledged, {self.total} there at the end,
+    {_listed({reader.kind: reader.count for reader in self.readers})} read meanwhile
+longest wait for an acknowledgement: {max(self.shared.longest_wait_s.values(), default=0):.1f} s;
+    sends that failed: {sum(load.refused for load in self.loads)}, new producers: {sum(load.lives - 1 for load in self.loads)}
+topics created: {self.topics.created if self.topics else 0}
+problems: {_listed(self.shared.history.counts()) or "none"}"""
+
+    def _threads(self) -> Iterable[Load | Reader | Topics]:
+        return [*self.loads, *self.readers, *([self.topics] if self.topics else [])]
+
+
+def _listed(counts: dict[str, int] | Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def cut_zafka(
+    cuts: int, seed: int, work: Path, *, topics: list[dict[str, Any]] | None = None, is_lossy: bool = False
+) -> PowerCuts:
+    """The whole run against zafka, with its log in `work`."""
+    with ForgetfulMount() as mount:
+        topics = topics or TOPICS
+        system = Zafka(work, mount.path / "data", topics=topics, defaults=DEFAULTS, is_lossy=is_lossy)
+        return _run(system, mount, cuts, seed, topics)
+
+
+def cut_kafka(cuts: int, seed: int, work: Path, settings: dict[str, str]) -> PowerCuts:
+    """The same against Apache Kafka; what was set up before the load begins is synced, so that it is not in question."""
+    with ForgetfulMount() as mount:
+        system = Kafka(work, mount.path / "data", settings=settings)
+        system.format()
+        system.launch()
+        system.wait_ready()
+        topics: list[dict[str, Any]] = [{"name": "plain", "partitions": 4}, {"name": "ours", "partitions": 2}]
+        with zafka.Admin(system.bootstrap, bootstrap_timeout=60) as admin:
+            for topic in topics:
+                admin.create_topic(topic["name"], topic["partitions"])
+        mount.sync()
+        return _run(system, mount, cuts, seed, topics, is_up=True)
+
+
+def _run(
+    system: System, mount: ForgetfulMount, cuts: int, seed: int, topics: list[dict[str, Any]], *, is_up: bool = False
+) -> PowerCuts:
+    power = PowerCuts(system, mount, seed, topics=topics)
+    try:
+        if not is_up:
+            system.launch()
+            system.wait_ready()
+        power.begin()
+        power.run(cuts)
+        power.finish()
+        return power
+    finally:
+        if sys.exc_info()[0] is not None:
+            print(f"SEED={seed} after {sum(power.done.values())} cuts ({_listed(power.done)})", file=sys.stderr)
+        system.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", choices=("zafka", "kafka"), default="zafka")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a broker setting of Apache Kafka")
+    options = parser.parse_args()
+    if why := missing() or (kafka_missing() if options.target == "kafka" else ""):
+        print(why, file=sys.stderr)
+        return 2
+    seed = options.seed or random.randrange(1, 2**31)
+    print(f"SEED={seed} cuts={options.cuts} target={options.target} {' '.join(options.set)}", flush=True)
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="powercut-") as directory:
+        work = Path(directory)
+        try:
+            if options.target == "kafka":
+                power = cut_kafka(options.cuts, seed, work, dict(pair.split("=", 1) for pair in options.set))
+            else:
+                power = cut_zafka(options.cuts, seed, work)
+        except NotBack as error:
+            print(error)
+            return 1
+        print(power.told())
+        problems = power.shared.problems()
+        print(*problems[:40], sep="\n")
+        print(f"{time.monotonic() - started_s:.0f} s; {'FAILED' if problems else 'nothing lost, doubled or moved'}")
+        return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
