@@ -6,14 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := actors runtime storage transport zafka tests benchmarks scripts
-SECONDS ?= 60
+MINUTES ?= 1
+CUTS ?= 20
+TARGET ?= zafka
 SEEDS ?= 2000
 # What brings a log back, and what leads it: docs/testing.md names the lines that no test reaches.
 RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/segment.py,storage/index.py,storage/scan.py,storage/roll.py,storage/torn_tail.py,storage/directory.py,storage/fault.py,storage/verify.py,storage/index_check.py,storage/repair.py,actors/partition.py,actors/replica.py,actors/offline.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers coverage bench soak sim clean
+.PHONY: help demo test check lint types layers coverage bench powercut soak sim clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -50,8 +52,11 @@ coverage: $(READY)  ## lines and branches of recovery and partitions that the un
 bench: $(READY)  ## measure zafka, side by side with Apache Kafka where scripts/install-peers was run
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
-soak: $(READY)  ## random kills for SECONDS=60, then check that nothing is lost
-	SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/faults/test_kills.py
+powercut: $(READY)  ## cut the power CUTS=20 times on a disk that forgets, then check that nothing is lost [SEED=n TARGET=kafka]
+	$(BIN)/python -m tests.powercut.power_cuts --cuts $(CUTS) --target $(TARGET) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: $(READY)  ## every fault there is, at random, for MINUTES=1, then check that nothing is lost [SEED=n]
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]
 	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink)

@@ -12,7 +12,8 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -32,12 +33,13 @@ from tests.history import History, Problem, value_of
 PARTITIONS = 4
 DELIVERY_S = 120.0
 READ_S = 60.0
+LOSSY_S = 10.0  # longer is not waited for what a broker that has lost records may never acknowledge
 RECORDS_A_TURN = 8
 TURN_S = 0.005
 POLL_S = 0.2
 NETWORK_S = 30.0
 WATERMARKS_EVERY_S = 0.5
-FAILURES_MAX = 20
+FAILURES_MAX = 3  # told of each who fails
 REREADS = 5
 
 
@@ -58,7 +60,7 @@ def places(topic: str, count: int = PARTITIONS) -> list[Place]:
 class Shared:
     """A history for many threads. `failed` is set as soon as somebody was told what should never be told.
 
-    longest_wait_s: by producer, the longest time without an acknowledgement since its first.
+    longest_wait_s: by producer, the longest time that a partition acknowledged nothing, since its first.
     """
 
     def __init__(self) -> None:
@@ -68,19 +70,21 @@ class Shared:
         self.failures: list[str] = []
         self.longest_wait_s: dict[str, float] = {}
         self.resets = 0  # readers that were told that their place is gone
-        self._acknowledged_s: dict[str, float] = {}
+        self._acknowledged_s: dict[tuple[str, Place], float] = {}
+        self._failure_counts: Counter[str] = Counter()
 
-    def fail(self, what: str) -> None:
+    def fail(self, who: str, what: str) -> None:
         with self.lock:
-            if len(self.failures) < FAILURES_MAX:
-                self.failures.append(what)
+            self._failure_counts[who] += 1
+            if self._failure_counts[who] <= FAILURES_MAX:
+                self.failures.append(f"{who}: {what}")
             self.failed.set()
 
     def on_acknowledged(self, producer: str, place: Place, sequence: int, offset: int) -> None:
         now_s = time.monotonic()
         with self.lock:
-            waited_s = now_s - self._acknowledged_s.get(producer, now_s)
-            self._acknowledged_s[producer] = now_s
+            waited_s = now_s - self._acknowledged_s.get((producer, place), now_s)
+            self._acknowledged_s[producer, place] = now_s
             self.longest_wait_s[producer] = max(waited_s, self.longest_wait_s.get(producer, 0.0))
             self.history.acknowledged(producer, place.name, sequence, offset)
 
@@ -145,14 +149,14 @@ class Load(threading.Thread, ABC):
                 with self.shared.lock:
                     self.shared.history.sent(self.producer_name, place.name, sequence)
                 self.send(place, sequence, value_of(self.producer_name, place.name, sequence, padding=self.padding))
-        self.close_client(DELIVERY_S)
+        self.close_client(LOSSY_S if self.is_lossy else DELIVERY_S)
 
     def finish(self) -> None:
         """Stop sending and wait until everything is acknowledged or failed."""
         self._stop_sending.set()
         self.join(DELIVERY_S + 10)
         if self.is_alive():
-            self.shared.fail(f"{self.producer_name} does not end")
+            self.shared.fail(self.producer_name, "does not end")
 
     def note(self, producer: str, place: Place, sequence: int, offset: int, error: object) -> None:
         if error is None:
@@ -165,7 +169,7 @@ class Load(threading.Thread, ABC):
         if self.is_lossy:
             self._must_begin = self._must_begin or producer == self.producer_name
         else:
-            self.shared.fail(f"{producer}, {place.name}, record {sequence}: {error}")
+            self.shared.fail(f"{producer}, {place.name}", f"record {sequence}: {error}")
 
     @abstractmethod
     def make_client(self) -> None: ...
@@ -200,11 +204,11 @@ class ConfluentLoad(Load):
                 self._producer.produce(place.topic, value, partition=place.partition, on_delivery=on_delivery)
                 break
             except BufferError:
-                self._producer.poll(0.05)
+                self._serve(lambda: self._producer.poll(0.05))
             except KafkaException as error:  # a fatal error that came before
                 self.note(producer, place, sequence, -1, error)
                 break
-        self._producer.poll(0)
+        self._serve(lambda: self._producer.poll(0))
 
     def abandon(self) -> None:
         """Stop sending and wait for nothing."""
@@ -213,11 +217,21 @@ class ConfluentLoad(Load):
         self.join(DELIVERY_S)
 
     def close_client(self, timeout_s: float) -> None:
-        if timeout_s == 0:
-            self._producer.purge()
-        left = self._producer.flush(timeout_s or 1.0)
+        left = self._serve(lambda: self._producer.flush(timeout_s))
         if left and not self.is_lossy:
-            self.shared.fail(f"{self.producer_name}: {left} records are neither acknowledged nor failed")
+            self.shared.fail(self.producer_name, f"{left} records are neither acknowledged nor failed")
+        self._producer.purge()  # nothing may be acknowledged any more when all is read
+        self._serve(lambda: self._producer.flush(POLL_S))
+
+    def _serve(self, call: Callable[[], int]) -> int:
+        """Let the client call back. It raises what is fatal to it, such as sequences that the broker has lost."""
+        try:
+            return call()
+        except KafkaException as error:
+            self._must_begin = True
+            if not self.is_lossy:
+                self.shared.fail(self.producer_name, str(error))
+            return 0
 
 
 class ZafkaLoad(Load):
@@ -241,11 +255,10 @@ class ZafkaLoad(Load):
 
     def close_client(self, timeout_s: float) -> None:
         try:
-            self._producer.flush(timeout_s or 1.0)
-            self._producer.close()
+            self._producer.close(timeout_s)
         except zafka.ZafkaError as error:
             if not self.is_lossy:
-                self.shared.fail(f"{self.producer_name}: {error}")
+                self.shared.fail(self.producer_name, str(error))
 
 
 # -- consumers -----------------------------------------------------------------------------------
@@ -271,7 +284,7 @@ class Reader(threading.Thread, ABC):
         self._stop_reading.set()
         self.join(READ_S)
         if self.is_alive():
-            self.shared.fail(f"the reader by {self.kind} does not end")
+            self.shared.fail(f"reader by {self.kind}", "does not end")
 
     def note(self, records: list[tuple[Place, int, bytes]]) -> None:
         self.count += len(records)
@@ -423,14 +436,14 @@ class Topics(threading.Thread):
                         producer.send(name, value, partition=0).result(DELIVERY_S)
                         self.there[name] = value
                 except zafka.ZafkaError as error:
-                    self.shared.fail(f"topic {name}: {error}")
+                    self.shared.fail(f"topic {name}", str(error))
                     return
 
     def finish(self) -> None:
         self._stop_changing.set()
         self.join(DELIVERY_S)
         if self.is_alive():
-            self.shared.fail("creating and deleting topics does not end")
+            self.shared.fail("creating and deleting topics", "does not end")
 
     def check(self) -> None:
         """Tell what does not hold, as failures."""
@@ -439,12 +452,12 @@ class Topics(threading.Thread):
         with zafka.Consumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest") as consumer:
             for name, value in self.there.items():
                 if name not in listed:
-                    self.shared.fail(f"topic {name} was created and is not there")
+                    self.shared.fail(f"topic {name}", "was created and is not there")
                     continue
                 consumer.assign([(name, 0)])
                 [count] = consumer.end_offsets([(name, 0)]).values()
                 values = [record.value for record in islice(consumer.records(timeout=READ_S), count)]
                 if values != [value]:
-                    self.shared.fail(f"topic {name} holds {values}, not {value!r}")
+                    self.shared.fail(f"topic {name}", f"holds {values}, not {value!r}")
         for name in sorted(listed & self.gone):
-            self.shared.fail(f"topic {name} was deleted and is there")
+            self.shared.fail(f"topic {name}", "was deleted and is there")

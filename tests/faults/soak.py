@@ -106,7 +106,7 @@ class Soak:
 faults: {self.done.total()}{faults}
 records acknowledged: {", ".join(f"{load.kind} {load.acknowledged}" for load in self.loads)}; {self.total} there at the end
 read meanwhile: {", ".join(f"{reader.kind} {reader.count}" for reader in self.readers)}
-longest time without an acknowledgement: {waits}
+longest time without an acknowledgement from a partition: {waits}
 topics created: {self.topics.created}
 problems: {dict(self.shared.history.counts()) or "none"}"""
 
@@ -263,6 +263,8 @@ def main() -> int:
         print(soak.told())
         problems = soak.shared.problems()
         print(*problems[:40], sep="\n")
+        if problems:
+            print(f"log: {soak.system.keep_log(f'soak-{seed}.log')}")
         print("FAILED" if problems else "nothing lost, doubled or moved; nobody had to help")
         return 1 if problems else 0
 

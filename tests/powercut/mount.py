@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SYNC_S = 0.001
+SYNC_S = 0.004  # as a disk takes; the longer, the more is under way when the power goes
 UNMOUNT_S = 15.0
 
 

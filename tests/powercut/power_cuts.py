@@ -35,11 +35,14 @@ from tests.faults.loads import (
 from tests.powercut.mount import ForgetfulMount, missing
 from tests.powercut.systems import Kafka, NotBack, System, Zafka
 
-UNDER_LOAD = "under load"
+Kinds = dict[str, tuple[float, float, float]]
 
+UNDER_LOAD = "under load"
 # kind: how long after the system was ready (s) at least and at most, and how many in a hundred.
-CUTS = {UNDER_LOAD: (0.1, 2.0, 75), "just after the start": (0.0, 0.1, 18), "after an orderly end": (0.1, 0.5, 7)}
+CUTS: Kinds = {UNDER_LOAD: (0.1, 2.0, 75), "just after the start": (0.0, 0.1, 18), "after an orderly end": (0.1, 0.5, 7)}
 WHILE_IT_STARTS = (0.0, 0.6, 25)  # the same, after it was launched: it is not ready yet, and recovers
+
+KAFKA_PACE = 5.0
 
 # Segments that end all the time, and go: rolls, checkpoints and deletions for the power to be cut in.
 ROLLED = {"segment.ms": 300, "retention.ms": 20_000, "file.delete.delay.ms": 1000}
@@ -52,9 +55,17 @@ DEFAULTS = {"log.retention.check.interval.ms": 500, "file.delete.delay.ms": 1000
 
 
 class PowerCuts:
-    """Call `run`, then `finish`; `done` counts the cuts by kind, `forgotten` what the disk forgot in them."""
+    """Call `run`, then `finish`; `done` counts the cuts by kind, `forgotten` what the disk forgot in them.
 
-    def __init__(self, system: System, mount: ForgetfulMount, seed: int, *, topics: list[dict[str, Any]]) -> None:
+    pace: multiplies all times between cuts, for a system that takes longer to get going. kinds: see `CUTS`.
+    """
+
+    def __init__(
+        self, system: System, mount: ForgetfulMount, seed: int, *, topics: list[dict[str, Any]], pace: float = 1.0,
+        kinds: Kinds | None = None,
+    ) -> None:
+        self.pace = pace
+        self.kinds = kinds or CUTS
         self.system = system
         self.mount = mount
         self.random = random.Random(seed)
@@ -87,15 +98,15 @@ class PowerCuts:
     def run(self, cuts: int) -> None:
         """So many cuts, fewer if a client was told what it should not be told."""
         while self.done.total() < cuts:
-            kind = self.random.choices(list(CUTS), [share for _, _, share in CUTS.values()])[0]
-            earliest_s, latest_s, _ = CUTS[kind]
-            if self.shared.failed.wait(self.random.uniform(earliest_s, latest_s)):
+            kind = self.random.choices(list(self.kinds), [share for _, _, share in self.kinds.values()])[0]
+            earliest_s, latest_s, _ = self.kinds[kind]
+            if self.shared.failed.wait(self.random.uniform(earliest_s, latest_s) * self.pace):
                 return
             if kind == "after an orderly end":
                 self.system.stop()
             self.cut(kind)
             while self.done.total() < cuts and self.random.random() * 100 < WHILE_IT_STARTS[2]:
-                self.shared.failed.wait(self.random.uniform(*WHILE_IT_STARTS[:2]))
+                self.shared.failed.wait(self.random.uniform(*WHILE_IT_STARTS[:2]) * self.pace)
                 self.cut("while it starts")
             self.system.wait_ready()
 
@@ -138,13 +149,14 @@ def _listed(counts: dict[str, int] | Counter[str]) -> str:
 
 
 def cut_zafka(
-    cuts: int, seed: int, work: Path, *, topics: list[dict[str, Any]] | None = None, is_lossy: bool = False
+    cuts: int, seed: int, work: Path, *, topics: list[dict[str, Any]] | None = None, is_lossy: bool = False,
+    kinds: Kinds | None = None,
 ) -> PowerCuts:
     """The whole run against zafka, with its log in `work`."""
     with ForgetfulMount() as mount:
         topics = topics or TOPICS
         system = Zafka(work, mount.path / "data", topics=topics, defaults=DEFAULTS, is_lossy=is_lossy)
-        return _run(system, mount, cuts, seed, topics)
+        return _run(PowerCuts(system, mount, seed, topics=topics, kinds=kinds), cuts)
 
 
 def cut_kafka(cuts: int, seed: int, work: Path, settings: dict[str, str]) -> PowerCuts:
@@ -159,25 +171,23 @@ def cut_kafka(cuts: int, seed: int, work: Path, settings: dict[str, str]) -> Pow
             for topic in topics:
                 admin.create_topic(topic["name"], topic["partitions"])
         mount.sync()
-        return _run(system, mount, cuts, seed, topics, is_up=True)
+        return _run(PowerCuts(system, mount, seed, topics=topics, pace=KAFKA_PACE), cuts, is_up=True)
 
 
-def _run(
-    system: System, mount: ForgetfulMount, cuts: int, seed: int, topics: list[dict[str, Any]], *, is_up: bool = False
-) -> PowerCuts:
-    power = PowerCuts(system, mount, seed, topics=topics)
+def _run(power: PowerCuts, cuts: int, *, is_up: bool = False) -> PowerCuts:
     try:
         if not is_up:
-            system.launch()
-            system.wait_ready()
+            power.system.launch()
+            power.system.wait_ready()
         power.begin()
         power.run(cuts)
         power.finish()
         return power
     finally:
         if sys.exc_info()[0] is not None:
-            print(f"SEED={seed} after {sum(power.done.values())} cuts ({_listed(power.done)})", file=sys.stderr)
-        system.stop()
+            print(f"after {power.done.total()} cuts ({_listed(power.done)}); "
+                  f"log: {power.system.keep_log('powercut-failed.log')}", file=sys.stderr)
+        power.system.stop()
 
 
 def main() -> int:
@@ -206,6 +216,8 @@ def main() -> int:
         print(power.told())
         problems = power.shared.problems()
         print(*problems[:40], sep="\n")
+        if problems:
+            print(f"log: {power.system.keep_log(f'powercut-{seed}.log')}")
         print(f"{time.monotonic() - started_s:.0f} s; {'FAILED' if problems else 'nothing lost, doubled or moved'}")
         return 1 if problems else 0
 

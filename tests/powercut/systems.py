@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +51,8 @@ class System(Protocol):
     def stop(self) -> None: ...
 
     def log_tail(self) -> str: ...
+
+    def keep_log(self, name: str) -> Path: ...
 
 
 def _is_gone(process: psutil.Process) -> bool:
@@ -112,6 +116,12 @@ class _Tree:
 
     def log_tail(self) -> str:
         return (self.work / "log").read_text(errors="replace")[-6000:]
+
+    def keep_log(self, name: str) -> Path:
+        """Copy the whole log to where it stays, for somebody to look at."""
+        kept = Path(tempfile.gettempdir()) / name
+        shutil.copy(self.work / "log", kept)
+        return kept
 
     def _reap(self) -> None:
         assert self.process is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.powercut.mount import missing
-from tests.powercut.power_cuts import cut_zafka
+from tests.powercut.power_cuts import UNDER_LOAD, cut_zafka
 
 CUTS = 8
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
@@ -43,6 +43,6 @@ def test_the_check_finds_what_is_lost_without_flushes(tmp_path: Path) -> None:
     """`fsync: os` promises nothing in a power cut. If this finds no loss, the test above proves nothing."""
     print(f"SEED={SEED}")
     topics = [{"name": name, "partitions": 2, "config": {"fsync": "os"}} for name in ("plain", "ours")]
-    power = cut_zafka(3, SEED, tmp_path, topics=topics, is_lossy=True)
+    power = cut_zafka(3, SEED, tmp_path, topics=topics, is_lossy=True, kinds={UNDER_LOAD: (0.7, 1.5, 100)})
     print(power.told())
     assert power.shared.history.counts()["lost-write"] > 0
