@@ -115,6 +115,23 @@ def test_retries_keep_order_and_duplicate_nothing(broker: FakeBroker) -> None:
     assert [record.value for record in read(broker, "one", 0)] == [b"%d" % number for number in range(200)]
 
 
+def test_what_is_sent_during_an_outage_leaves_in_large_batches(broker: FakeBroker) -> None:
+    """Else the backlog is thousands of batches of a record or two, and a request for each."""
+    is_out = threading.Event()
+    broker.fault = lambda api, when: ErrorCode.NOT_LEADER_OR_FOLLOWER if api is ApiKey.PRODUCE and is_out.is_set() else None
+    with Producer(broker.address, linger_ms=0) as producer:
+        producer.send("one", b"0").result(10)
+        is_out.set()
+        futures = []
+        for number in range(1, 400):
+            futures.append(producer.send("one", b"%d" % number))
+            threading.Event().wait(0.001)  # longer than linger: each alone would be a batch of its own
+        is_out.clear()
+        assert [future.result(10).offset for future in futures] == list(range(1, 400))
+    assert len(broker.topics["one"][0].batches) < 20
+    assert [record.value for record in read(broker, "one", 0)] == [b"%d" % number for number in range(400)]
+
+
 def test_a_broker_that_hangs_is_left_after_request_timeout(broker: FakeBroker) -> None:
     hangs = iter([True])
     broker.fault = lambda api, when: "hang" if api is ApiKey.PRODUCE and next(hangs, False) else None

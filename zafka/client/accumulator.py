@@ -22,6 +22,9 @@ from zafka.client.waiting import wait_step
 from zafka.storage.records import BatchBuilder, NewRecord
 
 # Keys come again and again; murmur2 in Python costs more than a look-up.
+MayLeave = Callable[[str, int], bool]
+
+STAYS_OPEN_S = 1.0
 KEYS_REMEMBERED_MAX = 50_000
 FAILURES_KEPT_MAX = 1000
 
@@ -242,17 +245,24 @@ class Accumulator:
 
     # -- in the I/O thread -----------------------------------------------------------------------
 
-    def drain(self, now_s: float) -> tuple[list[ProducerBatch], float]:
-        """Batches that are to leave now, in order for each partition; and when the next open one is due."""
+    def drain(self, now_s: float, may_leave: MayLeave) -> tuple[list[ProducerBatch], float]:
+        """Batches that are to leave now, in order for each partition; and when the next open one is due.
+
+        may_leave: False if a batch of this topic and partition would only wait for others. Then an open one takes more
+            records meanwhile: after an outage a few large batches catch up where thousands of small ones could not.
+            Not for long, because a record expires with its batch.
+        """
         wake_s = NEVER
         with self._lock:
             spoiled, self._spoiled = self._spoiled, []
             for batch, route in list(self._open.items()):
-                if batch.linger_until_s <= now_s or self._flushing or self._waiting_for_room:
+                is_due = batch.linger_until_s <= now_s or self._flushing or self._waiting_for_room
+                latest_s = min(batch.linger_until_s + STAYS_OPEN_S, batch.deadline_s)
+                if is_due and (latest_s <= now_s or may_leave(batch.topic, batch.partition)):
                     if batch.builder.record_count:
                         self._close(route, batch, full=False)
                 else:
-                    wake_s = min(wake_s, batch.linger_until_s)
+                    wake_s = min(wake_s, latest_s if is_due else batch.linger_until_s)
             closed, self._closed = self._closed, deque()
         for batch in spoiled:
             batch.fail(ZafkaError("the thread that filled this batch was interrupted; none of its records was sent"))

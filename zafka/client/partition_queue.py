@@ -86,6 +86,11 @@ class PartitionQueue:
         return not self.waiting and not self.flying
 
     @property
+    def has_room(self) -> bool:
+        """True if one more batch would not wait for others."""
+        return not self.waiting and len(self.flying) < self.in_flight_max
+
+    @property
     def deadline_s(self) -> float:
         """When the next batch expires."""
         waiting_s = self.waiting[0].deadline_s if self.waiting else float("inf")

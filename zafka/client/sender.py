@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from zafka.client.accumulator import MayLeave
 from zafka.client.batches import NO_OFFSET, ProducerBatch
 from zafka.client.channel import Channel
 from zafka.client.cluster import NEVER, Ask, Cluster, Target
@@ -39,7 +40,7 @@ PRODUCER_ID_PAUSE_S = 0.1
 LASTING_FAILURES = 8  # in a row, about 2.5 s
 
 Key = tuple[str, int]  # topic, partition
-Drain = Callable[[float], tuple[Iterable[ProducerBatch], float]]
+Drain = Callable[[float, MayLeave], tuple[Iterable[ProducerBatch], float]]
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class SendOptions:
 
 
 class Sender:
-    """See the module. `drain(now)` hands over the batches that are to leave, and when it wants to be asked again."""
+    """See the module. `drain` hands over the batches that are to leave, and says when it wants to be asked again."""
 
     def __init__(self, cluster: Cluster, options: SendOptions, drain: Drain) -> None:
         self._cluster = cluster
@@ -70,7 +71,7 @@ class Sender:
         self.requests_sent = 0
 
     def turn(self, now_s: float) -> float:
-        batches, wake_s = self._drain(now_s)
+        batches, wake_s = self._drain(now_s, self._has_room)
         for batch in batches:
             key = (batch.topic, batch.partition)
             queue = self._queues.get(key)
@@ -96,8 +97,12 @@ class Sender:
             for batch in (*queue.flying, *queue.waiting):
                 batch.fail(error)
         self._busy.clear()
-        for batch in self._drain(NEVER)[0]:
+        for batch in self._drain(NEVER, self._has_room)[0]:
             batch.fail(error)
+
+    def _has_room(self, topic: str, partition: int) -> bool:
+        queue = self._queues.get((topic, partition))
+        return queue is None or queue.has_room
 
     def _new_queue(self, topic: str, partition: int) -> PartitionQueue:
         options = self._options
