@@ -93,10 +93,36 @@ class Shared:
             return [*self.failures, *self.history.problems()]
 
 
+class Client(threading.Thread, ABC):
+    """Works until `finish`. A client that crashes is a failure of the run: what it did not see proves nothing."""
+
+    def __init__(self, shared: Shared, name: str) -> None:
+        super().__init__(daemon=True, name=name)
+        self.shared = shared
+        self.must_end = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:
+            self.shared.fail(self.name, f"crashed: {error!r}")
+            raise
+
+    def finish(self) -> None:
+        """Have it come to its end; a load waits until everything is acknowledged or failed."""
+        self.must_end.set()
+        self.join(DELIVERY_S + 10)
+        if self.is_alive():
+            self.shared.fail(self.name, "does not end")
+
+    @abstractmethod
+    def work(self) -> None: ...
+
+
 # -- producers -----------------------------------------------------------------------------------
 
 
-class Load(threading.Thread, ABC):
+class Load(Client):
     """Sends numbered records to all places in turn until `finish`, about 1,500 a second.
 
     network_s: how long a client waits for an answer before it takes a connection for dead.
@@ -110,10 +136,9 @@ class Load(threading.Thread, ABC):
         self, bootstrap: str, where: Sequence[Place], shared: Shared, *, is_lossy: bool = False,
         records_a_turn: int = RECORDS_A_TURN, padding: int = 0, network_s: float = NETWORK_S,
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__(shared, f"load by {self.kind}")
         self.bootstrap = bootstrap
         self.where = where
-        self.shared = shared
         self.is_lossy = is_lossy
         self.padding = padding
         self.network_s = network_s
@@ -121,7 +146,6 @@ class Load(threading.Thread, ABC):
         self.lives = 0
         self.acknowledged = 0
         self.refused = 0
-        self._stop_sending = threading.Event()
         self._must_begin = False
         self.begin()
 
@@ -135,9 +159,9 @@ class Load(threading.Thread, ABC):
             self.shared.history.begin_producer(self.producer_name)
         self.make_client()
 
-    def run(self) -> None:
+    def work(self) -> None:
         turn = 0
-        while not self._stop_sending.wait(TURN_S):
+        while not self.must_end.wait(TURN_S):
             if self._must_begin:
                 self.close_client(0.0)
                 self.begin()
@@ -150,13 +174,6 @@ class Load(threading.Thread, ABC):
                     self.shared.history.sent(self.producer_name, place.name, sequence)
                 self.send(place, sequence, value_of(self.producer_name, place.name, sequence, padding=self.padding))
         self.close_client(LOSSY_S if self.is_lossy else DELIVERY_S)
-
-    def finish(self) -> None:
-        """Stop sending and wait until everything is acknowledged or failed."""
-        self._stop_sending.set()
-        self.join(DELIVERY_S + 10)
-        if self.is_alive():
-            self.shared.fail(self.producer_name, "does not end")
 
     def note(self, producer: str, place: Place, sequence: int, offset: int, error: object) -> None:
         if error is None:
@@ -203,8 +220,11 @@ class ConfluentLoad(Load):
             try:
                 self._producer.produce(place.topic, value, partition=place.partition, on_delivery=on_delivery)
                 break
-            except BufferError:
+            except BufferError as error:
                 self._serve(lambda: self._producer.poll(0.05))
+                if self._must_begin:  # it will never have room again
+                    self.note(producer, place, sequence, -1, error)
+                    break
             except KafkaException as error:  # a fatal error that came before
                 self.note(producer, place, sequence, -1, error)
                 break
@@ -212,7 +232,7 @@ class ConfluentLoad(Load):
 
     def abandon(self) -> None:
         """Stop sending and wait for nothing."""
-        self._stop_sending.set()
+        self.must_end.set()
         self._producer.purge()
         self.join(DELIVERY_S)
 
@@ -264,7 +284,7 @@ class ZafkaLoad(Load):
 # -- consumers -----------------------------------------------------------------------------------
 
 
-class Reader(threading.Thread, ABC):
+class Reader(Client):
     """Reads all places from the beginning, all the while, until `finish`."""
 
     kind: str
@@ -272,25 +292,17 @@ class Reader(threading.Thread, ABC):
     def __init__(
         self, bootstrap: str, where: Sequence[Place], shared: Shared, *, network_s: float = NETWORK_S
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__(shared, f"reader by {self.kind}")
         self.bootstrap = bootstrap
         self.network_s = network_s
         self.where = where
-        self.shared = shared
         self.count = 0
-        self._stop_reading = threading.Event()
-
-    def finish(self) -> None:
-        self._stop_reading.set()
-        self.join(READ_S)
-        if self.is_alive():
-            self.shared.fail(f"reader by {self.kind}", "does not end")
 
     def note(self, records: list[tuple[Place, int, bytes]]) -> None:
         self.count += len(records)
         with self.shared.lock:
             for place, offset, value in records:
-                self.shared.history.polled(f"reader by {self.kind}", place.name, offset, value)
+                self.shared.history.polled(self.name, place.name, offset, value)
 
 
 class ConfluentReader(Reader):
@@ -298,11 +310,11 @@ class ConfluentReader(Reader):
 
     kind = "librdkafka"
 
-    def run(self) -> None:
+    def work(self) -> None:
         consumer = _confluent_consumer(self.bootstrap, reset="earliest", network_s=self.network_s)
         consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self.where])
         ask_s, turn = time.monotonic(), 0
-        while not self._stop_reading.is_set():
+        while not self.must_end.is_set():
             found = []
             for message in consumer.consume(1000, timeout=POLL_S):
                 if message.error() is None:
@@ -321,7 +333,7 @@ class ConfluentReader(Reader):
         except KafkaException:
             return  # nobody there to be asked, for now
         with self.shared.lock:
-            self.shared.history.watermarks(f"reader by {self.kind}", place.name, low=low, high=high)
+            self.shared.history.watermarks(self.name, place.name, low=low, high=high)
 
 
 class ZafkaReader(Reader):
@@ -329,13 +341,13 @@ class ZafkaReader(Reader):
 
     kind = "zafka"
 
-    def run(self) -> None:
+    def work(self) -> None:
         with zafka.Consumer(
             bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", bootstrap_timeout=READ_S,
             request_timeout=self.network_s,
         ) as consumer:
             consumer.assign(self.where)
-            while not self._stop_reading.is_set():
+            while not self.must_end.is_set():
                 self.note([
                     (Place(record.topic, record.partition), record.offset, record.value or b"")
                     for record in consumer.poll(POLL_S, max_records=1000)])
@@ -399,29 +411,27 @@ def _records(consumer: Consumer, place: Place, low: int, high: int) -> Iterator[
             yield offset, value
 
 
-class Topics(threading.Thread):
+class Topics(Client):
     """Creates and deletes topics until `finish`, again and again under the same names; one record into each.
 
     there: name -> the record that it must hold at the end, no other. gone: names that must not be there at the end.
     """
 
     def __init__(self, bootstrap: str, shared: Shared, seed: int, *, network_s: float = NETWORK_S) -> None:
-        super().__init__(daemon=True)
+        super().__init__(shared, "creating and deleting topics")
         self.network_s = network_s
         self.bootstrap = bootstrap
-        self.shared = shared
         self.created = 0
         self.there: dict[str, bytes] = {}
         self.gone = {f"passing-{number}" for number in range(6)}
         self._random = random.Random(seed)
-        self._stop_changing = threading.Event()
 
-    def run(self) -> None:
+    def work(self) -> None:
         patience: dict[str, Any] = {"bootstrap_timeout": READ_S, "request_timeout": self.network_s}
         with zafka.Admin(self.bootstrap, api_timeout=DELIVERY_S, **patience) as admin, zafka.Producer(
             self.bootstrap, delivery_timeout=DELIVERY_S, **patience
         ) as producer:
-            while not self._stop_changing.wait(self._random.uniform(0.0, 0.4)):
+            while not self.must_end.wait(self._random.uniform(0.0, 0.4)):
                 name = self._random.choice(sorted({*self.there, *self.gone}))
                 try:
                     if name in self.there:
@@ -438,12 +448,6 @@ class Topics(threading.Thread):
                 except zafka.ZafkaError as error:
                     self.shared.fail(f"topic {name}", str(error))
                     return
-
-    def finish(self) -> None:
-        self._stop_changing.set()
-        self.join(DELIVERY_S)
-        if self.is_alive():
-            self.shared.fail("creating and deleting topics", "does not end")
 
     def check(self) -> None:
         """Tell what does not hold, as failures."""

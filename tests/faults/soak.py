@@ -23,6 +23,7 @@ import psutil
 
 from benchmarks.targets import free_port
 from tests.faults.loads import (
+    Client,
     ConfluentLoad,
     ConfluentReader,
     Load,
@@ -80,7 +81,7 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Until the time is over or a client was told what it should not be; then all must come right by itself."""
-        threads: list[Load | Reader | Topics] = [*self.loads, *self.readers, self.topics]
+        threads: list[Client] = [*self.loads, *self.readers, self.topics]
         for thread in threads:
             thread.start()
         names = [name for name, action in ACTIONS.items() if self.mount is not None or not action.needs_mount]

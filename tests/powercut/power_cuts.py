@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import zafka
 from benchmarks.targets import kafka_missing
 from tests.faults.loads import (
+    Client,
     ConfluentLoad,
     ConfluentReader,
     Load,
@@ -140,7 +140,7 @@ longest wait for an acknowledgement: {max(self.shared.longest_wait_s.values(), d
 topics created: {self.topics.created if self.topics else 0}
 problems: {_listed(self.shared.history.counts()) or "none"}"""
 
-    def _threads(self) -> Iterable[Load | Reader | Topics]:
+    def _threads(self) -> list[Client]:
         return [*self.loads, *self.readers, *([self.topics] if self.topics else [])]
 
 

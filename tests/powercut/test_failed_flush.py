@@ -52,7 +52,7 @@ def test_a_failed_flush_takes_its_replica_offline_and_acknowledges_nothing(tmp_p
                 mount.come_back(seed=1)
             system.launch()
             system.wait_ready()
-            with pytest.raises(zafka.ZafkaError, match="KAFKA_STORAGE_ERROR|no leader"):
+            with pytest.raises(zafka.ZafkaError, match=r"KAFKA_STORAGE_ERROR|no leader"):
                 put(system.native, 0, b"still offline", timeout_s=1.5)
             assert put(system.native, 1, b"after") == 2 + cut
     finally:
