@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -199,11 +199,16 @@ class Load(Client):
 
 
 class ConfluentLoad(Load):
-    """By confluent-kafka, idempotent."""
+    """By confluent-kafka, idempotent.
+
+    It raises what is fatal to it (sequences that the broker has lost) in the middle of its callbacks, where a lock that
+    was just taken would stay taken: so callbacks only put reports aside, which are noted after the call.
+    """
 
     kind = "librdkafka"
 
     def make_client(self) -> None:
+        self._reports: deque[tuple[str, Place, int, int, KafkaError | None]] = deque()
         self._producer = Producer({
             "bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 2,
             "message.timeout.ms": int(DELIVERY_S * 1000), "queue.buffering.max.messages": 5000,
@@ -211,10 +216,10 @@ class ConfluentLoad(Load):
         })
 
     def send(self, place: Place, sequence: int, value: bytes) -> None:
-        producer = self.producer_name
+        producer, reports = self.producer_name, self._reports
 
         def on_delivery(error: KafkaError | None, message: Message) -> None:
-            self.note(producer, place, sequence, message.offset() or 0, error)
+            reports.append((producer, place, sequence, message.offset() or 0, error))
 
         while True:
             try:
@@ -244,14 +249,17 @@ class ConfluentLoad(Load):
         self._serve(lambda: self._producer.flush(POLL_S))
 
     def _serve(self, call: Callable[[], int]) -> int:
-        """Let the client call back. It raises what is fatal to it, such as sequences that the broker has lost."""
+        """Let the client call back, and note what it reported."""
         try:
             return call()
-        except KafkaException as error:
+        except (KafkaException, SystemError) as error:  # the latter when it was raised while another was on its way
             self._must_begin = True
             if not self.is_lossy:
                 self.shared.fail(self.producer_name, str(error))
             return 0
+        finally:
+            while self._reports:
+                self.note(*self._reports.popleft())
 
 
 class ZafkaLoad(Load):
