@@ -21,10 +21,11 @@ from zafka.client.partitioning import StickyChoice, partition_of_key
 from zafka.client.waiting import wait_step
 from zafka.storage.records import BatchBuilder, NewRecord
 
-# Keys come again and again; murmur2 in Python costs more than a look-up.
 MayLeave = Callable[[str, int], bool]
 
-STAYS_OPEN_S = 1.0
+STAYS_OPEN_S = 1.0  # beyond its linger, while it could not leave
+
+# Keys come again and again; murmur2 in Python costs more than a look-up.
 KEYS_REMEMBERED_MAX = 50_000
 FAILURES_KEPT_MAX = 1000
 
