@@ -137,6 +137,7 @@ class ProcessDisk:
         process = self.process
         process.step("flush", file.path)
         process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
+        process.step("flush", "ends")  # all that was sent before it is there by now
         if process.flush_fails(file.path):
             self.disk.fail_flush(file)
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(file.path))
@@ -145,4 +146,5 @@ class ProcessDisk:
     def fsync_dir(self, path: Path) -> None:
         self.process.step("flush directory", path)
         self.process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
+        self.process.step("flush directory", "ends")
         self.disk.fsync_dir(path)

@@ -59,6 +59,13 @@ def _at_a_step(random: Random, fault: Fault, names: list[str]) -> Fault:
     return fault._replace(target=random.choice(names), step=random.choice(STEPS), skip=skip, part=part, again=again)
 
 
+def _between(random: Random, fault: Fault, names: list[str]) -> Fault:
+    """With something written and not flushed; the power goes once a successor has recovered, or while it does."""
+    return fault._replace(
+        target=random.choice(names), step=random.choice(("flush", "flush directory", "send")),
+        skip=random.randrange(4), seconds=0.3 * random.random() ** 2)
+
+
 def _for_a_while(longest_s: float) -> Callable[[Random, Fault, list[str]], Fault]:
     def draw(random: Random, fault: Fault, names: list[str]) -> Fault:
         return fault._replace(target=random.choice(names), seconds=longest_s * random.random() ** 2)
@@ -90,6 +97,11 @@ def _arm(simulation: Simulation, fault: Fault) -> None:
     arms.append(arm)
     if fault.again >= 0:
         arms.append(Arm("", fault.again, fault.part))
+
+
+def _arm_and_cut(simulation: Simulation, fault: Fault) -> None:
+    arm = Arm(fault.step, fault.skip, cut_after_s=fault.seconds)
+    simulation.machine.arms.setdefault(fault.target, []).append(arm)
 
 
 def _stop(simulation: Simulation, fault: Fault) -> None:
@@ -134,6 +146,7 @@ KINDS = {
     "kill-at": Kind(8, _at_a_step, _arm),
     "cut": Kind(1.5, _as_it_is, lambda simulation, fault: simulation.machine.power_cut()),
     "cut-at": Kind(4, _at_a_step, _arm),
+    "kill-cut": Kind(3, _between, _arm_and_cut),
     "stop": Kind(1, _for_a_while(6.0), _stop),
     "slow": Kind(2, _amount, _slow),
     "drop": Kind(1, _amount, _lose),

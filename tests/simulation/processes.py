@@ -66,12 +66,14 @@ class Arm:
     """Where a process ends: at the step that comes after `count` others of this kind ("" means any).
 
     part: how much of a write is done then, 0 to 1. power: the whole machine loses its power there.
+    cut_after_s: it loses its power so much later, when a successor has taken over what was left unflushed.
     """
 
     step: str
     count: int
     part: float = 1.0
     power: bool = False
+    cut_after_s: float = -1.0
 
 
 class Runtime(ActorRuntime):
@@ -176,6 +178,8 @@ class Process:
         self._engine.trace(self.name, "ends before", what)
         if arm.power:
             raise PowerCut
+        if arm.cut_after_s >= 0:
+            self._engine.after(arm.cut_after_s, self.machine.power_cut)
         raise Killed
 
     def flush_fails(self, path: Path) -> bool:

@@ -104,6 +104,6 @@ def _draw_faults(random: Random, names: list[str], fsync: str, faults_s: float) 
     kinds = list(KINDS)
     if fsync != "always":
         # What the page cache has not given to the disk may be lost with the power, and only then.
-        kinds = [kind for kind in kinds if kind not in ("cut", "cut-at", "flush")]
+        kinds = [kind for kind in kinds if kind not in ("cut", "cut-at", "kill-cut", "flush")]
     few = random.sample(kinds, random.randrange(2, len(kinds)))
     return draw_faults(random, names, few, random.choice((0, 2, 4, 7, 12)), faults_s)
