@@ -176,3 +176,12 @@ def test_description_says_where_each_value_comes_from() -> None:
     assert told["segment.bytes"][:4] == ("segment.bytes", "1073741824", True, config.DEFAULT_SOURCE)
     assert {entry.type for entry in entries} == {1, 2, 3, 5, 6, 7}
     assert all(entry.documentation for entry in entries)
+
+
+def test_what_only_tests_may_set_reaches_the_log_and_no_topic() -> None:
+    internal = {"internal.segment.bytes": "700", "internal.checkpoint.bytes": "300", "internal.checkpoint.batches": "3"}
+    config = parse_config({**internal, "segment.bytes": "2000000"})
+    assert (config.segment_bytes, config.checkpoint_bytes, config.checkpoint_batches) == (700, 300, 3)
+    for key, value in internal.items():
+        with pytest.raises(InvalidConfig, match="no such topic configuration"):
+            check_topic_config({key: value})
