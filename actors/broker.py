@@ -94,7 +94,7 @@ class BrokerActor:
             messages.ActorUp: self._on_actor_up,
             messages.ActorDown: lambda mail: self._on_gone(Peer(mail.body.name, mail.body.incarnation)),
             PeerGone: self._on_peer_gone,
-            messages.ChildrenTold: lambda mail: self.replicas.on_told(mail.body.wanted),
+            messages.ChildrenTold: lambda mail: self.replicas.on_told(mail.body.wanted, mail.body.stopping),
             messages.PartitionStopped: lambda mail: self.replicas.on_stopped(mail.body.topic, mail.body.partition),
             messages.BrokerRegistered: self._on_registered,
             messages.ClusterRecords: self._on_cluster_records,

@@ -11,6 +11,7 @@ May fail with OSError from a rename.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,10 +102,12 @@ class Replicas:
 
     # -- wanted against running ----------------------------------------------------------------
 
-    def on_told(self, wanted: list[Key]) -> None:
-        """What the supervisor runs for us, after it or we started."""
+    def on_told(self, wanted: list[Key], stopping: Sequence[Key] = ()) -> None:
+        """What the supervisor runs for us, after it or we started; and what it was stopping for our predecessor."""
         for topic, partition in wanted:
             self.by_key.setdefault((topic, partition), Replica(topic, partition))
+        for topic, partition in stopping:
+            self.by_key[topic, partition] = Replica(topic, partition, stopping=True)
         self.told = self.dirty = True
 
     def wanted(self) -> dict[Key, TopicState]:

@@ -84,9 +84,11 @@ class WhichChildren(Message, frozen=True, tag=10):
 class ChildrenTold(Message, frozen=True, tag=11):
     """All running replicas were told; every later change comes as `ActorUp` or `ActorDown`.
 
-    wanted: (topic, partition) of every replica under supervision, running or not."""
+    wanted: (topic, partition) of every replica under supervision, running or not. stopping: of those that are on their
+    way out, as was asked before; `PartitionStopped` follows."""
 
     wanted: list[tuple[str, int]]
+    stopping: list[tuple[str, int]] = []
 
 
 class Exiting(Message, frozen=True, tag=12):

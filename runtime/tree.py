@@ -421,15 +421,17 @@ class Tree:
 
     def _tell_children(self, broker: Actor) -> None:
         wanted: list[tuple[str, int]] = []
+        stopping: list[tuple[str, int]] = []
         for actor in self._partitions_of(broker):
-            if actor.child.terminated:
-                continue
             start = actor.plan.arguments
             assert isinstance(start, PartitionStart)
+            if actor.child.terminated:
+                stopping.append((start.topic, start.partition))
+                continue
             wanted.append((start.topic, start.partition))
             if actor.running is not None and actor.running.started:
                 self._send(broker, messages.ActorUp(actor.name, actor.running.incarnation, actor.running.inbox))
-        self._send(broker, messages.ChildrenTold(wanted))
+        self._send(broker, messages.ChildrenTold(wanted, stopping))
 
     # -- who is told of whom -------------------------------------------------------------------
 

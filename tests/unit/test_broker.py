@@ -46,6 +46,22 @@ def test_running_replicas_are_not_started_again_and_unwanted_ones_are_stopped(tm
     assert bench.sent(messages.StopPartition) == [messages.StopPartition("gone", 2)]
 
 
+def test_a_replica_that_was_being_stopped_keeps_its_directory_until_it_is_dead(tmp_path: Path) -> None:
+    """The broker that asked for its end was killed meanwhile."""
+    (tmp_path / "t-0").mkdir()
+    encoded = base64.urlsafe_b64encode(topic_id("t")).decode().rstrip("=")
+    (tmp_path / "t-0" / "partition.metadata").write_text(f"version: 0\ntopic_id: {encoded}")
+    bench = Bench(tmp_path)
+    bench.create("t")
+    bench.commit(cs.TopicDeleted(topic_id("t")))
+    bench.tell(SUPERVISOR, messages.ChildrenTold([], [("t", 0)]))
+    bench.start()
+    assert (tmp_path / "t-0").exists() and not bench.sent(messages.StopPartition)
+    bench.tell(SUPERVISOR, messages.PartitionStopped("t", 0))
+    assert not (tmp_path / "t-0").exists()
+    assert len(bench.of(RemoveDirectory)) == 1
+
+
 def test_a_replica_leads_only_in_an_epoch_that_is_committed(tmp_path: Path) -> None:
     bench = Bench(tmp_path).start()
     bench.create("t")
