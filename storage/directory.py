@@ -59,14 +59,18 @@ def open_partition_directory(path: Path, topic_id: bytes, disk: Disk | None = No
     lock = lock_partition(disk, path)
     try:
         found = read_topic_id(disk, path)
+        has_segments = any(name.endswith(LOG_SUFFIX) for name in disk.list_directory(path))
         if found is None:
-            if any(name.endswith(LOG_SUFFIX) for name in disk.list_directory(path)):
+            if has_segments:
                 raise ForeignTopic(f"{path} has segments, but no {METADATA_NAME} says of which topic")
             _write_topic_id(disk, path, topic_id)
         elif found != topic_id:
             raise ForeignTopic(
                 f"{path} belongs to topic id {format_topic_id(found)}, not to {format_topic_id(topic_id)}"
             )
+        elif not has_segments:
+            # A kill may have come between the name and its flush.
+            sync(disk, directories=(path,))
     except BaseException:
         disk.close(lock)
         raise

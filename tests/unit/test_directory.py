@@ -88,3 +88,25 @@ def test_metadata_is_whole_or_not_there_after_a_power_cut(tmp_path: Path) -> Non
         open_partition_directory(tmp_path, TOPIC_ID, disk).close()
         disk.power_cut()
         assert read_topic_id(disk, tmp_path) == TOPIC_ID
+
+
+def test_metadata_is_durable_before_there_are_segments_also_if_a_kill_came_between(tmp_path: Path) -> None:
+    class KilledBeforeTheFlush(MemoryDisk):
+        killed = False
+
+        def fsync_dir(self, path: Path) -> None:
+            if not self.killed:
+                self.killed = True
+                raise KeyboardInterrupt
+            super().fsync_dir(path)
+
+    for seed in range(400):
+        disk = KilledBeforeTheFlush(seed)
+        disk.make_directory(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            open_partition_directory(tmp_path / "t-0", TOPIC_ID, disk)
+        disk.crash()
+        open_partition_directory(tmp_path / "t-0", TOPIC_ID, disk)
+        disk.open(tmp_path / "t-0" / f"{0:020d}.log", create=True)
+        disk.power_cut()
+        open_partition_directory(tmp_path / "t-0", TOPIC_ID, disk)
