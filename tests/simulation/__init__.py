@@ -1,7 +1,8 @@
 """The deterministic simulator: a whole machine of zafka in one thread, from a seed.
 
 What runs is production code: every actor with its `ActorRuntime` and `Mailbox`, recovery, the broker with its
-gateway, the tree of supervisors. What is simulated is what they stand on:
+gateway, the tree of supervisors; each process in greenlets, so that a flush suspends it. What is simulated is what
+they stand on:
 
     engine.py       virtual time, random streams, trace and hash      network.py      sockets between actors
     disk.py         the disk as a process has it, call by call        connections.py  TCP between clients and brokers
@@ -28,7 +29,6 @@ both every partition is read from its start to its end, and `tests/history.py` s
 **Deterministic**: no real clock, no system randomness (`Machine.new_id` stands for uuids), no order of a set; the
 same seed gives the same hash in any process, whatever PYTHONHASHSEED is.
 
-**What it does not see**: threads of the broker's shell (cold reads are events here), ZeroMQ's own buffers and limits,
-the root's own start (data directory, listeners), and that writes of one `pwritev` may reach the disk after a later one
-of another file only as far as `tests/unit/memory_disk.py` goes.
+**What it does not see**: threads of the broker's shell (cold reads and removals are tasks of their own here, but only
+flushes take time), ZeroMQ's own buffers and limits, the ZeroMQ door, the root's own start (data directory, listeners).
 """
