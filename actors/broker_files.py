@@ -14,7 +14,7 @@ import structlog
 from zafka.actors.gateway.effects import FileSlice, ReadFault
 from zafka.storage.batch import walk
 from zafka.storage.disk import Disk, File
-from zafka.storage.errors import BadBatch
+from zafka.storage.errors import BadBatch, CorruptBatch
 
 OPEN_FILES_MAX = 256
 
@@ -101,10 +101,12 @@ def read_checked(disk: Disk, wanted: FileSlice) -> memoryview | ReadFault:
     if isinstance(found, ReadFault):
         return found
     data = memoryview(found)
-    end = 0
+    end = next_offset = 0
     try:
         for position, header in walk(data, check_crc=True):
-            end = position + header.size_bytes
+            if header.base_offset < next_offset:  # the CRC does not cover it
+                raise CorruptBatch(f"base offset {header.base_offset} behind a batch that ends before {next_offset}")
+            end, next_offset = position + header.size_bytes, header.next_offset
     except BadBatch as error:
         logger.error("corrupt batch not served", path=wanted.path, position=wanted.position + end, reason=str(error))
         return data[:end] if end else ReadFault.CORRUPT

@@ -109,3 +109,9 @@ def test_what_the_disk_cannot_read_is_told_and_not_raised(segment: Path) -> None
     assert read_checked(UnreadableDisk(), slice_of(segment)) is ReadFault.UNREADABLE
     files.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_batch_that_goes_back_is_not_handed_out_though_its_crc_fits(segment: Path) -> None:
+    """The CRC does not cover the base offset."""
+    segment.write_bytes(ONE + TWO + make_batch(b"three", base_offset=1))
+    assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
