@@ -34,6 +34,7 @@ from crc32c import crc32c
 from zafka.storage.directory import TOPIC_ID_BYTES, format_topic_id, read_topic_id
 from zafka.storage.disk import Disk, File
 from zafka.storage.errors import CorruptCheckpoint, CorruptSnapshot
+from zafka.storage.index import OFFSET_ENTRY, TIME_ENTRY
 from zafka.storage.producer_state import ProducerStates
 from zafka.storage.segment import SegmentRow
 
@@ -111,10 +112,29 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         raise CorruptCheckpoint(f"it ends early: {error}") from error
     if length != len(producers) or not rows:
         raise CorruptCheckpoint("its parts do not fit together")
-    return Checkpoint(
+    checkpoint = Checkpoint(
         flushed_offset, log_start_offset, high_watermark, tuple(SegmentRow(*row) for row in rows),
         tuple((epoch, start_offset) for epoch, start_offset in epochs), producers, owner,
     )
+    _check(checkpoint)
+    return checkpoint
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """What a log could not be opened with, a right CRC or not. Raises CorruptCheckpoint."""
+    end = checkpoint.segments[0].base_offset
+    for row in checkpoint.segments:
+        if (
+            row.base_offset != end or row.base_offset < 0 or row.end_offset < row.base_offset
+            or min(row.size_bytes, row.offset_index_bytes, row.time_index_bytes) < 0
+            or row.offset_index_bytes % OFFSET_ENTRY.size or row.time_index_bytes % TIME_ENTRY.size
+        ):
+            raise CorruptCheckpoint(f"{row} cannot be")
+        end = row.end_offset
+    if any(epoch < 0 or start_offset < 0 for epoch, start_offset in checkpoint.leader_epochs):
+        raise CorruptCheckpoint(f"leader epochs {checkpoint.leader_epochs} cannot be")
+    if not 0 <= checkpoint.log_start_offset <= end:
+        raise CorruptCheckpoint(f"a log from offset {checkpoint.log_start_offset} to {end} cannot be")
 
 
 def _read_rows(data: bytes, position: int, row: struct.Struct) -> tuple[list[tuple[int, ...]], int]:

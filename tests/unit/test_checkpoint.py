@@ -29,19 +29,40 @@ from zafka.storage.segment import SegmentRow
 DIRECTORY = Path("/data/orders-0")
 
 offsets = st.integers(-1, 2**63 - 1)
-sizes = st.integers(0, 2**31 - 1)
-checkpoints = st.builds(
-    Checkpoint, offsets, offsets, offsets,
-    st.lists(st.builds(SegmentRow, offsets, offsets, offsets, sizes, sizes, offsets, offsets), min_size=1).map(tuple),
-    st.lists(st.tuples(sizes, offsets)).map(tuple), st.binary(),
-    st.binary(min_size=20, max_size=20),
-)  # fmt: skip
+counts = st.integers(0, 2**31 - 1)
+entries = st.integers(0, 2**20)
+
+
+@st.composite
+def checkpoints(draw: st.DrawFn) -> Checkpoint:
+    """Segments one behind the other, with whole index entries."""
+    ends = [draw(counts)]
+    rows = []
+    for _ in range(draw(st.integers(1, 4))):
+        ends.append(ends[-1] + draw(counts))
+        rows.append(SegmentRow(
+            ends[-2], ends[-1], draw(counts), 8 * draw(entries), 12 * draw(entries), draw(offsets), draw(offsets)))
+    epochs = draw(st.lists(st.tuples(counts, counts)))
+    start = draw(st.integers(0, ends[-1]))
+    return Checkpoint(ends[-1], start, draw(offsets), tuple(rows), tuple(epochs), draw(st.binary()),
+                      draw(st.binary(min_size=20, max_size=20)))
+
+
 EXAMPLE = Checkpoint(30, 10, 20, (SegmentRow(10, 30, 2000, 16, 24, 5, 29),), ((0, 10), (3, 25)), b"producers")
 
 
-@given(checkpoints)
+@given(checkpoints())
 def test_what_is_written_is_read(checkpoint: Checkpoint) -> None:
     assert decode_checkpoint(encode_checkpoint(checkpoint)) == checkpoint
+
+
+@pytest.mark.parametrize("change", [
+    {"size_bytes": -1}, {"offset_index_bytes": 15}, {"time_index_bytes": -12}, {"end_offset": 9}, {"base_offset": -1},
+])  # fmt: skip
+def test_a_segment_that_cannot_be_is_seen_though_the_crc_fits(change: dict[str, int]) -> None:
+    row = EXAMPLE.segments[0]._replace(**change)
+    with pytest.raises(CorruptCheckpoint, match="cannot be"):
+        decode_checkpoint(encode_checkpoint(EXAMPLE._replace(segments=(row,))))
 
 
 @given(st.integers(0, len(encode_checkpoint(EXAMPLE)) * 8 - 1))
