@@ -78,13 +78,16 @@ def ask(data_dir: Path, request: dict[str, Any], *, timeout_s: float = ANSWER_S)
     run = read_run(data_dir)
     if run is None:
         raise NotRunning(f"no zafka runs on {data_dir}; start one with `zafka up`")
-    if not _is_alive(int(str(run["pid"]))):
+    if not _is_alive(run["pid"]):
         raise NotRunning(f"no zafka runs on {data_dir}: process {run['pid']} is dead; start it again with `zafka up`")
     context: zmq.Context[Any] = zmq.Context()
     socket = context.socket(zmq.REQ)
     try:
         socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(str(run["control"]))
+        try:
+            socket.connect(run["control"])
+        except zmq.ZMQError as error:
+            raise NotRunning(f"{data_dir / 'run.json'} says {run['control']!r}: {error}") from None
         socket.send(msgspec.json.encode(request))
         if not socket.poll(int(timeout_s * 1000)):
             raise NotRunning(
@@ -138,10 +141,12 @@ class ControlServer:
         """Answer what has come."""
         for _ in range(REQUESTS_PER_ROUND):
             try:
-                data = self.socket.recv(zmq.NOBLOCK)
+                data, *more = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self.socket.send(msgspec.json.encode(self._answer(data)))
+            # Every request gets its answer, or REP takes no further one.
+            answer = {"error": "a request is one frame"} if more else self._answer(data)
+            self.socket.send(msgspec.json.encode(answer))
 
     def close(self) -> None:
         self.socket.close()
@@ -149,7 +154,7 @@ class ControlServer:
     def _answer(self, data: bytes) -> dict[str, Any]:
         try:
             request = msgspec.json.decode(data, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return {"error": f"not a request: {error}"}
         match request:
             case {"ask": "status"}:

@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from zafka.runtime.errors import CannotStart
 
@@ -29,6 +30,8 @@ FAULT_NAME = "DISK_FAULT"
 LOCK_WAIT_S = 2.0
 LOCK_POLL_S = 0.01
 INCARNATIONS_BLOCK = 1000
+PID_MAX = 2**22
+INCARNATION_MAX = 2**62  # it travels as an int64
 
 
 class DataDirectory:
@@ -80,13 +83,15 @@ class DataDirectory:
     def _read_incarnations(self) -> int:
         file = self.path / "incarnations"
         try:
-            return int(file.read_text())
+            number = int(file.read_text())
         except FileNotFoundError:
             return 0
         except ValueError:
+            number = -1
+        if not 0 <= number < INCARNATION_MAX:
             raise CannotStart(
-                f"{file} holds no number; write one into it that is above every incarnation in the logs"
-            ) from None
+                f"{file} holds no number that can be; write one into it that is above every incarnation in the logs")
+        return number
 
     # -- identity ------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class DataDirectory:
         marker = self.path / FAULT_NAME
         if marker.exists():
             raise CannotStart(
-                f"the disk failed under the cluster's own log: {marker.read_text().strip()}. "
+                f"the disk failed under the cluster's own log: {marker.read_text(errors='replace').strip()}. "
                 f"Check the disk under {self.path}, then {way_out(self.path)} and start again")
 
 
@@ -194,13 +199,16 @@ def lock_directory(path: Path, wait_s: float) -> int:
         time.sleep(LOCK_POLL_S)
 
 
-def read_run(path: Path) -> dict[str, object] | None:
-    """What `run.json` says, or None."""
+def read_run(path: Path) -> dict[str, Any] | None:
+    """What `run.json` says, or None if there is none, or nothing in it that `write_run` wrote."""
     try:
-        run: dict[str, object] = json.loads((path / "run.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        run: dict[str, Any] = json.loads((path / "run.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
-    return run
+    match run:
+        case {"pid": int(pid), "control": str(control)} if 0 < pid <= PID_MAX and control.startswith("ipc://"):
+            return run
+    return None
 
 
 def _new_cluster_id() -> str:
@@ -228,6 +236,8 @@ def read_properties(file: Path) -> dict[str, str] | None:
         text = file.read_text()
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise CannotStart(f"{file} is not text ({error}); bring the file back from a copy") from None
     pairs = (line.partition("=") for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return {key.strip(): value.strip() for key, _, value in pairs}
 

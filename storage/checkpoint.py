@@ -125,7 +125,7 @@ def _check(checkpoint: Checkpoint) -> None:
     end = checkpoint.segments[0].base_offset
     for row in checkpoint.segments:
         if (
-            row.base_offset != end or row.base_offset < 0 or row.end_offset < row.base_offset
+            row.base_offset < max(end, 0) or row.end_offset < row.base_offset
             or min(row.size_bytes, row.offset_index_bytes, row.time_index_bytes) < 0
             or row.offset_index_bytes % OFFSET_ENTRY.size or row.time_index_bytes % TIME_ENTRY.size
         ):
