@@ -123,10 +123,14 @@ def _refuse_unbuilt(top: Mapping[str, Value]) -> None:
 
 
 def _read_data_dir(top: Mapping[str, Value], folder: Path, changes: Changes) -> Path:
+    value = top.get("data_dir") or Value("zafka-data", path="data_dir", line=0, file="")
     if changes.data_dir is not None:
-        return Path(changes.data_dir).expanduser().absolute()
-    text = top["data_dir"].text() if "data_dir" in top else "zafka-data"
-    return folder / Path(text).expanduser()
+        value = Value(changes.data_dir, path="data_dir", line=0, file="")
+    try:
+        path = Path(value.text()).expanduser()
+    except RuntimeError as error:  # ~somebody who does not exist
+        value.fail(f"{value.plain!r} names no directory: {error}")
+    return path.absolute() if changes.data_dir is not None else folder / path
 
 
 # -- brokers and their listeners -----------------------------------------------------------------

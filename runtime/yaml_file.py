@@ -16,6 +16,7 @@ from zafka.runtime.errors import RuntimeFault
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000  # aliases within aliases grow without bound
 MAX_DEPTH = 20
+MAX_NUMBER = 2**63  # no setting has a larger one
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -194,8 +195,19 @@ class _Builder:
                 self.build(item, f"{path}[{number}]", depth=depth + 1) for number, item in enumerate(node.value)
             ]
         else:
-            value.plain = self.loader.construct_object(node)
+            value.plain = self._scalar(node, value)
         return value
+
+    def _scalar(self, node: Any, value: Value) -> Any:
+        try:
+            plain = self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError, OverflowError):  # from PyYAML, for a tag that does not fit
+            value.fail(f"{node.value[:50]!r} is no {node.tag.rpartition(':')[2]}")
+        if isinstance(plain, int) and abs(plain) > MAX_NUMBER:
+            value.fail("the number is larger than any that could be meant")
+        if isinstance(plain, str) and "\0" in plain:
+            value.fail("text must not contain the character NUL")
+        return plain
 
     def _mapping(self, node: Any, path: str, depth: int) -> dict[str, Value]:
         lines: dict[str, int] = {}
@@ -208,6 +220,7 @@ class _Builder:
                 Value(None, path=inner, line=line, file=self.file).fail(
                     f"the key is there twice; first in line {lines[key]}")
             lines[key] = line
+        self._count_merged(node, 0)
         self.loader.flatten_mapping(node)  # brings in what "<<" names, before the mapping's own keys
         return {
             key_node.value: self.build(
@@ -215,3 +228,15 @@ class _Builder:
                 depth=depth + 1, line=key_node.start_mark.line + 1)
             for key_node, value_node in node.value
         }
+
+    def _count_merged(self, node: Any, depth: int) -> None:
+        """Refuse "<<" within "<<" that would grow without bound, before it does."""
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                for merged in value_node.value if value_node.id == "sequence" else [value_node]:
+                    self.nodes += len(merged.value) if merged.id == "mapping" else 1
+                    if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+                        line = node.start_mark.line + 1
+                        Value(None, path="", line=line, file=self.file).fail("too deep or too large for a topology")
+                    if merged.id == "mapping":
+                        self._count_merged(merged, depth + 1)
