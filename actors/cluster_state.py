@@ -141,14 +141,18 @@ def encode_event(event: AnyEvent) -> bytes:
 
 
 def decode_event(value: bytes) -> AnyEvent:
-    """Raises msgspec.ValidationError for an event of a later version: it cannot be passed over safely."""
-    return _decoder.decode(value)
+    """Raises msgspec.DecodeError for what is no event, msgspec.ValidationError (one of them) for an event of a later
+    version: it cannot be passed over safely."""
+    try:
+        return _decoder.decode(value)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"no event: {error}") from None
 
 
 def events_in(records: memoryview) -> Iterator[tuple[int, AnyEvent]]:
     """(offset, event) for each record of whole batches, as `ClusterRecords` carries them.
 
-    Raises BadBatch if a batch is damaged, msgspec.ValidationError if a value is not an event.
+    Raises BadBatch if a batch is damaged, msgspec.DecodeError if a value is not an event.
     """
     for position, header in walk(records, check_crc=True):
         for record in decode_batch(records[position:], header):

@@ -17,7 +17,15 @@ from typing import Any
 
 from zafka.client.addresses import Address
 from zafka.client.channel import Channel, OnAnswer
-from zafka.client.errors import ConnectionLost, NoBroker, NotSupportedYet, RequestTimedOut, UnknownTopic, ZafkaError
+from zafka.client.errors import (
+    ConnectionLost,
+    NoBroker,
+    NotSupportedYet,
+    RequestTimedOut,
+    UnknownTopic,
+    ZafkaError,
+    error_name,
+)
 from zafka.client.io_thread import IoThread
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -152,7 +160,7 @@ class Cluster:
                 f"topic {topic!r} does not exist at {where}; create it with `zafka topic create {topic}` "
                 f"or zafka.Admin(...).create_topic({topic!r}, partitions=4)"
             )
-        return UnknownTopic(f"topic {topic!r} at {where} cannot be used now: {ErrorCode(code).name}")
+        return UnknownTopic(f"topic {topic!r} at {where} cannot be used now: {error_name(code)}")
 
     # -- channels --------------------------------------------------------------------------------
 
@@ -328,16 +336,16 @@ class Cluster:
         self.controller_id = answer.controller_id
         for topic in answer.topics:
             self._take_topic(topic)
-        if any(name in self.topic_errors or -1 in self.topics[name].leaders for name in asked):
-            self.refresh_soon()
+        if not all(name in self.topics and min(self.topics[name].leaders, default=-1) >= 0 for name in asked):
+            self.refresh_soon()  # also if the answer left a topic out
         self.metadata_count += 1
         self._close_strangers()
         self._on_change()
 
     def _take_topic(self, topic: MetadataResponseTopic) -> None:
         name = topic.name or ""
-        if topic.error_code and not topic.partitions:
-            self.topic_errors[name] = topic.error_code
+        if not topic.partitions:
+            self.topic_errors[name] = topic.error_code or ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             self.topics.pop(name, None)
             return
         self.topic_errors.pop(name, None)
