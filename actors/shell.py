@@ -214,6 +214,9 @@ class ActorRuntime:
                 self._perform(effects)
                 if self.exit is not None:
                     return
+            now_s = self.clock().monotonic_s
+            if now_s >= max(self._heartbeat_at_s, now.monotonic_s + self.start.heartbeat_s):
+                self._heartbeat(now_s)  # much mail that takes long is not a hung actor
         self._perform(self._actor.on_turn_end(now))
         if self._flushes:
             self._settle()
