@@ -33,7 +33,8 @@ NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key
 
 MAX_BATCH_BYTES = 2**31 - 1
 MAX_DECODED_BYTES = 128 * 1024 * 1024
-MAX_SEARCHED_BYTES = 16 * 1024 * 1024  # about a second of work, if the records are as small as they can be
+MAX_SEARCHED_BYTES = 16 * 1024 * 1024
+MAX_SEARCHED_RECORDS = 250_000  # about a tenth of a second of work
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
 _LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
@@ -285,7 +286,7 @@ def find_timestamp(
     body = _read_body(data, header, max(max_bytes, header.size_bytes))
     position = 0
     try:
-        for _ in range(header.record_count):
+        for _ in range(min(header.record_count, MAX_SEARCHED_RECORDS)):
             length, position = _read_raw(body, position)
             end = position + (length >> 1)
             time, position = _read_raw(body, position + 1)
@@ -301,6 +302,8 @@ def find_timestamp(
             position = end
     except IndexError:
         raise CorruptBatch(f"a record goes beyond the end of its batch at offset {header.base_offset}") from None
+    if header.record_count > MAX_SEARCHED_RECORDS:
+        raise BatchTooLarge(f"no such record among the first {MAX_SEARCHED_RECORDS} of {header.record_count}")
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 
 from tests.unit.log_tools import (
     NO_LIMIT,
@@ -24,7 +25,7 @@ from tests.unit.log_tools import (
     small_config,
 )
 from tests.unit.memory_disk import MemoryDisk
-from zafka.storage.batch import walk
+from zafka.storage.batch import read_header, walk
 from zafka.storage.config import LogConfig
 from zafka.storage.disk import Buffer, File, PosixDisk
 from zafka.storage.errors import CorruptLog, OffsetOutOfRange
@@ -303,6 +304,20 @@ def test_timestamps_are_found_to_the_record() -> None:
         assert (found and found[:2]) == (first and (first.timestamp, first.offset))
     largest = max(records, key=lambda r: r.timestamp)
     assert log.max_timestamp_offset() == (largest.timestamp, largest.offset, 0)
+
+
+def test_headers_that_promise_a_timestamp_which_no_record_has_cost_one_batch_of_work() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, segment_bytes=1 << 24)
+    _, data = make_batch([b"x" * 5000], timestamp_ms=NOW_MS)
+    lying = bytearray(data)
+    lying[35:43] = (NOW_MS + 1000).to_bytes(8, "big")  # max_timestamp
+    lying[17:21] = crc32c(lying[21:]).to_bytes(4, "big")
+    for _ in range(100):
+        append(log, (read_header(lying), memoryview(lying)))
+    before = disk.bytes_read
+    assert log.offset_for_timestamp(NOW_MS + 500) == (NOW_MS + 1000, 0, 0)
+    assert disk.bytes_read - before < 50 * len(lying)
 
 
 def test_no_timestamp_in_an_empty_log() -> None:

@@ -18,6 +18,7 @@ from zafka.storage.batch import HEADER_BYTES, build_header, check_batch, read_he
 from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.errors import BatchTooLarge, CorruptBatch, UnsupportedCodec
 from zafka.storage.records import (
+    MAX_SEARCHED_RECORDS,
     BatchBuilder,
     NewRecord,
     Record,
@@ -409,3 +410,20 @@ def batch_of(body: bytes, *, count: int, last: int | None = None) -> bytes:
     if last is None:
         return header + body
     return header[:23] + last.to_bytes(4, "big") + header[27:] + body
+
+
+def test_a_search_through_very_many_records_ends_early() -> None:
+    """16 MiB of the smallest records, from 2 kB: a tenth of a second of work instead of one."""
+    count = MAX_SEARCHED_RECORDS + 10
+    smallest = b"\x0c\0\0\0\x01\x01\0"
+    for first in (0, MAX_SEARCHED_RECORDS - 1, MAX_SEARCHED_RECORDS):
+        late = b"\x0c\0\x14\0\x01\x01\0"  # ten milliseconds after the others
+        body = smallest * first + late + smallest * (count - first - 1)
+        records = codecs.compress(codecs.ZSTD, body)
+        header = build_header(records, attributes=codecs.ZSTD, base_timestamp=0, max_timestamp=10, record_count=count)
+        data = header + records
+        if first < MAX_SEARCHED_RECORDS:
+            assert find_timestamp(data, read_header(data), 10) == (10, 0)
+        else:
+            with pytest.raises(BatchTooLarge, match="among the first"):
+                find_timestamp(data, read_header(data), 10)
