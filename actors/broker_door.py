@@ -2,8 +2,9 @@
 
 Owns: `Door`, the ROUTER on a listening descriptor that the supervisor holds, and its sessions. What a message
 means is said by `transport/door.py`.
-A session is over when its client says so, is gone, takes no answers, or is silent for `IDLE_S_MAX`. A session with
-too much unanswered stops the whole door from being read: one socket carries them all.
+A session is over when its client says so, is gone, takes no answers, or is silent for too long.
+One socket carries them all, so a session that has too much unanswered is read on, and its requests wait here. Only when
+`PENNED_BYTES_MAX` wait is the door not read; who then takes no answers, and so holds up the others, is ended.
 """
 
 from __future__ import annotations
@@ -30,17 +31,25 @@ from zafka.transport.door import (
 MESSAGES_PER_READ = 1000
 IDLE_S_MAX = 600.0
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
+PENNED_BYTES_MAX = 64 * 1024 * 1024  # requests of all sessions that wait here for their turn
 UNSENT_MAX = 64  # answers to one session inside of ZeroMQ, which counts no bytes; more wait here, where they are counted
-LARGE_BYTES = 64 * 1024  # from here on ZeroMQ sends from our buffer
+LARGE_BYTES = 64 * 1024  # from here on ZeroMQ sends from our buffer, and tells when it is done with it
+LARGE_UNSENT_BYTES_MAX = 4 * 1024 * 1024  # beside the one that is sent: large answers to one session inside of ZeroMQ
 
 POLLIN = int(zmq.POLLIN)
 _NO_WAIT = int(zmq.NOBLOCK)
 
 
-class Session:
-    """One client socket. queue: what ZeroMQ did not take yet."""
+def _ignore(*_: object) -> None:
+    pass
 
-    __slots__ = ("active_s", "connection_id", "paused", "queue", "queued_bytes", "routing_id", "session")
+
+class Session:
+    """One client socket. queue: what ZeroMQ did not take yet. pen: requests that came while it is not read from.
+    unsent: large answers inside of ZeroMQ, with their sizes."""
+
+    __slots__ = (
+        "active_s", "connection_id", "paused", "pen", "queue", "queued_bytes", "routing_id", "session", "unsent")
 
     def __init__(self, connection_id: int, routing_id: bytes, session: int, now_s: float) -> None:
         self.connection_id = connection_id
@@ -50,16 +59,31 @@ class Session:
         self.paused = False
         self.queue: deque[tuple[bytes, Buffer]] = deque()
         self.queued_bytes = 0
+        self.pen: deque[bytes] = deque()
+        self.unsent: deque[tuple[zmq.MessageTracker, int]] = deque()
+
+    def peer(self, door: str) -> str:
+        """What there is to call it by: ZeroMQ does not tell addresses."""
+        return f"{door} session {self.session:x}"
+
+    def has_room_for_large(self) -> bool:
+        """Whether ZeroMQ may be given one more large answer."""
+        while self.unsent and self.unsent[0][0].done:
+            self.unsent.popleft()
+        return sum(size for _, size in self.unsent) < LARGE_UNSENT_BYTES_MAX
 
 
 class Door:
     """on_open(connection id, listener name, peer), on_frame(connection id, frame), on_blocked(connection id, blocked),
-    on_close(connection id), as the TCP listener has them. incarnation: the broker's, which a request has to name."""
+    on_close(connection id), on_bad_peer(peer, reason), as the TCP listener has them.
+    incarnation: the broker's, which a request has to name."""
 
     def __init__(
         self, context: zmq.Context[Any], *, name: str, bind: str, fd: int, incarnation: int, frame_bytes_max: int,
         sessions_max: int, on_open: Callable[[int, str, str], None], on_frame: Callable[[int, memoryview], None],
-        on_blocked: Callable[[int, bool], None], on_close: Callable[[int], None], clock: Callable[[], float], connection_ids: Iterator[int] | None = None,
+        on_blocked: Callable[[int, bool], None], on_close: Callable[[int], None], clock: Callable[[], float],
+        on_bad_peer: Callable[[str, str], None] = _ignore, connection_ids: Iterator[int] | None = None,
+        idle_s_max: float = IDLE_S_MAX,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -68,12 +92,14 @@ class Door:
         self.on_frame = on_frame
         self.on_blocked = on_blocked
         self.on_close = on_close
+        self.on_bad_peer = on_bad_peer
         self.clock = clock
+        self.idle_s_max = idle_s_max
         self._connection_ids = connection_ids or itertools.count(1)
         self._by_route: dict[bytes, Session] = {}
         self._by_id: dict[int, Session] = {}
         self._waiting: dict[int, Session] = {}  # with something in `queue`
-        self._paused = 0
+        self._penned_bytes = 0
         self._closing = False
         self.sent = False  # since the owner last asked whether the socket is readable
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -89,7 +115,7 @@ class Door:
     @property
     def readable(self) -> bool:
         """True if `read` would find something. Sending can take the descriptor's signal away, so ask after it."""
-        return not self._paused and bool(int(self.socket.getsockopt(zmq.EVENTS)) & POLLIN)
+        return self._penned_bytes < PENNED_BYTES_MAX and bool(int(self.socket.getsockopt(zmq.EVENTS)) & POLLIN)
 
     @property
     def queued(self) -> bool:
@@ -100,7 +126,7 @@ class Door:
     def read(self) -> None:
         """Take what has come, up to a limit, and hand it on."""
         for _ in range(MESSAGES_PER_READ):
-            if self._paused or self._closing:
+            if self._penned_bytes >= PENNED_BYTES_MAX or self._closing:
                 return
             try:
                 routing_id, *frames = self.socket.recv_multipart(_NO_WAIT)
@@ -129,14 +155,29 @@ class Door:
             session = self._begin(routing_id, message.session)
         session.active_s = self.clock()
         if arrival is Arrival.REQUEST:
-            self.on_frame(session.connection_id, memoryview(message.body))
+            if session.paused:
+                self._pen(session, frames[1])
+            else:
+                self.on_frame(session.connection_id, memoryview(message.body))
         else:
             self._send(session, write_message(session.session, self.incarnation))
+
+    def _pen(self, session: Session, frame: bytes) -> None:
+        """Keep a request until its session may go on; the others are read meanwhile."""
+        session.pen.append(frame)
+        self._penned_bytes += len(frame)
+        while self._penned_bytes >= PENNED_BYTES_MAX:
+            guilty = [each for each in self._waiting.values() if each.pen]
+            if not guilty:
+                return  # they take their answers, so it will not be for long
+            self.close(
+                max(guilty, key=lambda each: sum(map(len, each.pen))).connection_id,
+                "it sends requests and takes no answers, and holds up the others")
 
     def _begin(self, routing_id: bytes, number: int) -> Session:
         session = Session(next(self._connection_ids), routing_id, number, self.clock())
         self._by_route[routing_id] = self._by_id[session.connection_id] = session
-        self.on_open(session.connection_id, self.name, f"zmq session {number:x}")
+        self.on_open(session.connection_id, self.name, session.peer(self.name))
         return session
 
     def _end(self, session: Session) -> None:
@@ -145,7 +186,8 @@ class Door:
             return
         del self._by_route[session.routing_id]
         self._waiting.pop(session.connection_id, None)
-        self._paused -= session.paused
+        self._penned_bytes -= sum(map(len, session.pen))
+        session.pen.clear()
         self.on_close(session.connection_id)
 
     # -- writing -------------------------------------------------------------------------------
@@ -167,6 +209,7 @@ class Door:
             return
         size = len(message[1])
         if session.queued_bytes + size > QUEUED_BYTES_MAX:
+            self.on_bad_peer(session.peer(self.name), f"it leaves {session.queued_bytes} bytes of answers untaken")
             self._end(session)
             return
         if session.connection_id in self._by_id:
@@ -179,9 +222,13 @@ class Door:
     def _try_send(self, session: Session, message: tuple[bytes, Buffer]) -> bool:
         """False if ZeroMQ takes no more for this client now; a client that is gone is forgotten."""
         self.sent = True
+        large = len(message[1]) >= LARGE_BYTES
+        if large and not session.has_room_for_large():
+            return False
         try:
-            copy = len(message[1]) < LARGE_BYTES
-            self.socket.send_multipart((session.routing_id, *message), _NO_WAIT, copy=copy)
+            tracker = self.socket.send_multipart((session.routing_id, *message), _NO_WAIT, copy=not large, track=large)
+            if tracker is not None:
+                session.unsent.append((tracker, len(message[1])))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -214,18 +261,22 @@ class Door:
         session = self._by_id.get(connection_id)
         if session is not None and not session.paused:
             session.paused = True
-            self._paused += 1
 
     def resume(self, connection_id: int) -> None:
         session = self._by_id.get(connection_id)
         if session is not None and session.paused:
             session.paused = False
-            self._paused -= 1
+            while session.pen:
+                frame = session.pen.popleft()
+                self._penned_bytes -= len(frame)
+                self.on_frame(connection_id, memoryview(frame))
 
-    def close(self, connection_id: int) -> None:
-        """End a session from our side, after what was written."""
+    def close(self, connection_id: int, reason: str = "") -> None:
+        """End a session from our side, after what was written. With a reason, its client is at fault."""
         session = self._by_id.get(connection_id)
         if session is not None:
+            if reason:
+                self.on_bad_peer(session.peer(self.name), reason)
             self._send(session, write_message(session.session, GOODBYE))
             self._end(session)
 
@@ -233,8 +284,9 @@ class Door:
         """Forget sessions that were silent for too long."""
         now_s = self.clock()
         for session in list(self._by_id.values()):
-            if now_s - session.active_s > IDLE_S_MAX:
-                self.close(session.connection_id)
+            if now_s - session.active_s > self.idle_s_max:
+                self.close(
+                    session.connection_id, f"nothing came within {self.idle_s_max:.0f} s (connections.max.idle.ms)")
 
     def stop_reading(self) -> None:
         self._closing = True

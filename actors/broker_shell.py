@@ -71,10 +71,12 @@ class BrokerShell:
         self.connection_ids = itertools.count(1)
         self.frame_bytes_max = int(self.arguments.defaults.get("socket.request.max.bytes", 100 << 20))
         self.connections_max = int(self.arguments.defaults.get("max.connections", 10_000))
+        self.idle_s_max = int(self.arguments.defaults.get("connections.max.idle.ms", 600_000)) / 1000
         self.listener = Listener(
             on_open=self._on_tcp_open, on_frame=self._on_frame, on_close=self._on_tcp_close,
             on_blocked=self._on_blocked, on_bad_peer=_log_bad_peer,
-            limits=Limits(connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max),
+            limits=Limits(
+                connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max, idle_s_max=self.idle_s_max),
             connection_ids=self.connection_ids)
         self.doors: list[Door] = []
         self.files = OpenFiles(runtime.disk)
@@ -211,7 +213,7 @@ class BrokerShell:
         self.files.sweep()
         for door in self.doors:
             door.sweep()
-        self.loop.call_later(SWEEP_S, self._sweep)
+        self.loop.call_later(min(SWEEP_S, self.idle_s_max), self._sweep)
 
     # -- from clients --------------------------------------------------------------------------
 
@@ -275,10 +277,9 @@ class BrokerShell:
     def _close_connection(self, effect: CloseConnection) -> None:
         door = self._door_of(effect.connection_id)
         if door is None:
-            self.listener.close(effect.connection_id, effect.reason)
+            self.listener.close(effect.connection_id, effect.reason, at_once=effect.at_once)
         else:
-            _log_bad_peer(door.name, effect.reason)
-            door.close(effect.connection_id)
+            door.close(effect.connection_id, effect.reason)
 
     def _read_files(self, effect: ReadFiles) -> None:
         if any(wanted.cold for wanted in effect.slices):
@@ -319,8 +320,8 @@ class BrokerShell:
         return Door(
             self.context, name=each.name, bind=each.bind, fd=each.fd, incarnation=self.incarnation,
             frame_bytes_max=self.frame_bytes_max, sessions_max=self.connections_max, on_open=self._on_open,
-            on_frame=self._on_frame, on_blocked=self._on_blocked, on_close=self._on_close, clock=time.monotonic,
-            connection_ids=self.connection_ids)
+            on_frame=self._on_frame, on_blocked=self._on_blocked, on_close=self._on_close, on_bad_peer=_log_bad_peer,
+            clock=time.monotonic, connection_ids=self.connection_ids, idle_s_max=self.idle_s_max)
 
     def _close_doors(self, effect: CloseDoors) -> None:
         self.listener.close_doors()

@@ -27,6 +27,8 @@ BROKER_SETTINGS = {
         "268435456", "requests and answers of all connections that may wait", 1024 * 1024, 2**40),
     "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
     "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
+    "connections.max.idle.ms": BrokerSetting(
+        "600000", "how long a connection may be silent before it is ended", 1000, 2**31 - 1),
     "log.retention.check.interval.ms": BrokerSetting(
         "300000", "how often old segments are looked for", 100, 2**31 - 1),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),

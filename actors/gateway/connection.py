@@ -3,8 +3,9 @@
 Owns: `Exchange`, one request and the place of its answer; `Connection`, the queue of them; `Connections`, all
 of them and the bytes that they hold together.
 Invariants: an answer never overtakes an earlier one. What a connection holds (requests without an answer, and
-answers that have not left) is bounded: beyond the bound its next frames wait here, unread, and soon it is not read
-from until half is gone. A client that does not take its answers gets no new ones.
+answers that have not left, or that the client leaves untaken) is bounded: beyond the bound its next frames wait here,
+unread, and soon it is not read from until half is gone. A client that does not take its answers gets no new ones, and
+once all together hold too much, those that take nothing are ended, the one with most first.
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class Exchange:
         self.operation = None
         self.connection.on_answered(self, sum(map(len, frame)))
 
+    def hold(self, size: int) -> None:
+        """Count what is about to be read for the answer, until the answer itself is counted."""
+        self.held += size
+        self.connection.hold(size)
+
     def run_alone(self) -> None:
         """Let nothing that comes behind start before this is answered: its answer may be large."""
         self.connection.alone = self
@@ -81,12 +87,13 @@ class Exchange:
 class Connection:
     """All exchanges of one client connection that have not left yet, and the frames behind them.
 
-    held: bytes of the exchanges, counted in `all.held` too. waiting: frames whose requests have not started.
+    held: bytes of the exchanges, and `untaken` ones, counted in `all.held` too. waiting: frames whose requests have not
+        started. sent: bytes of the answers that left last.
     """
 
     __slots__ = (
         "all", "alone", "blocked", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
-        "waiting", "waiting_bytes")
+        "sent", "untaken", "waiting", "waiting_bytes")
 
     def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
         self.id = connection_id
@@ -99,6 +106,8 @@ class Connection:
         self.waiting_bytes = 0
         self.alone: Exchange | None = None  # see `Exchange.run_alone`
         self.blocked = False  # the client does not take its answers
+        self.sent = 0
+        self.untaken = 0  # bytes of them; 0 unless it is blocked
         self.reading = True
         self.closing = False  # we asked the shell to close it
         self.closed = False
@@ -129,24 +138,30 @@ class Connection:
 
     def begin(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
-        self._hold(exchange.held)
+        self.hold(exchange.held)
 
     def on_answered(self, exchange: Exchange, size: int) -> None:
         """Now the answer is held in place of the request, until its turn comes."""
         if self.alone is exchange:
             self.alone = None
         if not self.closed:
-            self._hold(size - exchange.held)
+            self.hold(size - exchange.held)
             exchange.held = size
 
     def on_blocked(self, blocked: bool) -> None:
         self.blocked = blocked
-        self.all.changed[self] = None
+        self._leave_untaken(self.sent if blocked else -self.untaken)
 
-    def _hold(self, size: int) -> None:
-        self.held += size
-        self.all.held += size
-        self.all.changed[self] = None
+    def _leave_untaken(self, size: int) -> None:
+        if not self.closed:
+            self.untaken += size
+            self.hold(size)
+
+    def hold(self, size: int) -> None:
+        if not self.closed:
+            self.held += size
+            self.all.held += size
+            self.all.changed[self] = None
 
     def on_closed(self) -> None:
         """The client is gone: nothing is held for it any more."""
@@ -177,6 +192,9 @@ class Connection:
                 effects.append(CloseConnection(self.id, exchange.close_reason))
         if frames:
             effects.insert(0, Respond(self.id, frames))
+            self.sent = sum(sum(map(len, frame)) for frame in frames)
+            if self.blocked:
+                self._leave_untaken(self.sent)
         return effects
 
 
@@ -190,6 +208,11 @@ class Connections:
         self.held = 0
         self.changed: dict[Connection, None] = {}  # in this turn
         self._paused: dict[Connection, None] = {}  # in the order in which they were stopped
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be held."""
+        return max(0, self.total_limit - self.held)
 
     def open(self, connection_id: int, *, listener: str, peer: str) -> Connection:
         assert connection_id not in self.by_id
@@ -225,9 +248,25 @@ class Connections:
                 connection.reading = False
                 self._paused[connection] = None
                 effects.append(PauseReading(connection.id))
+        if self.held > self.total_limit and any(connection.blocked for connection in self.changed):
+            effects += self._end_who_takes_nothing()
         self.changed.clear()
         if self._paused:
             self._resume(effects)
+        return effects
+
+    def _end_who_takes_nothing(self) -> Effects:
+        """Of the clients that leave their answers untaken, end those with most, until all others have room again."""
+        effects: Effects = []
+        excess = self.held - self.total_limit
+        blocked = [each for each in self.by_id.values() if each.blocked and each.untaken and not each.closing]
+        for connection in sorted(blocked, key=lambda each: -each.held):
+            if excess <= 0:
+                break
+            excess -= connection.held
+            connection.closing = True
+            reason = f"{connection.untaken} bytes of answers are not taken, and there is room for no more"
+            effects.append(CloseConnection(connection.id, f"{reason} (queued.max.request.bytes)", at_once=True))
         return effects
 
     def _resume(self, effects: Effects) -> None:

@@ -77,10 +77,11 @@ class Respond(NamedTuple):
 
 
 class CloseConnection(Struct, frozen=True):
-    """Close after what was written before; the reason is logged. `ConnectionClosed` follows."""
+    """Close after what was written before, or at_once; the reason is logged. `ConnectionClosed` follows."""
 
     connection_id: int
     reason: str
+    at_once: bool = False
 
 
 class PauseReading(Struct, frozen=True):

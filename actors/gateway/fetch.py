@@ -33,6 +33,8 @@ ADVERTISED = VERSIONS
 
 # How long a partition may still take to say where bytes lie when the client's wait is over.
 GRACE_S = 1.0
+# What an answer may have while all connections hold as much as they may. A larger batch comes when there is room.
+CROWDED_BYTES = 64 * 1024
 FULL_FETCH_EPOCHS = (0, -1)  # a new session, and none
 
 
@@ -138,19 +140,22 @@ class LongPoll:
         """Read what is there, in the order of the request, until the answer is full."""
         self._stop_waiting()
         self.expired = True  # from here on, what is found is enough
-        left, empty = self.max_bytes, True
+        others = self.gateway.connections
+        crowded = others.held - self.exchange.held > others.total_limit // 2
+        left, empty = min(self.max_bytes, max(others.room, CROWDED_BYTES) if crowded else self.max_bytes), True
         slices = []
         for part in self.parts:
             if part.response.records:
                 left, empty = left - len(part.response.records), False
             elif part.length and not part.done and left > 0:
                 # The first one has its first batch whole, however large it is (KIP-74).
-                slices.append(part.slice(max(left, part.length) if empty else left))
+                slices.append(part.slice(left if crowded or not empty else max(left, part.length)))
                 self.reading.append(part)
                 left, empty = left - part.wanted, False
             else:
                 part.length = 0
         if slices:
+            self.exchange.hold(sum(part.wanted for part in self.reading))
             self.gateway.read_files(slices, self)
         else:
             self._answer()

@@ -164,6 +164,41 @@ def test_more_requests_than_a_connection_may_hold_start_one_after_the_other(tmp_
     assert bench.gateway.connections.held == 0
 
 
+def test_answers_that_are_not_taken_count_until_they_are() -> None:
+    connections = Connections(limit=10_000, total_limit=100_000)
+    connection = connections.open(1, listener="kafka", peer="p")
+    exchange = Exchange(connection, version=0)
+    connection.begin(exchange)
+    exchange.answer_frame([bytes(7_000)])
+    assert end_turn(connections) == [Respond(1, [[bytes(7_000)]])] and connections.held == 0
+    connection.on_blocked(True)
+    end_turn(connections)
+    assert connections.held == connection.held == connection.untaken == 7_000
+    connection.on_blocked(False)
+    assert connections.held == connection.held == connection.untaken == 0
+    connection.on_blocked(True)
+    connections.close(1)
+    assert connections.held == 0
+
+
+def test_when_there_is_no_room_the_one_that_leaves_most_untaken_is_ended_at_once() -> None:
+    connections = Connections(limit=10_000, total_limit=20_000)
+    for number, size in enumerate((100, 6_000, 9_000, 8_000), start=1):
+        connection = connections.open(number, listener="kafka", peer="p")
+        exchange = Exchange(connection, version=0)
+        connection.begin(exchange)
+        exchange.answer_frame([bytes(size)])
+        assert end_turn(connections) == [Respond(number, [[bytes(size)]])]
+        if size > 100:  # the first one takes its answer
+            connection.on_blocked(True)
+        if number == 2:
+            assert not connections.on_turn_end()
+    (close,) = [effect for effect in connections.on_turn_end() if isinstance(effect, CloseConnection)]
+    assert close.connection_id == 3 and close.at_once and "9000 bytes of answers are not taken" in close.reason
+    connections.close(3)
+    assert connections.held == 14_000 and not connections.on_turn_end()
+
+
 def test_nothing_after_a_close_is_answered() -> None:
     connections = Connections(limit=1_000, total_limit=1_000)
     connection = connections.open(1, listener="kafka", peer="p")

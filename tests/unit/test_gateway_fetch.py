@@ -162,6 +162,23 @@ def test_max_bytes_is_over_the_request_and_the_first_batch_is_always_whole(tmp_p
     assert parts_of(client.answers()[0]) == [(0, ONE), (0, b"")]
 
 
+def test_answers_are_small_while_others_hold_all_that_may_be_held(bench: Bench) -> None:
+    """What is being read counts, so that a thousand fetches at once do not bring a thousand large answers."""
+    connections = bench.gateway.connections
+    connections.total_limit = 1 << 20
+    first, second, third = (bench.client() for _ in range(3))
+    for client, wanted in ((first, 900_000), (second, 148_576), (third, 64 * 1024)):
+        client.send(ApiKey.FETCH, 12, fetch(0))
+        locate(bench, length=900_000)
+        (asked,) = slices(bench)
+        assert wanted - 5_000 < asked.length <= wanted
+    read(bench, (ONE + make_batch(bytes(100_000), base_offset=1))[: asked.length])
+    assert parts_of(third.answers()[0]) == [(0, ONE)]  # whole batches only
+    for client in (first, second):
+        client.close()
+    assert connections.held == 0
+
+
 def test_a_later_partition_is_cut_to_whole_batches(tmp_path: Path) -> None:
     bench = Bench(tmp_path).start()
     bench.create("t", partitions=2)

@@ -114,13 +114,16 @@ class Listener:
         if connection is not None:
             connection.resume(Pause.OWNER)
 
-    def close(self, connection_id: int, reason: str = "") -> None:
-        """Close after what was written. With a reason, the peer is at fault. `on_close` follows."""
+    def close(self, connection_id: int, reason: str = "", *, at_once: bool = False) -> None:
+        """Close after what was written, or at_once. With a reason, the peer is at fault. `on_close` follows."""
         connection = self._connections.get(connection_id)
         if connection is not None:
             if reason:
                 self.on_bad_peer(connection.peer, reason)
-            connection.close()
+            if at_once:
+                connection.abort()
+            else:
+                connection.close()
 
     def close_doors(self) -> None:
         """Take in no more connections and read no more requests; answers still go out."""
