@@ -26,7 +26,7 @@ from zafka.client.errors import ZafkaError
 from zafka.client.fetcher import Fetcher, FetchOptions
 from zafka.client.offsets import EARLIEST, list_offsets_request, read_offsets
 from zafka.client.records import TopicPartition
-from zafka.client.sender import SendOptions, Sender
+from zafka.client.sender import Sender, SendOptions
 from zafka.storage.batch import walk
 from zafka.storage.errors import BadBatch
 from zafka.storage.records import BatchBuilder, decode_batch

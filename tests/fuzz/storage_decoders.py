@@ -80,7 +80,7 @@ def make_plain_records(rng: Random) -> Parts:
 
 def read_plain_records(parts: Parts) -> None:
     """What a client can do that computes its checksums: damage before compression, behind a header that fits."""
-    body, codec, count = parts[0], (parts + [b"", b""])[1][:1], (parts + [b"", b""])[2][:4]
+    body, codec, count = parts[0], ([*parts, b"", b""])[1][:1], ([*parts, b"", b""])[2][:4]
     number = int.from_bytes(codec, "big") % 5
     records = int.from_bytes(count, "big") % 5000
     data = encode_batch([(NOW_MS, None, b"", ())], codec=number)[:HEADER_BYTES]

@@ -74,7 +74,7 @@ def read_answer(key: ApiKey, parts: Parts) -> None:
     versions = supported_versions(key)
     version = versions[asked % len(versions)]
     frame = memoryview(parts[-1])
-    correlation_id, position = read_response_header(frame, key, version)
+    _correlation_id, position = read_response_header(frame, key, version)
     assert position <= len(frame)
     response_reader(key, version)(frame, position)
 
