@@ -1,6 +1,6 @@
 """Every decoder of outside bytes for a moment each, and every input that was a finding once.
 
-FUZZ_SECONDS (default 45): CPU time for all decoders together. FUZZ_SEED: where to begin. By hand: `make fuzz MINUTES=60`.
+FUZZ_SECONDS (default 35): CPU time for all decoders together. FUZZ_SEED: where to begin. By hand: `make fuzz MINUTES=60`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.fuzz.engine import CORPUS, Campaign, Decoder, Parts, attempt, corpus_
 from tests.fuzz.registry import DECODERS
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "45"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "35"))
 
 FINDINGS = [(decoder, path) for decoder in DECODERS for path in corpus_of(decoder)]
 

@@ -33,6 +33,7 @@ from zafka.transport.door import (
 
 _LENGTH = struct.Struct(">i")
 _SCRATCH_BYTES = 64 * 1024
+_FIRST_PIECE_BYTES = 1 << 20  # of a large frame: announcing much gets a broker not more than this
 _BUFFERS_PER_WRITE = 64
 _REQUEST_FRAMES_MAX = 100
 
@@ -81,7 +82,8 @@ class TcpConnection:
         self._out: deque[memoryview] = deque()
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._start = b""  # of a frame that is not all there, its length included
-        self._frame: bytearray | None = None  # a large frame that is being received in place
+        self._frame: bytearray | None = None  # a large frame that is being received in place, or its first piece
+        self._frame_size = 0
         self._filled = 0
         try:
             self._candidates = _resolve(address.host, address.port)
@@ -184,9 +186,11 @@ class TcpConnection:
             self._split(self._start + bytes(memoryview(self._scratch)[:got]))
         else:
             self._filled += got
-            if self._filled == len(self._frame):
+            if self._filled == self._frame_size:
                 frame, self._frame = self._frame, None
                 self._owner.on_frame(memoryview(frame))
+            elif self._filled == len(self._frame):
+                self._frame += bytes(self._frame_size - self._filled)
 
     def _split(self, data: bytes) -> None:
         """Deliver the whole frames in `data` and keep the start of the next one."""
@@ -210,7 +214,8 @@ class TcpConnection:
         self._start = bytes(view[position:])
 
     def _receive_in_place(self, head: memoryview, length: int) -> None:
-        self._frame = bytearray(length)
+        self._frame = bytearray(min(length, _FIRST_PIECE_BYTES))
+        self._frame_size = length
         self._frame[: len(head)] = head
         self._filled = len(head)
         self._start = b""
