@@ -17,6 +17,7 @@ from typing import Any
 
 import zmq
 
+from zafka.actors.door_watch import DoorWatch
 from zafka.transport.door import (
     GOODBYE,
     Arrival,
@@ -30,9 +31,11 @@ from zafka.transport.door import (
 
 MESSAGES_PER_READ = 1000
 IDLE_S_MAX = 600.0
+WATCH_S = 0.5
 QUEUED_BYTES_MAX = 64 * 1024 * 1024
 PENNED_BYTES_MAX = 64 * 1024 * 1024  # requests of all sessions that wait here for their turn
 UNSENT_MAX = 64  # answers to one session inside of ZeroMQ, which counts no bytes; more wait here, where they are counted
+FRAMING_BYTES = 18  # of the two frames of a message, at most
 LARGE_BYTES = 64 * 1024  # from here on ZeroMQ sends from our buffer, and tells when it is done with it
 LARGE_UNSENT_BYTES_MAX = 4 * 1024 * 1024  # beside the one that is sent: large answers to one session inside of ZeroMQ
 
@@ -46,13 +49,17 @@ def _ignore(*_: object) -> None:
 
 class Session:
     """One client socket. queue: what ZeroMQ did not take yet. pen: requests that came while it is not read from.
-    unsent: large answers inside of ZeroMQ, with their sizes."""
+    unsent: large answers inside of ZeroMQ, with their sizes. fd: of its TCP connection, libzmq's. taken: bytes that
+    were read of it."""
 
     __slots__ = (
-        "active_s", "connection_id", "paused", "pen", "queue", "queued_bytes", "routing_id", "session", "unsent")
+        "active_s", "connection_id", "fd", "paused", "pen", "queue", "queued_bytes", "routing_id", "session", "taken",
+        "unsent")
 
-    def __init__(self, connection_id: int, routing_id: bytes, session: int, now_s: float) -> None:
+    def __init__(self, connection_id: int, routing_id: bytes, session: int, now_s: float, fd: int) -> None:
         self.connection_id = connection_id
+        self.fd = fd
+        self.taken = 0
         self.routing_id = routing_id
         self.session = session
         self.active_s = now_s
@@ -108,6 +115,8 @@ class Door:
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.USE_FD, os.dup(fd))  # libzmq closes it
         self.socket.bind(f"tcp://{bind}")
+        port = int(bind.rpartition(":")[2])
+        self._watch = DoorWatch(port, connections_max=sessions_max, on_bad_peer=on_bad_peer)
 
     def __repr__(self) -> str:
         return f"<Door {self.name} sessions={len(self._by_id)} waiting={len(self._waiting)}>"
@@ -129,12 +138,13 @@ class Door:
             if self._penned_bytes >= PENNED_BYTES_MAX or self._closing:
                 return
             try:
-                routing_id, *frames = self.socket.recv_multipart(_NO_WAIT)
+                head = self.socket.recv(_NO_WAIT, copy=False)
             except zmq.Again:
                 return
-            self._take(routing_id, frames)
+            self._take(head, self.socket.recv_multipart())  # the frames of one message come together
 
-    def _take(self, routing_id: bytes, frames: list[bytes]) -> None:
+    def _take(self, head: zmq.Frame, frames: list[bytes]) -> None:
+        routing_id = head.bytes
         try:
             message = read_message(frames)
         except BadDoorMessage:
@@ -152,8 +162,9 @@ class Door:
             if arrival is Arrival.REQUEST or len(self._by_id) >= self.sessions_max:
                 self._say(routing_id, message.session, GOODBYE)
                 return
-            session = self._begin(routing_id, message.session)
+            session = self._begin(routing_id, message.session, int(head.get(zmq.SRCFD)))
         session.active_s = self.clock()
+        session.taken += len(frames[0]) + len(frames[1]) + FRAMING_BYTES
         if arrival is Arrival.REQUEST:
             if session.paused:
                 self._pen(session, frames[1])
@@ -174,8 +185,8 @@ class Door:
                 max(guilty, key=lambda each: sum(map(len, each.pen))).connection_id,
                 "it sends requests and takes no answers, and holds up the others")
 
-    def _begin(self, routing_id: bytes, number: int) -> Session:
-        session = Session(next(self._connection_ids), routing_id, number, self.clock())
+    def _begin(self, routing_id: bytes, number: int, fd: int) -> Session:
+        session = Session(next(self._connection_ids), routing_id, number, self.clock(), fd)
         self._by_route[routing_id] = self._by_id[session.connection_id] = session
         self.on_open(session.connection_id, self.name, session.peer(self.name))
         return session
@@ -287,6 +298,13 @@ class Door:
             if now_s - session.active_s > self.idle_s_max:
                 self.close(
                     session.connection_id, f"nothing came within {self.idle_s_max:.0f} s (connections.max.idle.ms)")
+
+    def watch(self) -> None:
+        """End connections that libzmq keeps too much for. To be called every `WATCH_S`."""
+        taken: dict[int, int] = {}
+        for session in self._by_id.values():
+            taken[session.fd] = taken.get(session.fd, 0) + session.taken
+        self._watch.sweep(taken)
 
     def stop_reading(self) -> None:
         self._closing = True

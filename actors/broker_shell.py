@@ -22,7 +22,7 @@ import zmq
 
 from zafka.actors.actor import Effect, Mail
 from zafka.actors.broker import BrokerActor
-from zafka.actors.broker_door import Door
+from zafka.actors.broker_door import WATCH_S, Door
 from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import (
     SHELL,
@@ -102,6 +102,7 @@ class BrokerShell:
         self.runtime.adopt(self.make_actor())
         self._schedule()
         self._sweep()
+        self._watch_doors()
         try:
             await self.finished
             await self._drain()
@@ -214,6 +215,11 @@ class BrokerShell:
         for door in self.doors:
             door.sweep()
         self.loop.call_later(min(SWEEP_S, self.idle_s_max), self._sweep)
+
+    def _watch_doors(self) -> None:
+        for door in self.doors:
+            door.watch()
+        self.loop.call_later(WATCH_S, self._watch_doors)
 
     # -- from clients --------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import zmq
 
-from zafka.actors import broker_door
+from zafka.actors import broker_door, door_watch
 from zafka.actors.broker_door import IDLE_S_MAX, Door
 from zafka.transport.door import GOODBYE, read_message, write_message
 
@@ -247,6 +249,75 @@ def test_few_large_answers_are_handed_to_zeromq_which_counts_no_bytes(
         door.write(1, [[bytes(20 << 20)]])
         written += 1
     assert written <= 5  # and not the 64 that may be small
+    door.shut(0)
+
+
+def hand_shake(port: int) -> socket.socket:
+    """A ZMTP client by hand."""
+    peer = socket.create_connection(("127.0.0.1", port))
+    peer.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    peer.sendall(b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER")
+    peer.settimeout(WAIT_MS / 1000)
+    return peer
+
+
+def is_ended(peer: socket.socket) -> bool:
+    try:
+        while peer.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_a_message_without_an_end_is_ended_and_long_good_sessions_are_not(
+    context: zmq.Context[Any], listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_watch, "UNREAD_BYTES_MAX", 1 << 20)
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    port = listening.getsockname()[1]
+    good = Guest(context, port)
+    good.say()
+    read(door)
+    with hand_shake(port) as endless:
+        for number in range(30):
+            good.say(bytes(100_000))
+            endless.sendall(b"\x03" + struct.pack(">Q", 50_000) + bytes(50_000))
+            while len(guests.frames) <= number:
+                read(door)
+            door.watch()
+            if guests.bad:
+                break
+        while not guests.bad:
+            door.watch()
+        assert is_ended(endless)
+    assert len(guests.bad) == 1 and "does not end" in guests.bad[0]
+    good.say(b"still here")
+    while guests.frames[-1] != (1, b"still here"):
+        read(door)
+    door.shut(0)
+
+
+def test_connections_beyond_those_that_may_be_are_ended(
+    context: zmq.Context[Any], listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_watch, "CONNECTIONS_SPARE", 2)
+    guests = Guests()
+    door = guests.open_door(context, listening, sessions_max=3)
+    port = listening.getsockname()[1]
+    first = Guest(context, port)
+    first.say()
+    read(door)
+    with contextlib.ExitStack() as stack:
+        late = [stack.enter_context(hand_shake(port)) for _ in range(8)]
+        assert all(peer.recv(64) for peer in late)  # libzmq has taken them in
+        door.watch()
+        assert len(guests.bad) == 4 and all("5 connections already" in reason for reason in guests.bad)
+    assert first.hear() == (5, INCARNATION, b"")
+    first.say(b"still here")
+    read(door)
+    assert guests.frames == [(1, b"still here")]
     door.shut(0)
 
 
