@@ -184,7 +184,7 @@ def read_door_message(parts: Parts) -> None:
 def make_envelope(rng: Random) -> Parts:
     body = rng.choice([
         messages.Ready(), messages.Heartbeat("running", 3), messages.ActorUp("broker 1", 4, "ipc:///x"),
-        messages.Produce([messages.ProduceItem(1, 2, 3)]) if hasattr(messages, "ProduceItem") else messages.Shutdown(),
+        messages.Produce([messages.ProduceItem(1, -1, 61), messages.ProduceItem(2, 1, 9)]), messages.Shutdown(),
         messages.ReplicaUp("t", 0, topic_id=bytes(16), leader_epoch=3), messages.ChildrenTold([("t", 0)]),
         messages.OffsetListed(1, 0, 1, 2, 3), messages.BrokerRegistered("cluster"),
     ])  # fmt: skip
@@ -198,7 +198,7 @@ _envelope = envelope.decoder(messages.AnyMessage)
 def read_envelope(parts: Parts) -> None:
     """Between actors, in a directory that is ours alone; what does not decode ends the actor that reads it."""
     received = _envelope.decode(parts[0])
-    assert isinstance(received.body, messages.Message)
+    assert isinstance(received.body, msgspec.Struct) and isinstance(received.records, memoryview)
 
 
 class _Root:
