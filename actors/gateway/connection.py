@@ -5,7 +5,7 @@ of them and the bytes that they hold together.
 Invariants: an answer never overtakes an earlier one. What a connection holds (requests without an answer, and
 answers that have not left, or that the client leaves untaken) is bounded: beyond the bound its next frames wait here,
 unread, and soon it is not read from until half is gone. A client that does not take its answers gets no new ones, and
-once all together hold too much, those that take nothing are ended, the one with most first.
+once all together are crowded, those that took nothing for a while are ended, the one with most first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from zafka.actors.gateway.effects import Buffer, CloseConnection, PauseReading, 
 
 # What a request costs beside its bytes, so that many tiny ones are bounded too.
 REQUEST_OVERHEAD = 1024
+# How long an answer may stay untaken while there is no room: less is a client that is busy taking it.
+UNTAKEN_S_MAX = 5.0
 
 Writer = Callable[[Any], Sequence[Buffer]]
 
@@ -88,11 +90,11 @@ class Connection:
     """All exchanges of one client connection that have not left yet, and the frames behind them.
 
     held: bytes of the exchanges, and `untaken` ones, counted in `all.held` too. waiting: frames whose requests have not
-        started. sent: bytes of the answers that left last.
+        started. sent: bytes of the answers that left last. blocked_s: since when the client does not take its answers.
     """
 
     __slots__ = (
-        "all", "alone", "blocked", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
+        "all", "alone", "blocked", "blocked_s", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
         "sent", "untaken", "waiting", "waiting_bytes")
 
     def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
@@ -106,6 +108,7 @@ class Connection:
         self.waiting_bytes = 0
         self.alone: Exchange | None = None  # see `Exchange.run_alone`
         self.blocked = False  # the client does not take its answers
+        self.blocked_s = 0.0
         self.sent = 0
         self.untaken = 0  # bytes of them; 0 unless it is blocked
         self.reading = True
@@ -148,8 +151,8 @@ class Connection:
             self.hold(size - exchange.held)
             exchange.held = size
 
-    def on_blocked(self, blocked: bool) -> None:
-        self.blocked = blocked
+    def on_blocked(self, blocked: bool, now_s: float) -> None:
+        self.blocked, self.blocked_s = blocked, now_s
         self._leave_untaken(self.sent if blocked else -self.untaken)
 
     def _leave_untaken(self, size: int) -> None:
@@ -238,7 +241,7 @@ class Connections:
         """Those whose waiting frames may go on."""
         return [connection for connection in self.changed if connection.waiting and connection.takes_requests]
 
-    def on_turn_end(self) -> Effects:
+    def on_turn_end(self, now_s: float) -> Effects:
         """Whose frames are taken from now on, and whose are not."""
         effects: Effects = []
         for connection in self.changed:
@@ -248,18 +251,20 @@ class Connections:
                 connection.reading = False
                 self._paused[connection] = None
                 effects.append(PauseReading(connection.id))
-        if self.held > self.total_limit and any(connection.blocked for connection in self.changed):
-            effects += self._end_who_takes_nothing()
+        if self.held > self.total_limit // 2:
+            effects += self._end_who_takes_nothing(now_s)
         self.changed.clear()
         if self._paused:
             self._resume(effects)
         return effects
 
-    def _end_who_takes_nothing(self) -> Effects:
-        """Of the clients that leave their answers untaken, end those with most, until all others have room again."""
+    def _end_who_takes_nothing(self, now_s: float) -> Effects:
+        """Of the clients that leave their answers untaken, end those with most, until answers need not be small."""
         effects: Effects = []
-        excess = self.held - self.total_limit
-        blocked = [each for each in self.by_id.values() if each.blocked and each.untaken and not each.closing]
+        excess = self.held - self.total_limit // 2
+        blocked = [
+            each for each in self.by_id.values()
+            if each.blocked and each.untaken and not each.closing and now_s - each.blocked_s >= UNTAKEN_S_MAX]
         for connection in sorted(blocked, key=lambda each: -each.held):
             if excess <= 0:
                 break

@@ -151,7 +151,7 @@ class Gateway:
     def on_blocked(self, told: AnswersBlocked) -> None:
         connection = self.connections.by_id.get(told.connection_id)
         if connection is not None:
-            connection.on_blocked(told.blocked)
+            connection.on_blocked(told.blocked, self.now.monotonic_s)
 
     def on_closed(self, connection_id: int) -> None:
         self.connections.close(connection_id)
@@ -191,7 +191,7 @@ class Gateway:
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
         effects += answers
-        effects += connections.on_turn_end()
+        effects += connections.on_turn_end(self.now.monotonic_s)
         next_s = self.deadlines.next_s
         if next_s is not None and next_s < self._timer_s:
             self._timer_s = next_s

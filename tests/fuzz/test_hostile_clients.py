@@ -209,7 +209,7 @@ def test_who_never_reads_its_answers(victim: Victim) -> None:
         for sock in connections:
             sock.sendall(fetch_frame("bulk", 0, max_bytes=30 << 20) * 30)
         victim.endure()
-    wait_for(lambda: "answers are not taken" in victim.broker.log, "word about who was ended")
+        wait_for(lambda: "answers are not taken" in victim.broker.log, "word about who was ended")
 
 
 def ask_for_time(sock: socket.socket, topic: str, times: int) -> None:

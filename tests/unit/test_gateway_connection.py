@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.unit.broker_bench import Bench, make_batch
 from zafka.actors import messages
 from zafka.actors.actor import Effect, Mail
-from zafka.actors.gateway.connection import Connections, Exchange
+from zafka.actors.gateway.connection import UNTAKEN_S_MAX, Connections, Exchange
 from zafka.actors.gateway.deadlines import Deadlines
 from zafka.actors.gateway.effects import (
     SHELL,
@@ -127,7 +127,7 @@ def test_all_connections_together_are_bounded_too() -> None:
 
 
 def end_turn(connections: Connections) -> list[Effect]:
-    return connections.take_answers() + connections.on_turn_end()
+    return connections.take_answers() + connections.on_turn_end(0.0)
 
 
 def test_what_comes_behind_a_fetch_starts_after_it(tmp_path: Path) -> None:
@@ -171,18 +171,18 @@ def test_answers_that_are_not_taken_count_until_they_are() -> None:
     connection.begin(exchange)
     exchange.answer_frame([bytes(7_000)])
     assert end_turn(connections) == [Respond(1, [[bytes(7_000)]])] and connections.held == 0
-    connection.on_blocked(True)
+    connection.on_blocked(True, 0.0)
     end_turn(connections)
     assert connections.held == connection.held == connection.untaken == 7_000
-    connection.on_blocked(False)
+    connection.on_blocked(False, 0.0)
     assert connections.held == connection.held == connection.untaken == 0
-    connection.on_blocked(True)
+    connection.on_blocked(True, 0.0)
     connections.close(1)
     assert connections.held == 0
 
 
 def test_when_there_is_no_room_the_one_that_leaves_most_untaken_is_ended_at_once() -> None:
-    connections = Connections(limit=10_000, total_limit=20_000)
+    connections = Connections(limit=10_000, total_limit=30_000)
     for number, size in enumerate((100, 6_000, 9_000, 8_000), start=1):
         connection = connections.open(number, listener="kafka", peer="p")
         exchange = Exchange(connection, version=0)
@@ -190,13 +190,14 @@ def test_when_there_is_no_room_the_one_that_leaves_most_untaken_is_ended_at_once
         exchange.answer_frame([bytes(size)])
         assert end_turn(connections) == [Respond(number, [[bytes(size)]])]
         if size > 100:  # the first one takes its answer
-            connection.on_blocked(True)
+            connection.on_blocked(True, 0.0)
         if number == 2:
-            assert not connections.on_turn_end()
-    (close,) = [effect for effect in connections.on_turn_end() if isinstance(effect, CloseConnection)]
+            assert not connections.on_turn_end(0.0)
+    assert not connections.on_turn_end(UNTAKEN_S_MAX - 0.1)  # they may be busy taking theirs
+    (close,) = [effect for effect in connections.on_turn_end(UNTAKEN_S_MAX) if isinstance(effect, CloseConnection)]
     assert close.connection_id == 3 and close.at_once and "9000 bytes of answers are not taken" in close.reason
     connections.close(3)
-    assert connections.held == 14_000 and not connections.on_turn_end()
+    assert connections.held == 14_000 and not connections.on_turn_end(10.0)
 
 
 def test_nothing_after_a_close_is_answered() -> None:
