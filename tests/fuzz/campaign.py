@@ -93,13 +93,15 @@ def run_child(name: str, seed: int, cpu_s: float, *extra: str) -> tuple[dict[str
 def fuzz(decoders: Sequence[Decoder], *, minutes: float, seed: int, slice_s: float) -> dict[str, Total]:
     totals = {decoder.name: Total() for decoder in decoders}
     end_s = time.monotonic() + 60 * minutes
-    # Every decoder gets its turn, however little time there is.
+    # The first round is always a whole one, so that every decoder gets its turn on a busy machine, too.
     slice_s = min(slice_s, max(60 * minutes / len(decoders) / 1.5, 0.5))
+    first = True
     with contextlib.suppress(KeyboardInterrupt):
-        while time.monotonic() < end_s:
+        while first or time.monotonic() < end_s:
             for decoder in decoders:
-                if time.monotonic() < end_s:
+                if first or time.monotonic() < end_s:
                     one_slice(decoder.name, seed, slice_s, totals[decoder.name])
+            first = False
             seed += 1
     return totals
 
