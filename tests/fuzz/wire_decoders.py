@@ -21,6 +21,7 @@ from tests.fuzz.engine import Decoder, Parts
 from tests.kafka_oracle import APIS, kio_class, kio_write, random_message
 from zafka.actors import messages
 from zafka.runtime.control import ControlServer
+from zafka.runtime.faults.kinds import FaultError, decode_fault
 from zafka.storage.records import encode_batch
 from zafka.transport import door, envelope
 from zafka.transport.kafka.api_keys import ApiKey
@@ -207,7 +208,8 @@ class _Root:
     def __init__(self) -> None:
         self.settings = SimpleNamespace(cluster="c", data_dir="/d")
         self.server = SimpleNamespace(pid=1, signal_server=lambda number: None, kill=lambda *_: None)
-        self.tree = SimpleNamespace(actors={})
+        self.tree = SimpleNamespace(actors={}, nodes=list)
+        self.desk = None  # faults are decoded by `decode_fault`, a decoder of its own
         self.incarnation, self.started_s, self.announced = 1, 0.0, True
 
     def stop(self) -> None: ...
@@ -244,6 +246,24 @@ def read_control_request(parts: Parts) -> None:
     control.server.answer()
     assert control.asker.poll(0), "no answer"
     assert isinstance(msgspec.json.decode(control.asker.recv_multipart()[-1]), dict)
+
+
+def make_fault(rng: Random) -> Parts:
+    asked: Any = rng.choice([
+        {"fault": "kill", "target": "broker 1", "signal": 9}, {"fault": "pause", "target": "*", "for_s": 0.5}, {"fault": "resume"},
+        {"fault": "crash", "target": "partition t-0", "point": "append", "times": 2}, {"fault": "clear", "id": 3}, {"fault": "mail"},
+        {"fault": "api", "api": "PRODUCE", "topic": "t", "error": "NOT_LEADER_OR_FOLLOWER"}, {"fault": "disk", "times": 1},
+    ])  # fmt: skip
+    return [json.dumps(asked).encode()]
+
+
+def read_fault(parts: Parts) -> None:
+    """What the control socket hands on: any mapping that JSON can say."""
+    try:
+        data = msgspec.json.decode(parts[0], type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FaultError("not a mapping") from error
+    decode_fault(data)
 
 
 # -- the gateway --------------------------------------------------------------------------------------
@@ -324,4 +344,7 @@ def decoders() -> Iterator[Decoder]:
     yield Decoder("envelope", make_envelope, read_envelope, (msgspec.MsgspecError, UnicodeDecodeError, RecursionError))
     yield Decoder(
         "control request", make_control_request, read_control_request,
-        words=[b'"ask"', b'"status"', b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b"1e999", b"\\ud800", b"true"])
+        words=[b'"ask"', b'"status"', b'"faults"', b"[" * 3000, b'{"a":' * 3000, b"9" * 5000, b"1e999", b"\\ud800", b"true"])
+    yield Decoder(
+        "fault request", make_fault, read_fault, (FaultError,),
+        words=[b'"fault"', b'"target"', b'"times"', b'"for_s"', b"1e999", b"-1", b"null", b"[]", b"9" * 30])

@@ -253,11 +253,14 @@ def test_few_large_answers_are_handed_to_zeromq_which_counts_no_bytes(
 
 
 def hand_shake(port: int) -> socket.socket:
-    """A ZMTP client by hand."""
+    """A ZMTP client by hand, when both ends are ready: who says something before that is hung up on."""
     peer = socket.create_connection(("127.0.0.1", port))
     peer.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
     peer.sendall(b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER")
     peer.settimeout(WAIT_MS / 1000)
+    heard = b""
+    while len(heard) < 66 or len(heard) < 66 + heard[65]:  # a greeting, and a command with its size
+        heard += peer.recv(200)
     return peer
 
 
@@ -283,7 +286,8 @@ def test_a_message_without_an_end_is_ended_and_long_good_sessions_are_not(
     with hand_shake(port) as endless:
         for number in range(30):
             good.say(bytes(100_000))
-            endless.sendall(b"\x03" + struct.pack(">Q", 50_000) + bytes(50_000))
+            with contextlib.suppress(ConnectionError):  # ended while it writes
+                endless.sendall(b"\x03" + struct.pack(">Q", 50_000) + bytes(50_000))
             while len(guests.frames) <= number:
                 read(door)
             door.watch()
@@ -311,7 +315,7 @@ def test_connections_beyond_those_that_may_be_are_ended(
     read(door)
     with contextlib.ExitStack() as stack:
         late = [stack.enter_context(hand_shake(port)) for _ in range(8)]
-        assert all(peer.recv(64) for peer in late)  # libzmq has taken them in
+        assert len(late) == 8
         door.watch()
         assert len(guests.bad) == 4 and all("5 connections already" in reason for reason in guests.bad)
     assert first.hear() == (5, INCARNATION, b"")
@@ -333,7 +337,10 @@ def test_what_waited_is_sent_when_the_guest_takes_it(context: zmq.Context[Any], 
         count += 1
     assert guest.hear() == (5, INCARNATION, b"")
     for index in range(count):
-        door.retry()
+        for _ in range(WAIT_MS):  # ZeroMQ says a little later that it is done with an answer
+            door.retry()
+            if guest.socket.poll(5):
+                break
         assert guest.hear()[2][:4] == index.to_bytes(4, "big")
     assert guests.blocked == [True, False] and not guests.closed
     door.shut(0)
