@@ -424,8 +424,7 @@ class Log:
             except BadBatch:  # a client wrote what does not decode; whoever reads from here on will see
                 found = header.max_timestamp, max(header.base_offset, self.start_offset)
             if found is None and header.base_offset >= self.start_offset:
-                # The header promised such a record and lied. To unpack one such batch after another, for every
-                # question, would keep us from all else.
+                # The header promised such a record and lied: to unpack one such batch after another would take for ever.
                 found = header.max_timestamp, header.base_offset
             if found is not None:
                 return TimestampOffset(*found, header.leader_epoch)

@@ -236,7 +236,10 @@ def read_produced(parts: Parts) -> None:
         batch.count, batch.closed, batch.order = 1, True, next(orders)
         batches.append(batch)
     every = list(batches)
-    sender = Sender(talk.cluster, SendOptions(-1, True, 5, 1 << 20, 30.0, 10.0), lambda now_s: ([batches.popleft()] if batches else [], NEVER))
+    def drain(now_s: float, *_: Any) -> tuple[list[ProducerBatch], float]:
+        return ([batches.popleft()] if batches else []), NEVER
+
+    sender = Sender(talk.cluster, SendOptions(-1, True, 5, 1 << 20, 30.0, 10.0), drain)
     talk.rounds(sender.turn, 10)
     sender.end(ZafkaError("the end"))
     assert all(batch.done for batch in every)
