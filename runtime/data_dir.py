@@ -2,7 +2,8 @@
 
 Owns, in `<data_dir>`: `.lock` (held for the life of `up`), `meta.properties`, `incarnations`, `run.json`, `DISK_FAULT`.
 Raises CannotStart, with a message for the operator, if the directory is in use, foreign, or marked after a disk fault.
-Invariants: two trees never use one data directory; an incarnation is never given out twice, over restarts of `up` too.
+Invariants: two trees never use one data directory; an incarnation is never given out twice, over restarts of `up` too;
+the names of the directory and of those in it are on disk before anything is put there.
 
     meta.properties   Kafka's format, in `<data_dir>` and in every `broker-<id>` (there with node.id):
                       version=1, cluster.id=<22 characters, base64 of 16 bytes>, node.id=<id>, format=1 (zafka's own)
@@ -141,7 +142,7 @@ class DataDirectory:
         """Give the directory back after an orderly end."""
         with contextlib.suppress(OSError):  # of a full disk: numbers are skipped, nothing else
             (self.path / "run.json").unlink(missing_ok=True)
-            write_atomically(self.path / "incarnations", f"{self._last_incarnation}\n")
+            write_durably(self.path / "incarnations", f"{self._last_incarnation}\n")
         os.close(self._lock)
 
     # -- disk fault ----------------------------------------------------------------------------

@@ -286,8 +286,9 @@ class Machine:
         self.engine.after(UP_AGAIN_S, self.up)
 
     def recover_by_hand(self, directory: Path) -> None:
-        """What `zafka log recover --accept-loss` does; there must be nothing to lose."""
+        """What `zafka log recover --accept-loss` does; there must be nothing to lose. The operator has made room before."""
         now_ms = self.engine.wall_ms(self.engine.now_s)
+        self.disk.room_bytes = None
         verdict = verify(self.disk, directory)
         planned = plan(self.disk, verdict, new_id=f"by-hand-{now_ms}", now_ms=now_ms)
         if planned.lost:
