@@ -35,7 +35,7 @@ from zafka.storage.errors import CorruptLog, StorageError
 from zafka.storage.leader_epochs import LeaderEpochs
 from zafka.storage.log import DELETED_SUFFIX, Log
 from zafka.storage.producer_state import ProducerStates
-from zafka.storage.scan import Scan, find_batch_behind, no_progress
+from zafka.storage.scan import CHUNK_BYTES, Scan, find_batch_behind, no_progress
 from zafka.storage.segment import LOG_SUFFIX, Segment, SegmentRow, empty_row, segment_path, segment_paths
 from zafka.storage.torn_tail import FULL_DISK, cut_torn_tail
 
@@ -89,6 +89,7 @@ class _Recovery:
         self.owner = b""
         self.checkpoint: Checkpoint | None = None
         self.segments: list[Segment] = []
+        self.scanned: list[tuple[Segment, int]] = []  # from which position on, to its end
         self.leader_epochs = LeaderEpochs()
         self.producers = ProducerStates()
         self.start_offset = 0
@@ -268,6 +269,8 @@ class _Recovery:
                 epochs.assign(latest, header.base_offset)
             batches += 1
         assert segment.size_bytes == scan.position
+        if scan.position > begin:
+            self.scanned.append((segment, begin))
         self.report.scanned_batches += batches
         self.report.scanned_bytes += scan.position - begin
         self.report.changed |= batches > 0
@@ -325,6 +328,7 @@ class _Recovery:
         kept = {path.name for segment in self.segments for path in segment.index_paths}
         for name in sorted(self.indexes - kept):
             self.disk.unlink(self.directory / name)
+        self.write_again()
         scanned_from = self.checkpoint.segments[-1].base_offset if self.checkpoint else 0
         for segment in self.segments:
             if segment.base_offset >= scanned_from:
@@ -332,6 +336,22 @@ class _Recovery:
             if segment.sealed:
                 segment.release()
         sync(self.disk, directories=(self.directory,))
+
+    def write_again(self) -> None:
+        """Write what was scanned to where it stands, so that the flush that follows is one of it.
+
+        A flush may have failed and its process been killed before it could leave the marker: then the page cache
+        takes these bytes for clean, and a flush alone would do nothing about them. It is little, below a checkpoint's
+        distance, and after a clean stop nothing.
+        """
+        try:
+            for segment, begin in self.scanned:
+                for position in range(begin, segment.size_bytes, CHUNK_BYTES):
+                    length = min(CHUNK_BYTES, segment.size_bytes - position)
+                    self.disk.pwritev(segment.file, (self.disk.pread(segment.file, length, position),), position)
+                    self.progress()
+        except OSError as error:
+            self.put_off(error, "what was recovered")
 
     def store_indexes(self, segment: Segment) -> None:
         """Write and flush what the indexes have in memory only; left for later on a full disk."""

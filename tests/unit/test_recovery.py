@@ -443,3 +443,20 @@ def test_whatever_the_files_hold_it_is_a_log_or_corrupt(data: st.DataObject, nam
             log.offset_for_timestamp(timestamp_ms)
     except CorruptLog:
         pass
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("segment_bytes", [700, ONE_SEGMENT])
+def test_what_a_failed_flush_left_unsaid_is_written_again(seed: int, segment_bytes: int) -> None:
+    """The process is killed between the error and its marker: the page cache calls clean what is not on disk."""
+    disk = MemoryDisk(seed)
+    grown(disk, segment_bytes=segment_bytes)
+    for base_offset in sorted(int(name[:20]) for name in disk.list_directory(DIRECTORY) if name.endswith(".log")):
+        disk.fail_flush(disk.open(log_path(DIRECTORY, base_offset)))
+    disk.crash()
+    log, _ = open_log(disk, segment_bytes=segment_bytes)
+    served = values(disk, log)
+    disk.power_cut()
+    again, report = open_log(disk, segment_bytes=segment_bytes)
+    assert report.checkpoint == "ok" and not report.cut
+    assert values(disk, again) == served
