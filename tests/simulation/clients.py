@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 METADATA_VERSION = 12
-REQUEST_S = 4.0
 BACKOFF_S = 0.05
 
 
@@ -64,12 +63,15 @@ class Link:
 
 
 class Client:
-    """One client. done: it has nothing to do any more, and nothing outstanding."""
+    """One client. done: it has nothing to do any more, and nothing outstanding.
+
+    request_s: how long it waits for an answer."""
 
     def __init__(self, simulation: Simulation, name: str) -> None:
         self.simulation = simulation
         self.engine = simulation.engine
         self.history = simulation.history
+        self.request_s = 4.0
         self.name = name
         self.random = simulation.engine.stream(f"client {name}")
         self.links: dict[int, Link] = {}
@@ -114,7 +116,7 @@ class Client:
 
     def ask(
         self, broker_id: int, api: ApiKey, version: int, request: Any,
-        on_answer: Callable[[Any], None] | None, on_lost: Callable[[], None], *, within_s: float = REQUEST_S,
+        on_answer: Callable[[Any], None] | None, on_lost: Callable[[], None],
     ) -> None:
         """Send a request; exactly one of the two is called later. on_answer None: there is no answer."""
         link = self.links.get(broker_id)
@@ -126,7 +128,7 @@ class Client:
         if on_answer is not None:
             asked = Asked(api, version, self._last_id, on_answer, on_lost)
             link.asked.append(asked)
-            self.engine.after(within_s, self._give_up, link, asked)
+            self.engine.after(self.request_s, self._give_up, link, asked)
         if self.engine.tell is not None:
             self.engine.detail(self.name, f"-> broker {broker_id}", request)
         link.connection.send(frame)

@@ -69,10 +69,13 @@ class Reader(Client):
                 continue
             self._busy[broker_id] = None
             unknown = [index for index in partitions if self.places[index].position < 0]
-            if unknown:
-                self.list_offsets(broker_id, unknown[0], EARLIEST, self._on_earliest)
+            known = [index for index in partitions if index not in unknown]
+            # One that is offline must not keep us from the others.
+            first = self.random.choice(unknown) if unknown else -1
+            if unknown and not (known and self.places[first].offline and self.random.random() < 0.7):
+                self.list_offsets(broker_id, first, EARLIEST, self._on_earliest)
             else:
-                self._fetch(broker_id, partitions)
+                self._fetch(broker_id, known)
 
     def _again(self, broker_id: int, seconds: float = 0.0) -> None:
         self._busy.pop(broker_id, None)

@@ -24,9 +24,6 @@ SEEN = (  # by the end of a name that a file or directory gets
     ("-delete", "directories moved aside"),
 )
 
-FLUSH_S = 0.004
-
-
 class Killed(BaseException):
     """SIGKILL. Not an Exception: nobody but the simulated process catches it."""
 
@@ -48,10 +45,13 @@ class Steps(Protocol):
 
 
 class ProcessDisk:
-    def __init__(self, disk: MemoryDisk, process: Steps, random: Random) -> None:
+    """flush_s: how long a flush may take."""
+
+    def __init__(self, disk: MemoryDisk, process: Steps, random: Random, flush_s: float) -> None:
         self.disk = disk
         self.process = process
         self.random = random
+        self.flush_s = flush_s
         self.open_files: dict[int, File] = {}
 
     def release(self) -> None:
@@ -136,7 +136,7 @@ class ProcessDisk:
     def fdatasync(self, file: File) -> None:
         process = self.process
         process.step("flush", file.path)
-        process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
+        process.wait(self.flush_s * self.random.random() ** 2 + 0.0001)
         process.step("flush", "ends")  # all that was sent before it is there by now
         if process.flush_fails(file.path):
             self.disk.fail_flush(file)
@@ -145,6 +145,6 @@ class ProcessDisk:
 
     def fsync_dir(self, path: Path) -> None:
         self.process.step("flush directory", path)
-        self.process.wait(FLUSH_S * self.random.random() ** 2 + 0.0001)
+        self.process.wait(self.flush_s * self.random.random() ** 2 + 0.0001)
         self.process.step("flush directory", "ends")
         self.disk.fsync_dir(path)

@@ -178,11 +178,12 @@ class RootProcess:
 
 
 class Machine:
-    """settings: the topology. Whoever started the root starts it again if it ends."""
+    """settings: the topology. flush_s: how long a flush may take. Whoever started the root starts it again if it ends."""
 
-    def __init__(self, engine: Engine, settings: TreeSettings) -> None:
+    def __init__(self, engine: Engine, settings: TreeSettings, flush_s: float) -> None:
         self.engine = engine
         self.settings = settings
+        self.flush_s = flush_s
         self.random = engine.stream("machine")
         self.disk_random = engine.stream("disk times")
         self.network = Network(engine)

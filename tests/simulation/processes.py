@@ -104,7 +104,7 @@ class Process:
         self._stopped_until_s = 0.0
         self._wake_at_s = NEVER
         self._newest: dict[str, int] = {}  # the oldest incarnation of each peer that may still be heard
-        self.disk = ProcessDisk(machine.disk, self, machine.disk_random)
+        self.disk = ProcessDisk(machine.disk, self, machine.disk_random, machine.flush_s)
         self.context = Context(machine.network, self)
         context: Any = self.context
         self.mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PRODUCE_VERSION = 9
 IN_FLIGHT = 5
-TIMEOUT_MS = 3000
 
 
 @dataclass(slots=True)
@@ -61,6 +60,7 @@ class Producer(Client):
         self, simulation: Simulation, name: str, topic: str, partitions: int, *, batches: int, pause_s: float
     ) -> None:
         super().__init__(simulation, name)
+        self.request_s = simulation.scenario.request_s
         self.topic = topic
         self.lanes = {index: Lane() for index in range(partitions)}
         self.batches_left = batches
@@ -120,7 +120,7 @@ class Producer(Client):
             producer_epoch=epoch, base_sequence=batch.sequence)
         data = [TopicProduceData(
             name=self.topic, partition_data=[PartitionProduceData(batch.partition, memoryview(records))])]
-        self.ask(broker_id, ApiKey.PRODUCE, PRODUCE_VERSION, ProduceRequest(None, acks, TIMEOUT_MS, data),
+        self.ask(broker_id, ApiKey.PRODUCE, PRODUCE_VERSION, ProduceRequest(None, acks, int(750 * self.request_s), data),
                  on_answer, on_lost)
 
     def acknowledge(self, batch: Batch, base_offset: int) -> None:

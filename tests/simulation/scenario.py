@@ -21,6 +21,8 @@ class Scenario:
     """mode: liveness: after `faults_s` everything heals, and must come to its end; safety: it is cut off there.
 
     producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
+    flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
+    request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
 
     seed: int
@@ -35,6 +37,8 @@ class Scenario:
     pause_s: float = 0.1
     admin_rounds: int = 0
     last_fault: str = ""
+    flush_s: float = 0.004
+    request_s: float = 4.0
 
     @property
     def topics(self) -> dict[str, TopicSettings]:
@@ -59,6 +63,8 @@ def draw(seed: int) -> Scenario:
     scenario.consumers = [random.choice(topics).name for _ in range(random.choice((0, 1, 1, 2)))]
     scenario.samplers = [topics[-1].name] if random.random() < 0.3 else []
     scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))
+    scenario.flush_s = random.choice((0.004, 0.004, 0.06, 0.4))
+    scenario.request_s = random.choice((4.0, 4.0, 0.2))
     return scenario
 
 

@@ -38,7 +38,7 @@ class Simulation:
     def __init__(self, scenario: Scenario, tell: Callable[[str], None] | None = None) -> None:
         self.scenario = scenario
         self.engine = Engine(scenario.seed, tell)
-        self.machine: Machine = Machine(self.engine, scenario.settings)
+        self.machine: Machine = Machine(self.engine, scenario.settings, scenario.flush_s)
         self.history = History()
         self.broker_ids = [broker.id for broker in scenario.settings.brokers]
         self.producers: list[Producer] = []
