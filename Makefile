@@ -15,7 +15,7 @@ RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/seg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers coverage bench powercut soak sim fuzz clean
+.PHONY: help demo test check lint types layers coverage bench powercut soak sim planted fuzz clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -60,6 +60,9 @@ soak: $(READY)  ## every fault there is, at random, for MINUTES=1, then check th
 
 sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]
 	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink)
+
+planted: $(READY)  ## plant every known bug in a copy and have the checks find it; RECORD=1 keeps the seeds [ARGS=bugs]
+	@$(BIN)/python -m tests.planted.plant $(if $(RECORD),--record) $(ARGS)
 
 fuzz: $(READY)  ## strangers' bytes at every decoder for MINUTES=1; a table of what was run and found [ARGS=decoders]
 	$(BIN)/python -m tests.fuzz.campaign --minutes $(MINUTES) $(ARGS)
