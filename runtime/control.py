@@ -6,7 +6,6 @@ process) is looked up at the asker's end.
 Raises NotRunning if nobody runs there or answers, Refused if the supervisor cannot do it.
 
     {"ask": "status"}                                      -> {"cluster", "actors": [...], ...}
-    {"ask": "kill", "name": "broker 1", "signal": 9}       -> {"pid": 91}
     {"ask": "stop"}                                        -> {"pid": 71}
     {"ask": "fault", "fault": {"fault": "pause", ...}}     -> what `Desk.inject` says (`runtime/faults`)
     {"ask": "faults"}                                      -> {"rules": [...], "paused": [...]}
@@ -16,7 +15,6 @@ Raises NotRunning if nobody runs there or answers, Refused if the supervisor can
 from __future__ import annotations
 
 import os
-import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,12 +57,6 @@ def read_status(data_dir: Path, *, timeout_s: float = ANSWER_S) -> dict[str, Any
     for actor in status["actors"]:
         actor["memory_bytes"] = memory_bytes(actor["pid"])
     return status
-
-
-def kill(data_dir: Path, name: str, number: int = signal.SIGKILL) -> int:
-    """Send a signal to an actor by its name; returns its process id."""
-    pid: int = ask(data_dir, {"ask": "kill", "name": name, "signal": int(number)})["pid"]
-    return pid
 
 
 def stop(data_dir: Path) -> int:
@@ -159,8 +151,6 @@ class ControlServer:
         match request:
             case {"ask": "status"}:
                 return self._status()
-            case {"ask": "kill", "name": str(name), "signal": int(number)}:
-                return self._kill(name, number)
             case {"ask": "fault", "fault": dict() as fault}:
                 return self._root.desk.take(fault) if self._root.desk is not None else {"error": FAULTS_NOT_ALLOWED}
             case {"ask": "faults"}:
@@ -169,25 +159,6 @@ class ControlServer:
                 self._root.stop()
                 return {"pid": os.getpid()}
         return {"error": f"unknown request {request.get('ask')!r}"}
-
-    def _kill(self, name: str, number: int) -> dict[str, Any]:
-        root = self._root
-        if number not in {int(each) for each in signal.Signals}:
-            return {"error": f"there is no signal {number}"}
-        if name == FORK_SERVER:
-            root.server.signal_server(signal.Signals(number))
-            return {"pid": root.server.pid}
-        if name == SUPERVISOR:
-            os.kill(os.getpid(), number)
-            return {"pid": os.getpid()}
-        actor = root.tree.actors.get(name)
-        if actor is None:
-            names = ", ".join([SUPERVISOR, FORK_SERVER, *root.tree.actors])
-            return {"error": f"there is no actor {name!r}; there are: {names}"}
-        if actor.running is None or actor.running.pid == 0:
-            return {"error": f"{name} does not run at the moment"}
-        root.server.kill(actor.running.incarnation, signal.Signals(number))
-        return {"pid": actor.running.pid}
 
     def _status(self) -> dict[str, Any]:
         root = self._root

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 import zafka
+from tests.actor_signals import kill
 from tests.unit.test_root import Up, all_run
 from zafka.actor import Actor, Context, System
 from zafka.runtime import control
@@ -87,7 +88,7 @@ def test_strategy_decides_who_is_restarted_too(
     tree = up(strategy=strategy)
     tree.ready()
     before = tree.wait_for(all_run)
-    control.kill(tree.data_dir, killed)
+    kill(tree.data_dir, killed)
     expected = {killed, *also}
     after = tree.wait_for(lambda actors: all_run(actors) and actors[killed]["pid"] != before[killed]["pid"])
     assert {name for name in before if after[name]["pid"] != before[name]["pid"]} == expected

@@ -233,7 +233,7 @@ def _control() -> _Control:
 
 def make_control_request(rng: Random) -> Parts:
     asked: Any = rng.choice([
-        {"ask": "status"}, {"ask": "stop"}, {"ask": "kill", "name": "nobody", "signal": 9}, {"ask": "kill"}, {}, [], 1,
+        {"ask": "status"}, {"ask": "stop"}, {"ask": "kill", "name": "nobody", "signal": 9}, {}, [], 1,
         {"ask": {"a": [1, "ü", None]}},
     ])  # fmt: skip
     return [json.dumps(asked).encode()]

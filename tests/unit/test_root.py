@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.actor_signals import kill
 from zafka.runtime import control
 from zafka.runtime.errors import NotRunning, Refused
 from zafka.runtime.server_watch import ServerWatch
@@ -200,7 +201,7 @@ def test_killed_actor_comes_back_as_a_new_incarnation(up: Callable[..., Up], nam
     tree = up()
     tree.ready()
     before = tree.wait_for(all_run)
-    assert control.kill(tree.data_dir, name) == before[name]["pid"]
+    assert kill(tree.data_dir, name) == before[name]["pid"]
     after = tree.wait_for(lambda actors: all_run(actors) and actors[name]["pid"] != before[name]["pid"])
     assert after[name]["incarnation"] > max(actor["incarnation"] for actor in before.values())
     assert after[name]["restarts"] == 1
@@ -227,7 +228,7 @@ def test_fork_server_killed_over_and_over_comes_back(up: Callable[..., Up]) -> N
     tree.ready()
     tree.wait_for(all_run)
     for _ in range(3):
-        pid = control.kill(tree.data_dir, "fork server")
+        pid = kill(tree.data_dir, "fork server")
         tree.wait_for(lambda actors, pid=pid: actors["fork server"]["pid"] != pid)  # type: ignore[misc]
     tree.wait_for(all_run)
 
@@ -258,7 +259,7 @@ def test_all_stopped_at_once_come_back(up: Callable[..., Up]) -> None:
     before = tree.wait_for(all_run)
     names = before.keys() - {"supervisor", "fork server"}
     for name in names:
-        control.kill(tree.data_dir, name, signal.SIGSTOP)
+        kill(tree.data_dir, name, signal.SIGSTOP)
     for fd in pidfds({name: before[name] for name in names}):
         assert select.select([fd], [], [], TIMEOUT_S)[0], "a stopped actor was not killed"
         os.close(fd)
@@ -399,8 +400,6 @@ def test_control_refuses_what_it_cannot_do(up: Callable[..., Up], tmp_path: Path
         control.read_status(tmp_path)
     tree = up()
     tree.ready()
-    with pytest.raises(Refused, match="there is no actor 'broker 9'; there are: supervisor, fork server, coordinator"):
-        control.kill(tree.data_dir, "broker 9")
     with pytest.raises(Refused, match="unknown request 'tea'"):
         control.ask(tree.data_dir, {"ask": "tea"})
     tree.process.kill()
