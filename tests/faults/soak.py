@@ -1,7 +1,8 @@
 """A real zafka, clients at work, and every fault there is, at random: is anything lost, doubled or moved, or stuck?
 
 Owns: `Soak`, one run; `ACTIONS`, what may happen to it. All of it from outside: signals, a file system that forgets,
-a TCP proxy. A failed flush is left out, because it needs an operator by design.
+a TCP proxy, and faults on request (`zafka chaos`) for mail between actors and for crashes between two steps of their
+work. A failed flush is left out, because it needs an operator by design.
 By hand: `python -m tests.faults.soak --minutes 10` (`make soak MINUTES=10`). The seed repeats the choices, not the timing.
 """
 
@@ -39,6 +40,10 @@ from tests.faults.proxy import TcpProxy
 from tests.powercut.mount import ForgetfulMount
 from tests.powercut.mount import missing as fuse_missing
 from tests.powercut.systems import NotBack, Zafka
+from zafka.runtime.errors import RuntimeFault
+from zafka.runtime.faults.asking import inject
+from zafka.runtime.faults.kinds import AnyFault, Crash, MailFault
+from zafka.runtime.faults.points import POINTS
 
 PAUSE_S = (0.05, 0.8)
 WHILE_S = (0.1, 1.5)  # how long what can be called off lasts
@@ -50,6 +55,10 @@ TOPICS: list[dict[str, Any]] = [
     {"name": "rolled", "partitions": 2, "config": ROLLED},
 ]
 DEFAULTS = {"log.retention.check.interval.ms": 1000, "file.delete.delay.ms": 1000}
+EDGES = (
+    ("broker 1", "partition *"), ("partition *", "broker 1"), ("broker 1", "coordinator"), ("coordinator", "broker 1"),
+    ("supervisor", "*"), ("*", "supervisor"),
+)
 NETWORK_S = 5.0  # after this long without an answer a client gives a connection up
 
 
@@ -171,7 +180,32 @@ problems: {dict(self.shared.history.counts()) or "none"}"""
     def half_open_connections(self) -> None:
         self.random.choice(self.proxies).half_open()
 
+    def lose_mail(self) -> None:
+        """Some of what goes one way between actors is lost, or comes twice, or behind what was sent after it."""
+        sender, receiver = self.random.choice(EDGES)
+        self._inject(MailFault(
+            what=self.random.choice(("drop", "duplicate", "reorder")), sender=sender, receiver=receiver,
+            probability=self.random.choice((0.02, 0.3, 1.0)), for_s=self.random.uniform(*WHILE_S),
+            seed=self.random.randrange(2**31)))
+
+    def delay_mail(self) -> None:
+        sender, receiver = self.random.choice(EDGES)
+        self._inject(MailFault(
+            what="delay", sender=sender, receiver=receiver, delay_ms=self.random.uniform(1, 300), jitter_ms=50,
+            for_s=self.random.uniform(*WHILE_S), seed=self.random.randrange(2**31)))
+
+    def crash_at_a_point(self) -> None:
+        target = self.random.choice(("partition *", "partition *", "coordinator", "broker 1"))
+        self._inject(Crash(
+            target=target, point=self.random.choice(list(POINTS)), skip=self.random.randrange(20), times=1,
+            for_s=WHILE_S[1]))
+
     # -- how -------------------------------------------------------------------------------------
+
+    def _inject(self, fault: AnyFault) -> None:
+        """If there is somebody to ask, and to hit: it may all be down, stopped, or not up yet."""
+        with contextlib.suppress(RuntimeFault, OSError):
+            inject(self.system.data, fault)
 
     def _signal(self, process: psutil.Process, number: int) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -208,7 +242,6 @@ class Action(NamedTuple):
     needs_mount: bool = False
 
 
-# Faults of the mail between actors (lost, late) go here as soon as they can be asked for from outside.
 ACTIONS = {
     "kill one": Action(30, Soak.kill_one),
     "kill two, one after the other": Action(8, Soak.kill_two),
@@ -223,6 +256,9 @@ ACTIONS = {
     "reset connections": Action(7, Soak.reset_connections),
     "freeze connections for a while": Action(6, Soak.freeze_connections),
     "half-open connections": Action(4, Soak.half_open_connections),
+    "mail lost, doubled or overtaken for a while": Action(10, Soak.lose_mail),
+    "mail late for a while": Action(5, Soak.delay_mail),
+    "crash at a point": Action(10, Soak.crash_at_a_point),
 }
 
 
@@ -237,7 +273,7 @@ def soaked(work: Path, seed: int) -> Iterator[Soak]:
             {"name": name, "protocol": name, "bind": f"127.0.0.1:{port}", "advertise": f"127.0.0.1:{proxy.port}"}
             for (name, port), proxy in zip(doors.items(), proxies, strict=True)]
         system = Zafka(work, (mount.path if mount else work) / "data", topics=TOPICS, defaults=DEFAULTS,
-                       listeners={"listeners": listeners})
+                       listeners={"listeners": listeners}, faults=True)
         system.launch()
         try:
             system.wait_ready()

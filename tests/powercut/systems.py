@@ -131,18 +131,19 @@ class _Tree:
 
 
 class Zafka(_Tree):
-    """topics: as in a topology. is_lossy: of what is on it (`fsync: os`)."""
+    """topics: as in a topology. is_lossy: of what is on it (`fsync: os`). faults: can be injected from outside."""
 
     def __init__(
         self, work: Path, data: Path, *, topics: list[dict[str, Any]], defaults: dict[str, Any] | None = None,
-        is_lossy: bool = False, listeners: dict[str, Any] | None = None,
+        is_lossy: bool = False, listeners: dict[str, Any] | None = None, faults: bool = False,
     ) -> None:
         super().__init__(work)
+        self.data = data
         self.is_lossy = is_lossy
         self._ready = work / "ready.json"
         self._listeners: dict[str, Any] = listeners or {"kafka": 0, "zmq": 0}
         self._topology = {
-            "cluster": "powercut", "data_dir": str(data), "topics": topics, "defaults": defaults or {},
+            "cluster": "powercut", "data_dir": str(data), "topics": topics, "defaults": defaults or {}, "faults": faults,
             "supervision": {"intensity": 100000, "heartbeat": "500ms", "hung_after": "5s"},
         }
         self.bootstrap = self.native = ""
