@@ -404,6 +404,9 @@ class PartitionActor:
 
     def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
         body: BecomeLeader = mail.body
+        if self.replica.is_new and self.replica.leader_epoch < 0 < body.leader_epoch:
+            # Its directory is on disk before it first leads, so somebody took it away, or the disk is another one.
+            return self._give_up(f"what it held is gone: it led before epoch {body.leader_epoch}, and nothing was here", -1)
         if not self.replica.become_leader(body.leader_epoch):
             return []
         self._configure(body.config)
@@ -425,10 +428,12 @@ class PartitionActor:
         return []
 
     def _on_flush_failed(self, mail: Mail, now: Now) -> Effects:
-        """The page cache lies from now on: say so everywhere, and end."""
+        """The page cache lies from now on."""
         log = self.replica.log
-        reason = f"flush failed: {mail.body.reason}"
-        position = log.commit_point(log.flushed_offset)[2]
+        return self._give_up(f"flush failed: {mail.body.reason}", log.commit_point(log.flushed_offset)[2])
+
+    def _give_up(self, reason: str, position: int) -> Effects:
+        """This replica must not be believed any more: say so everywhere, and end."""
         self.replica.give_up(reason)
         effects: Effects = []
         if self._broker is not None:

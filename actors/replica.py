@@ -58,17 +58,18 @@ class _Closing(Enum):
 class Replica(Generic[Waiting]):
     """A log and how far it is committed.
 
-    directory: the log's, locked for this process.
+    directory: the log's, locked for this process. is_new: there was nothing in it; this incarnation made the log.
 
     leader_epoch: in which this incarnation leads, -1 before the first; never goes back.
     epoch_start_offset: where that epoch began. Until the high watermark is there, the newest offset of earlier
         epochs may not be known here (KIP-207).
     """
 
-    def __init__(self, log: Log, directory: PartitionDirectory, disk: Disk) -> None:
+    def __init__(self, log: Log, directory: PartitionDirectory, disk: Disk, *, is_new: bool = False) -> None:
         self.log = log
         self._directory = directory
         self._disk = disk
+        self.is_new = is_new
         self.role = Role.FOLLOWER
         self.leader_epoch = -1
         self.epoch_start_offset = -1
@@ -246,7 +247,7 @@ def open_replica(
         directory.close()
         raise
     _tell(log, report)
-    return Replica(log, directory, disk)
+    return Replica(log, directory, disk, is_new=report.checkpoint == "new")
 
 
 def _tell(log: Log, report: RecoveryReport) -> None:

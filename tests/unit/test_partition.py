@@ -66,7 +66,8 @@ def test_a_new_replica_is_ready_introduces_itself_and_serves_once_it_has_an_epoc
 
 def test_an_order_to_lead_is_answered_each_time_but_not_if_it_is_old(tmp_path: Path) -> None:
     partition = Partition(tmp_path, {})
-    partition.lead(epoch=4)
+    partition.lead()
+    partition.send(BROKER, BecomeLeader(4, {}))
     partition.produce(batch())
     effects = partition.send(BROKER, BecomeLeader(4, {}))
     assert only(effects, Serving).leader_epoch == 4 and only(effects, Advanced).high_watermark == 1
@@ -246,7 +247,8 @@ def test_positions_are_told_for_what_is_committed_only(leader: Partition) -> Non
 
 def test_clients_of_another_epoch_are_told_so(tmp_path: Path) -> None:
     partition = Partition(tmp_path, {})
-    partition.lead(epoch=5)
+    partition.lead()
+    partition.send(BROKER, BecomeLeader(5, {}))
     for epoch, error in ((4, ErrorCode.FENCED_LEADER_EPOCH), (5, 0), (6, ErrorCode.UNKNOWN_LEADER_EPOCH), (-1, 0)):
         assert partition.locate(0, epoch=epoch).error == error
         assert partition.list_offset(-1, epoch=epoch).error == error
@@ -383,14 +385,14 @@ def test_a_stop_flushes_answers_and_takes_no_more(leader: Partition) -> None:
 
 def test_a_log_that_was_stopped_opens_where_it_was(tmp_path: Path) -> None:
     partition = Partition(tmp_path, {"fsync": "os"})
-    partition.lead(epoch=3)
+    partition.lead()
     partition.produce(batch(b"a", b"b"))
     partition.stop()
     again = Partition(tmp_path, {"fsync": "os"})
     assert only(again.lead(epoch=4), Advanced).high_watermark == 2
     assert repr(again.actor) == "<Partition orders-0 leader epoch=4 end=2 hw=2>"
     assert again.locate(0).length == len(batch(b"a", b"b"))
-    assert again.list_offset(0).leader_epoch == 3
+    assert again.list_offset(0).leader_epoch == 0
 
 
 def test_a_failed_flush_while_stopping_is_no_clean_stop(leader: Partition) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from tests.unit.disks import RefusingDisk
 from tests.unit.drive import bodies, exit_of, only
 from tests.unit.drive_partition import BROKER, NOW_MS, SUPERVISOR, TOPIC_ID, Partition, batch, errors
 from zafka.actors.actor import Exit, PeerGone, Send
-from zafka.actors.messages import ActorUp, BecomeLeader, DiskFault, Ready, ReplicaUp
+from zafka.actors.messages import ActorUp, BecomeLeader, DiskFault, Ready, ReplicaUp, Serving
 from zafka.actors.offline import OfflinePartition
 from zafka.storage.disk import PosixDisk
 from zafka.storage.fault import Recovered, write_recovered
@@ -144,3 +145,22 @@ def test_a_log_that_lost_flushed_bytes_is_offline(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes()[:500])
     offline = Partition(tmp_path, {})
     assert isinstance(offline.actor, OfflinePartition) and log.name in offline.actor.fault
+
+
+def test_a_directory_that_is_gone_is_not_taken_for_a_new_one(leader: Partition) -> None:
+    leader.produce(batch())
+    leader.flush()
+    leader.auto_flush = True
+    leader.stop()
+    shutil.rmtree(leader.directory)
+    successor = Partition(leader.directory.parent, {})
+    fault, end = successor.lead(epoch=1)[-2:]
+    assert isinstance(fault, Send) and isinstance(fault.body, DiskFault) and "what it held is gone" in fault.body.reason
+    assert isinstance(end, Exit) and end.code != 0
+    successor.partition.replica.release()
+    assert isinstance(Partition(leader.directory.parent, {}).actor, OfflinePartition)
+
+
+def test_a_directory_that_was_made_and_never_led_is_no_loss(tmp_path: Path) -> None:
+    Partition(tmp_path, {}).partition.replica.release()
+    assert bodies(Partition(tmp_path, {}).lead(epoch=3), Serving)
