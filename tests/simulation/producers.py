@@ -28,7 +28,7 @@ IN_FLIGHT = 5
 
 @dataclass(slots=True)
 class Batch:
-    """first: the number of its first record, in the history. tries: how often it was sent."""
+    """first: the number of its first record, in the history. order: among the numbered. tries: how often it was sent."""
 
     partition: int
     first: int
@@ -36,6 +36,7 @@ class Batch:
     time_ms: int
     made_s: float
     sequence: int = -1
+    order: int = -1
     tries: int = 0
 
 
@@ -45,6 +46,7 @@ class Lane:
 
     number: int = 0
     sequence: int = 0
+    order: int = 0
     waiting: list[Batch] = field(default_factory=list)
     in_flight: list[Batch] = field(default_factory=list)
     not_before_s: float = 0.0
@@ -157,17 +159,24 @@ class IdempotentProducer(Producer):
             self._ask_id()
             return
         for partition, lane in self.lanes.items():
-            while lane.waiting and not self._raising and self.may_send(lane):
+            while lane.waiting and not self._raising and self.may_send(lane) and not self._would_outrun(lane):
                 broker_id = self.leader_of(self.topic, partition)
                 if broker_id is None:
                     break
                 self._send(broker_id, lane, lane.waiting.pop(0))
         self.check_done()
 
+    @staticmethod
+    def _would_outrun(lane: Lane) -> bool:
+        """Whether a new batch would push an unresolved one out of the five that the broker remembers."""
+        is_new = lane.waiting[0].sequence < 0 and bool(lane.in_flight)
+        return is_new and lane.order - min(batch.order for batch in lane.in_flight) >= IN_FLIGHT
+
     def _send(self, broker_id: int, lane: Lane, batch: Batch) -> None:
         if batch.sequence < 0:
-            batch.sequence = lane.sequence
+            batch.sequence, batch.order = lane.sequence, lane.order
             lane.sequence += len(batch.values)
+            lane.order += 1
         lane.in_flight.append(batch)
         epoch = self.epoch
         self.produce(
