@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -122,7 +123,7 @@ class ForgetfulMount:
         while (done := subprocess.run(command, check=False, capture_output=True, text=True)).returncode != 0:
             if time.monotonic() > deadline_s:
                 raise MountFailed(f"cannot unmount: {done.stderr.strip()}")
-            time.sleep(0.005)
+            threading.Event().wait(0.005)
 
     def _ask(self, command: str, **arguments: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,7 +97,7 @@ class _Tree:
                 process.kill()
         deadline_s = time.monotonic() + END_S
         while not all(map(_is_gone, doomed[1:])) and time.monotonic() < deadline_s:
-            time.sleep(POLL_S)
+            threading.Event().wait(POLL_S)
         self._reap()
 
     def stop(self) -> None:
@@ -112,7 +113,7 @@ class _Tree:
         while not condition():
             if not self.is_running() or time.monotonic() > deadline_s:
                 raise NotBack(f"it did not start; its log ends with:\n{self.log_tail()}")
-            time.sleep(POLL_S)
+            threading.Event().wait(POLL_S)
 
     def log_tail(self) -> str:
         return (self.work / "log").read_text(errors="replace")[-6000:]
