@@ -78,7 +78,7 @@ def planted(bug: Bug) -> Iterator[Path]:
 
 def run_tests(copy: Path, tests: list[str]) -> str:
     """Names of the tests that failed, "" if none did."""
-    done = _run(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
+    done = run_python(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests)
     if done.returncode not in (0, TEST_FAILED):
         raise RuntimeError(f"the tests cannot be run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     failed = re.findall(r"^FAILED \S*?(\w+\.py::\S+)", done.stdout, re.MULTILINE)
@@ -88,7 +88,7 @@ def run_tests(copy: Path, tests: list[str]) -> str:
 
 def run_seeds(copy: Path, first: int, last: int) -> tuple[int, str]:
     """The first seed from `first` to `last` that fails, and the violated check; (0, "") if none does."""
-    done = _run(copy, "-m", "tests.simulation", "--seeds", f"{first}-{last}", "--first-failure", "--json")
+    done = run_python(copy, "-m", "tests.simulation", "--seeds", f"{first}-{last}", "--first-failure", "--json")
     try:
         told = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
@@ -97,7 +97,7 @@ def run_seeds(copy: Path, first: int, last: int) -> tuple[int, str]:
     return (failures[0]["seed"], failures[0]["check"]) if failures else (0, "")
 
 
-def _run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], check=False, cwd=copy, capture_output=True, text=True, timeout=SEARCH_S,
         env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"})

@@ -10,7 +10,6 @@ they stand on:
     clients.py, producers.py, consumers.py, admins.py                 clients, as state machines, in Kafka's bytes
     faults.py       the kinds of faults, and a plan of them           checks.py       what must hold at every step
     scenario.py     what a seed means                                 simulation.py   one run, and its verdict
-    plants.py       bugs that the checks must find
 
 Use: `make sim SEEDS=2000`; `make sim SEED=17 TRACE=1` tells the story of one seed; `SHRINK=1` tells a shorter one that
 fails in the same way. `python -m tests.simulation --help` says the rest.

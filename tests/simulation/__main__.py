@@ -12,7 +12,6 @@ from collections import Counter
 from typing import Any
 
 from tests.simulation.engine import Violation
-from tests.simulation.plants import PLANTS, plant
 from tests.simulation.runner import quiet, run_scenario, run_seeds, shrink
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.simulation import Result
@@ -23,8 +22,6 @@ TOLD_MAX = 10
 def main() -> int:
     options = _parse()
     quiet()
-    if options.plant:
-        plant(options.plant)
     if options.trace or options.shrink:
         return _replay(options)
     return _run_all(options)
@@ -40,7 +37,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--hash", action="store_true", help="with --json: the hash of all runs together")
     parser.add_argument("--trace", action="store_true", help="tell the story of one seed")
     parser.add_argument("--shrink", action="store_true", help="drop faults and clients while it fails in the same way")
-    parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to plant first")
     options = parser.parse_args()
     text = options.seeds or options.range
     if not text:
