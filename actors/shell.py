@@ -45,6 +45,7 @@ from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox
 
 MESSAGES_PER_TURN = 1000
+MESSAGES_PER_BEAT = 16  # how many are handled before the clock is looked at
 BYTES_PER_TURN = 16 * 1024 * 1024
 RETRY_S = 0.005
 RETRY_S_MAX = 0.1  # while nothing moves
@@ -208,15 +209,16 @@ class ActorRuntime:
         """Give these to the actor, perform what it wants, and go on until no flush is left to be told of."""
         now = self.clock()
         on_mail = self._actor.on_mail
-        for mail in mails:
+        for index, mail in enumerate(mails):
             effects = on_mail(mail, now)
             if effects:
                 self._perform(effects)
                 if self.exit is not None:
                     return
-            now_s = self.clock().monotonic_s
-            if now_s >= max(self._heartbeat_at_s, now.monotonic_s + self.start.heartbeat_s):
-                self._heartbeat(now_s)  # much mail that takes long is not a hung actor
+            if index % MESSAGES_PER_BEAT == MESSAGES_PER_BEAT - 1:
+                now_s = self.clock().monotonic_s
+                if now_s >= max(self._heartbeat_at_s, now.monotonic_s + self.start.heartbeat_s):
+                    self._heartbeat(now_s)  # much mail that takes long is not a hung actor
         self._perform(self._actor.on_turn_end(now))
         if self._flushes:
             self._settle()
