@@ -132,7 +132,7 @@ class ActorSystem:
 
     def kill(self, name: str, number: int) -> int:
         """Send a signal to an actor's process; returns its id, 0 if there is none at the moment."""
-        return int(self._call(lambda waiter: waiter.set(self._tree.kill(name, number)), 0))
+        return int(self._call(lambda waiter: waiter.set(self._tree.send_signal(name, number)), 0))
 
     def state_of(self, name: str) -> str:
         """How an actor is, for people."""
@@ -245,9 +245,8 @@ class ActorSystem:
         while self._calls:
             function, waiter, _ = self._calls.popleft()
             function(waiter)
-        now_s = time.monotonic()
-        self._tree.tick(now_s)
-        self._watch.tick(self._server, self._server_was_ready, now_s)
+        self._tree.tick()
+        self._watch.tick(self._server, self._server_was_ready, time.monotonic())
 
     def _pulse(self) -> None:
         now_s = time.monotonic()

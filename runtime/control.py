@@ -25,11 +25,10 @@ import zmq
 
 from zafka.runtime.data_dir import read_run
 from zafka.runtime.errors import NotRunning, Refused
-from zafka.runtime.supervisor import NEVER, Child, ChildSpec
+from zafka.runtime.supervisor import NEVER, Child, ChildSpec, Supervisor
 
 if TYPE_CHECKING:
     from zafka.runtime.root import Root
-    from zafka.runtime.tree import Node
 
 ANSWER_S = 5.0
 REQUESTS_PER_ROUND = 10
@@ -170,7 +169,7 @@ class ControlServer:
             {"name": FORK_SERVER, "kind": FORK_SERVER, "pid": root.server.pid, **common},
         ]
         for actor in root.tree.actors.values():
-            child, running = actor.child, actor.running
+            child, running = actor.child, root.tree.running.get(actor.name)
             actors.append({
                 "name": actor.name, "kind": actor.plan.kind,
                 "broker": actor.plan.broker_id if actor.plan.broker_id >= 0 else None,
@@ -183,14 +182,14 @@ class ControlServer:
             })
         return {"cluster": root.settings.cluster, "data_dir": str(root.settings.data_dir), "pid": os.getpid(),
                 "ready": root.announced, "actors": actors,
-                "supervisors": [_supervisor(node, now_s) for node in root.tree.nodes()]}
+                "supervisors": [_supervisor(each, root.tree.supervisor, now_s) for each in root.tree.supervisors()]}
 
 
-def _supervisor(node: Node, now_s: float) -> dict[str, Any]:
-    supervisor, parent = node.supervisor, node.parent
-    child = Child(ChildSpec(supervisor.name)) if parent is None else parent.supervisor.children[supervisor.name]
+def _supervisor(supervisor: Supervisor, topmost: Supervisor, now_s: float) -> dict[str, Any]:
+    under = None if supervisor is topmost else topmost
+    child = Child(ChildSpec(supervisor.name)) if under is None else under.children[supervisor.name]
     return {
-        "name": supervisor.name, "parent": None if parent is None else parent.supervisor.name,
+        "name": supervisor.name, "parent": None if under is None else under.name,
         "broker": child.spec.start, "strategy": supervisor.strategy, "intensity": supervisor.limit.intensity,
         "period_s": supervisor.limit.period_s, "crashes": supervisor.crashes(now_s), "restarts": child.restarts,
         **_last_exit(child, now_s)}

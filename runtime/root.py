@@ -42,11 +42,12 @@ from zafka.runtime.fork_client import (
 from zafka.runtime.limits import check_room, raise_descriptor_limit
 from zafka.runtime.listeners import Listeners, advertised
 from zafka.runtime.log import configure_logging
+from zafka.runtime.processes import Program
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.server_watch import ServerWatch
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart, tick_interval_s
-from zafka.runtime.tree import PROGRAMS, Program, Tree
+from zafka.runtime.tree import PROGRAMS, Tree
 from zafka.transport.mailbox import Mailbox
 
 if TYPE_CHECKING:

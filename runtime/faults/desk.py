@@ -34,7 +34,7 @@ from zafka.runtime.faults.kinds import (
 )
 from zafka.runtime.faults.mail import FaultyMailbox
 from zafka.runtime.faults.plan import Plan, Schedule, schedule
-from zafka.runtime.tree import Program
+from zafka.runtime.processes import Program
 from zafka.transport.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -171,21 +171,16 @@ class Desk:
 
     def _send(self, name: str, number: int) -> int:
         """Send a signal; returns the process id, 0 if there is no process at the moment."""
-        server = self._root.server
         if name == FORK_SERVER:
-            server.signal_server(signal.Signals(number))
-            return server.pid
-        actor = self._root.tree.actors.get(name)
-        if actor is None or actor.running is None or not actor.running.pid:
-            return 0
-        server.kill(actor.running.incarnation, signal.Signals(number))
-        return actor.running.pid
+            self._root.server.signal_server(signal.Signals(number))
+            return self._root.server.pid
+        return self._root.tree.send_signal(name, number)
 
     def _incarnation_of(self, name: str) -> int:
         if name == FORK_SERVER:
             return self._root.server.pid
-        actor = self._root.tree.actors.get(name)
-        return actor.running.incarnation if actor is not None and actor.running is not None else 0
+        running = self._root.tree.running.get(name)
+        return running.incarnation if running is not None else 0
 
     def _pause(self, fault: Pause) -> dict[str, Any]:
         answer = self._signal(fault.target, signal.SIGSTOP)

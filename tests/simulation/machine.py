@@ -25,7 +25,7 @@ from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, ActorStart, L
 from zafka.runtime.fork_client import Exited, Spawned
 from zafka.runtime.settings import BrokerSettings, TreeSettings
 from zafka.runtime.supervisor import State
-from zafka.runtime.tree import Actor, Tree
+from zafka.runtime.tree import Tree, TreeRunning
 from zafka.storage.config import parse_config
 from zafka.storage.repair import plan, repair
 from zafka.storage.verify import verify
@@ -39,11 +39,11 @@ UP_AGAIN_S = 0.3
 class Root(Tree):
     """The production tree; an actor's last word has come before its death is reported, and no kernel holds anybody."""
 
-    def _await_last_word(self, actor: Actor) -> None:
+    def _await_last_word(self, running: TreeRunning) -> None:
         for received in self.mailbox.receive(MAIL_PER_ROUND):
             self.on_mail(received)
 
-    def _waits_for_disk(self, actor: Actor) -> bool:
+    def _waits_for_disk(self, running: TreeRunning) -> bool:
         return False
 
 

@@ -45,7 +45,7 @@ from zafka.actors.gateway.effects import (
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Started
 from zafka.actors.shell import ActorRuntime, resolve
 from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
-from zafka.runtime.tree import Program
+from zafka.runtime.processes import Program
 from zafka.transport.mailbox import Mailbox
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ UP = textwrap.dedent("""
     from zafka.runtime.errors import RuntimeFault
     from zafka.runtime.fork_client import ForkServerClient
     from zafka.runtime.settings import BrokerSettings, ListenerSettings, SupervisionSettings, TreeSettings
-    from zafka.runtime.tree import Program
+    from zafka.runtime.processes import Program
 
     directory, port, options = Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
     def tell(ready):
