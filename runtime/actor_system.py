@@ -27,20 +27,19 @@ import zmq
 from zafka.actors.start import SUPERVISOR
 from zafka.actors.user_messages import STOPPED, UserMessage
 from zafka.runtime.control import memory_bytes
-from zafka.runtime.errors import CannotStart
-from zafka.runtime.fork_client import Exited, ForkServerClient, ForkServerGone, Pong, Refused, ServerReady, Spawned
+from zafka.runtime.errors import CannotStart, RuntimeFault
+from zafka.runtime.fork_client import ForkServerClient, ForkServerGone
 from zafka.runtime.limits import raise_descriptor_limit
 from zafka.runtime.run_dir import RunDirectory
-from zafka.runtime.server_watch import ServerWatch
+from zafka.runtime.server_holder import ServerHolder
 from zafka.runtime.settings import SupervisionSettings
-from zafka.runtime.supervisor import RestartLimit, allow_restart, tick_interval_s
+from zafka.runtime.supervisor import tick_interval_s
 from zafka.runtime.switchboard import Resolve
 from zafka.runtime.user_tree import SHELL, Spawn, UserTree, log
 from zafka.transport.mailbox import Mailbox
 
 PRELOAD = (SHELL, "zafka.actor", "cloudpickle")
 INCARNATION = 1  # of the supervisor; an actor's is higher
-KILL_S = 1.0
 MAIL_PER_ROUND = 1000
 RETRY_S = 0.005
 NEVER_HUNG_S = 1e6  # a program that somebody stopped (Ctrl-Z) is not ours to continue
@@ -83,8 +82,6 @@ class ActorSystem:
         self._over = False  # the loop takes no more calls
         self._stop_by_s = float("inf")
         self._pulse_at_s = 0.0  # when the mailbox's next heartbeat is due
-        self._server_crashes_s: deque[float] = deque()
-        self._server_was_ready = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._started = Waiter()
         self._thread = threading.Thread(target=self._main, name=f"zafka {name}", daemon=True)
@@ -179,7 +176,7 @@ class ActorSystem:
             self._started.set()
             try:
                 self._run()
-            except CannotStart as error:
+            except RuntimeFault as error:
                 self.failure = str(error)
             if self.failure:
                 log.error("%s: supervision gave up: %s", self.name, self.failure)
@@ -196,17 +193,19 @@ class ActorSystem:
         self._mailbox = Mailbox(context, SUPERVISOR, INCARNATION, UserMessage, endpoint=endpoint)
         closing.callback(self._mailbox.close)
         # By this thread: the fork server dies with the thread that launched it.
-        self._server = self._launch()
-        closing.callback(self._close_server)
-        self._watch = ServerWatch(self._settings.hung_after_s, now_s=time.monotonic())
+        self._holder = ServerHolder(self._launch, self._settings, self._complain)
+        closing.callback(self._holder.close)
         self._tree = UserTree(
-            self.name, self._settings, mailbox=self._mailbox, endpoint=endpoint, server=self._server,
+            self.name, self._settings, mailbox=self._mailbox, endpoint=endpoint, server=self._holder.server,
             resolve=self._resolve, on_removed=self._on_removed)
         closing.callback(self._finish)
 
     @staticmethod
     def _launch() -> ForkServerClient:
         return ForkServerClient(PRELOAD, hung_after_s=NEVER_HUNG_S)
+
+    def _complain(self, text: str) -> None:
+        log.error("%s: %s", self.name, text)
 
     def _run(self) -> None:
         tree = self._tree
@@ -226,9 +225,10 @@ class ActorSystem:
         wait_s = min(ticks_s, self._tree.wakeup_s() - now_s, self._stop_by_s - now_s)
         if self._mailbox.queued:
             wait_s = min(wait_s, RETRY_S)
+        server = self._holder.server
         poll_list: list[tuple[Any, int]] = [
             *((socket, int(zmq.POLLIN)) for socket in self._mailbox.sockets()),
-            (self._server.socket.fileno(), select.POLLIN | (select.POLLOUT if self._server.wants_to_write else 0)),
+            (server.socket.fileno(), select.POLLIN | (select.POLLOUT if server.wants_to_write else 0)),
             (self._wake_read, int(zmq.POLLIN)),
         ]
         ready = dict(zmq.zmq_poll(poll_list, max(0, int(wait_s * 1000) + 1)))
@@ -246,7 +246,7 @@ class ActorSystem:
             function, waiter, _ = self._calls.popleft()
             function(waiter)
         self._tree.tick()
-        self._watch.tick(self._server, self._server_was_ready, time.monotonic())
+        self._holder.tick(time.monotonic())
 
     def _pulse(self) -> None:
         now_s = time.monotonic()
@@ -255,41 +255,19 @@ class ActorSystem:
             self._mailbox.pulse()
 
     def _take_reports(self) -> None:
-        self._server.flush()
         try:
-            reports = self._server.receive()
+            reports = self._holder.receive()
         except ForkServerGone:
             self._replace_server()
             return
         for report in reports:
-            match report:
-                case Spawned():
-                    self._tree.on_spawned(report)
-                case Exited():
-                    self._tree.on_exited(report)
-                case Refused():
-                    self._tree.on_refused(report)
-                case ServerReady():
-                    self._server_was_ready = True
-                case Pong():
-                    self._watch.on_pong()
+            self._tree.on_report(report)
 
     def _replace_server(self) -> None:
         """The fork server is dead and with it every actor: all start again, from a new one."""
-        self._server.await_end(KILL_S)
-        self._close_server()
-        code = self._server.exit_code
+        code = self._holder.bury()
         log.error("%s: the process that forks actors died (code %s), all actors with it", self.name, code)
-        limit = RestartLimit(self._settings.intensity, self._settings.period_s)
-        if not self._server_was_ready:
-            if code is not None and code > 0:
-                raise CannotStart("the process that forks actors ended before it was ready; its error stands above")
-            if not allow_restart(self._server_crashes_s, time.monotonic(), limit):
-                raise CannotStart("the process that forks actors dies again and again before it is ready")
-        self._server = self._launch()
-        self._server_was_ready = False
-        self._watch.on_pong()
-        self._tree.on_server_gone(self._server)
+        self._tree.on_server_gone(self._holder.replace())
 
     # -- what the tree tells -------------------------------------------------------------------
 
@@ -304,13 +282,9 @@ class ActorSystem:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _close_server(self) -> None:
-        if not self._server.closed and not self._server.confirm_all_dead(KILL_S):
-            log.error("%s: some actors hang in the kernel; they are gone as soon as it lets them", self.name)
-
     def _finish(self) -> None:
         """Nobody lives after this. Whoever waits hears that it is over, and so does whoever comes late."""
-        self._close_server()
+        self._holder.close()
         with self._lock:
             self._over = True
         for _, waiter, over in self._calls:

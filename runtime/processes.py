@@ -158,6 +158,15 @@ class SupervisedProcesses(ABC, Generic[R]):
 
     # -- what the fork server reports ----------------------------------------------------------
 
+    def on_report(self, report: Spawned | Exited | Refused) -> None:
+        match report:
+            case Spawned():
+                self.on_spawned(report)
+            case Exited():
+                self.on_exited(report)
+            case Refused():
+                self.on_refused(report)
+
     def on_spawned(self, report: Spawned) -> None:
         running = self._incarnations[report.incarnation]
         running.pid = report.pid

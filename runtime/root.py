@@ -16,7 +16,6 @@ import select
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,24 +28,15 @@ from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFU
 from zafka.runtime.control import ControlServer
 from zafka.runtime.data_dir import DataDirectory, way_out, write_atomically
 from zafka.runtime.errors import CannotStart, TreeFailed
-from zafka.runtime.fork_client import (
-    Exited,
-    ForkServerClient,
-    ForkServerGone,
-    Pong,
-    Refused,
-    ServerReady,
-    Spawned,
-    launch,
-)
+from zafka.runtime.fork_client import ForkServerClient, ForkServerGone, launch
 from zafka.runtime.limits import check_room, raise_descriptor_limit
 from zafka.runtime.listeners import Listeners, advertised
 from zafka.runtime.log import configure_logging
 from zafka.runtime.processes import Program
 from zafka.runtime.run_dir import RunDirectory
-from zafka.runtime.server_watch import ServerWatch
+from zafka.runtime.server_holder import ServerHolder
 from zafka.runtime.settings import TreeSettings
-from zafka.runtime.supervisor import Ended, RestartLimit, allow_restart, tick_interval_s
+from zafka.runtime.supervisor import Ended, tick_interval_s
 from zafka.runtime.tree import PROGRAMS, Tree
 from zafka.transport.mailbox import Mailbox
 
@@ -55,7 +45,6 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_S = 1.8  # after the first signal; then what is left is killed
-KILL_S = 1.0
 MAIL_PER_ROUND = 1000
 RETRY_S = 0.005
 
@@ -76,7 +65,7 @@ def run(
     """
     with contextlib.ExitStack() as closing:
         # Whatever happens here, no process stays behind.
-        holder = _Holder(launch())
+        holder = ServerHolder(launch, settings.supervision, _complain)
         closing.callback(holder.close)
         _check_ready_file(settings)
         raise_descriptor_limit()
@@ -104,23 +93,8 @@ def _check_ready_file(settings: TreeSettings) -> None:
         file.unlink(missing_ok=True)
 
 
-class _Holder:
-    """The fork server of the moment."""
-
-    def __init__(self, server: ForkServerClient) -> None:
-        self.server = server
-        self.was_ready = False
-
-    def close(self) -> None:
-        if not self.server.closed and not self.server.confirm_all_dead(KILL_S):
-            os.write(2, b"zafka: some processes hang in the kernel; they are gone as soon as it lets them\n")
-
-    def replace(self) -> ForkServerClient:
-        """A new one; the old one must be closed."""
-        assert self.server.closed
-        self.server = launch()
-        self.was_ready = False
-        return self.server
+def _complain(text: str) -> None:
+    os.write(2, f"zafka: {text}\n".encode())
 
 
 class Root:
@@ -129,7 +103,7 @@ class Root:
     def __init__(
         self,
         settings: TreeSettings,
-        holder: _Holder,
+        holder: ServerHolder,
         data_dir: DataDirectory,
         run_dir: RunDirectory,
         listeners: dict[int, Listeners],
@@ -146,8 +120,6 @@ class Root:
         self._signals: list[int] = []
         self._pulse_at_s = 0.0  # when the mailbox's next heartbeat is due
         self._stop_by_s: float | None = None  # when the rest is killed, once it stops
-        self._server_crashes_s: deque[float] = deque()
-        self._watch = ServerWatch(settings.supervision.hung_after_s, now_s=self.started_s)
         self.incarnation = data_dir.next_incarnation()
         self.context: zmq.Context[Any] = zmq.Context()
         self.desk: Desk | None = None  # where faults are allowed
@@ -241,7 +213,7 @@ class Root:
         if self.desk is not None:
             self.desk.tick()
         self.tree.tick()
-        self._watch.tick(self.server, self._holder.was_ready, time.monotonic())
+        self._holder.tick(time.monotonic())
         if not self.announced and self.tree.ready:
             self._announce()
 
@@ -252,42 +224,20 @@ class Root:
             self.mailbox.pulse()
 
     def _take_reports(self) -> None:
-        self.server.flush()
         try:
-            reports = self.server.receive()
+            reports = self._holder.receive()
         except ForkServerGone:
             self._replace_server()
             return
         for report in reports:
-            match report:
-                case Spawned():
-                    self.tree.on_spawned(report)
-                case Exited():
-                    self.tree.on_exited(report)
-                case Refused():
-                    self.tree.on_refused(report)
-                case ServerReady():
-                    self._holder.was_ready = True
-                case Pong():
-                    self._watch.on_pong()
+            self.tree.on_report(report)
 
     def _replace_server(self) -> None:
         """The fork server is dead and with it every actor: all start again, from a new one."""
-        self.server.await_end(KILL_S)
-        self._holder.close()
-        code = self.server.exit_code
+        code = self._holder.bury()
         self.log("error", "fork server died, all actors with it", pid=self.server.pid, code=code)
         if self._stop_by_s is None:
-            limit = self.settings.supervision
-            crashed = not self._holder.was_ready
-            if crashed and code is not None and code > 0:
-                raise CannotStart("the process that forks actors ended before it was ready; its error stands above")
-            if crashed and not allow_restart(
-                self._server_crashes_s, time.monotonic(), RestartLimit(limit.intensity, limit.period_s)
-            ):
-                raise TreeFailed("the process that forks actors dies again and again before it is ready")
-            self._holder.replace().watch_root(limit.hung_after_s)
-        self._watch.on_pong()
+            self._holder.replace().watch_root(self.settings.supervision.hung_after_s)
         self.tree.on_server_gone(self.server)
 
     # -- the end -------------------------------------------------------------------------------
