@@ -51,8 +51,9 @@ class ServerHolder:
         return reports
 
     def tick(self, now_s: float) -> None:
-        """Help a server that does not answer, or end it."""
-        self._watch.tick(self.server, self._was_ready, now_s)
+        """Help a server that does not answer, or end it. One that was not replaced is nobody's to ask."""
+        if not self.server.closed:
+            self._watch.tick(self.server, self._was_ready, now_s)
 
     def bury(self) -> int | None:
         """It is gone: wait until its children are too, and return its exit code."""

@@ -80,3 +80,13 @@ def test_one_that_cannot_import_is_not_tried_again(closing: ExitStack) -> None:
     assert test.await_end() == 1
     with pytest.raises(CannotStart, match="ended before it was ready"):
         test.holder.replace()
+
+
+def test_one_that_died_while_all_stop_is_not_asked_how_it_is(closing: ExitStack) -> None:
+    test = Holder("zafka.actors.start")
+    closing.callback(test.holder.close)
+    test.receive_once()  # that it is ready: from now on it is asked
+    test.holder.server.signal_server(signal.SIGKILL)
+    test.await_end()
+    test.holder.tick(1e9)
+    test.holder.tick(2e9)  # nor ended for being silent
