@@ -169,7 +169,7 @@ class ControlServer:
             {"name": FORK_SERVER, "kind": FORK_SERVER, "pid": root.server.pid, **common},
         ]
         for actor in root.tree.actors.values():
-            child, running = actor.child, root.tree.running.get(actor.name)
+            child, running = actor.child, root.tree.running.get(actor.key)
             actors.append({
                 "name": actor.name, "kind": actor.plan.kind,
                 "broker": actor.plan.broker_id if actor.plan.broker_id >= 0 else None,

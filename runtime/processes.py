@@ -48,6 +48,11 @@ class Program(NamedTuple):
     build: str
 
 
+Key = tuple[str, str]
+"""A supervisor's name and its child's. The child's alone is not enough: a partition's is met at two brokers while one
+stops and the other, to which a topic created anew under the old name gave it, starts."""
+
+
 @dataclass(slots=True)
 class Running:
     """One incarnation of an actor. supervisor: whose child it is. pid 0: asked for, not there yet.
@@ -61,6 +66,10 @@ class Running:
     pid: int = 0
     reason: str = ""
 
+    @property
+    def key(self) -> Key:
+        return self.supervisor.name, self.name
+
 
 R = TypeVar("R", bound=Running)
 
@@ -69,7 +78,7 @@ class SupervisedProcesses(ABC, Generic[R]):
     """What both trees are. mailbox, endpoint, server: the owner's; endpoint is where actors write to it.
 
     supervisor: the topmost one; made by the tree, as it knows the children.
-    running: by the actor's name. ended: what became of the tree, once it has no process any more and never will.
+    ended: what became of the tree, once it has no process any more and never will.
     """
 
     supervisor: Supervisor
@@ -87,7 +96,7 @@ class SupervisedProcesses(ABC, Generic[R]):
     ) -> None:
         self.mailbox = mailbox
         self.server = server
-        self.running: dict[str, R] = {}
+        self.running: dict[Key, R] = {}
         self.ended: Ended | None = None
         self._supervision = supervision
         self._endpoint = endpoint
@@ -141,16 +150,21 @@ class SupervisedProcesses(ABC, Generic[R]):
         now_s = self._clock()
         for supervisor in list(self.supervisors()):
             for name in supervisor.silent(now_s):
-                if self._waits_for_disk(self.running[name]):
+                if self._waits_for_disk(self.running[supervisor.name, name]):
                     supervisor.on_disk_wait(name, now_s)
             self._perform(supervisor, supervisor.tick(now_s))
 
     def wakeup_s(self) -> float:
         return min(supervisor.wakeup_s() for supervisor in self.supervisors())
 
+    def named(self, name: str) -> R | None:
+        """The newest incarnation that runs under this name."""
+        found = [running for running in self.running.values() if running.name == name]
+        return max(found, key=lambda running: running.incarnation, default=None)
+
     def send_signal(self, name: str, number: int) -> int:
         """Send a signal to an actor's process; returns its id, 0 if there is none at the moment."""
-        running = self.running.get(name)
+        running = self.named(name)
         if running is None or running.pid == 0:
             return 0
         self.server.kill(running.incarnation, signal.Signals(number))
@@ -221,7 +235,7 @@ class SupervisedProcesses(ABC, Generic[R]):
                 case Stop(id=name):
                     self._stop(supervisor, name)
                 case Kill(id=name, reason=reason):
-                    self._kill(self.running[name], reason)
+                    self._kill(self.running[supervisor.name, name], reason)
                 case Removed(id=name):
                     self._remove(supervisor, name)
                 case Ended():
@@ -231,7 +245,7 @@ class SupervisedProcesses(ABC, Generic[R]):
         self, running: R, program: Program, arguments: Arguments, *, inbox: str = "", fds: tuple[int, ...] = ()
     ) -> None:
         """Ask for the process of a new incarnation."""
-        self.running[running.name] = self._incarnations[running.incarnation] = running
+        self.running[running.key] = self._incarnations[running.incarnation] = running
         start = ActorStart(
             name=running.name, incarnation=running.incarnation, main=program.main, build=program.build,
             arguments=arguments, supervisor_incarnation=self.mailbox.incarnation,
@@ -249,7 +263,7 @@ class SupervisedProcesses(ABC, Generic[R]):
         """This incarnation is confirmed dead: whom it concerns hears of it, and its supervisor decides what then."""
         name, supervisor = running.name, running.supervisor
         reason = running.reason or reason
-        del self._incarnations[running.incarnation], self.running[name]
+        del self._incarnations[running.incarnation], self.running[running.key]
         self.mailbox.forget(name, running.incarnation)
         self._on_down(running, code, reason)
         self._perform(supervisor, supervisor.on_exit(name, code, reason, self._clock()))

@@ -28,7 +28,7 @@ from zafka.actors.start import (
 from zafka.runtime.data_dir import DataDirectory
 from zafka.runtime.fork_client import ForkServerClient
 from zafka.runtime.listeners import Listeners
-from zafka.runtime.processes import Program, Running, SupervisedProcesses
+from zafka.runtime.processes import Key, Program, Running, SupervisedProcesses
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Child, ChildSpec, Ended, State, Supervisor
@@ -80,6 +80,10 @@ class Actor:
     supervisor: Supervisor
 
     @property
+    def key(self) -> Key:
+        return self.supervisor.name, self.name
+
+    @property
     def child(self) -> Child:
         return self.supervisor.children[self.name]
 
@@ -108,7 +112,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
             settings.supervision, mailbox=mailbox, endpoint=run_dir.endpoint("root"), server=server, random=random,
             clock=clock)
         self.settings = settings
-        self.actors: dict[str, Actor] = {}
+        self.actors: dict[Key, Actor] = {}
         self._data_dir = data_dir
         self._run_dir = run_dir
         self._listeners = listeners
@@ -177,7 +181,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
             self._start_supervisor(spec)
             return
         plan: Plan = spec.start
-        actor = self.actors.setdefault(spec.id, Actor(spec.id, plan, supervisor))
+        actor = self.actors.setdefault((supervisor.name, spec.id), Actor(spec.id, plan, supervisor))
         actor.plan, actor.supervisor = plan, supervisor
         incarnation = self._data_dir.next_incarnation()
         inbox = "" if plan.kind == "partition" else self._run_dir.endpoint(f"a{incarnation}")
@@ -195,7 +199,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
         if below is not None:
             self._perform(below, below.shutdown(self._clock()))
         else:
-            self._send(self.actors[name], messages.Shutdown())
+            self._send(self.actors[supervisor.name, name], messages.Shutdown())
 
     def _kill(self, running: TreeRunning, reason: str) -> None:
         running.reason = reason
@@ -204,23 +208,19 @@ class Tree(SupervisedProcesses[TreeRunning]):
 
     def _remove(self, supervisor: Supervisor, name: str) -> None:
         """A partition that its broker did not want any more is gone; so is a child that was not to be restarted."""
-        actor = self.actors.get(name)
-        if actor is not None and name not in supervisor.children:
-            del self.actors[name]
+        if name not in supervisor.children:
+            self.actors.pop((supervisor.name, name), None)
         kind, _, rest = name.partition(" ")
         if kind == "partition":
             topic, _, partition = rest.rpartition("-")
-            broker_id = actor.plan.broker_id if actor is not None else self._broker_of(supervisor)
-            self._send(self.actors[f"broker {broker_id}"], messages.PartitionStopped(topic, int(partition)))
-
-    @staticmethod
-    def _broker_of(supervisor: Supervisor) -> int:
-        return int(supervisor.name.rpartition(" ")[2])
+            broker = self._broker(int(supervisor.name.rpartition(" ")[2]))
+            assert broker is not None
+            self._send(broker, messages.PartitionStopped(topic, int(partition)))
 
     def _end(self, supervisor: Supervisor, ended: Ended) -> None:
         """A supervisor has no children any more: the topmost decides what then, or the tree is at its end."""
         for actor in [actor for actor in self.actors.values() if actor.supervisor is supervisor]:
-            del self.actors[actor.name]
+            del self.actors[actor.key]
         if ended.failed:
             self._log("error", "supervisor gave up", supervisor=supervisor.name, reason=ended.reason)
         if supervisor is self.supervisor:
@@ -234,7 +234,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
         super()._bury(running, PEER_GONE if running.mail_lost else code, reason)
 
     def _on_down(self, running: TreeRunning, code: int, reason: str) -> None:
-        actor = self.actors[running.name]
+        actor = self.actors[running.key]
         if running.inbox:
             self._run_dir.remove_socket(running.inbox)
         if running.started:
@@ -249,7 +249,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
     def _on_body(self, running: TreeRunning, received: Received) -> None:
         now_s = self._clock()
         supervisor, name = running.supervisor, running.name
-        actor = self.actors[name]
+        actor = self.actors[running.key]
         match received.body:
             case messages.Heartbeat(mailbox=mailbox):
                 running.mailbox = mailbox
@@ -309,13 +309,14 @@ class Tree(SupervisedProcesses[TreeRunning]):
             self._introduce(actor, other)
         if actor.plan.kind == "coordinator":
             return
-        needed = self.actors.get(COORDINATOR if actor.plan.kind == "broker" else f"broker {actor.plan.broker_id}")
+        coordinator = self.actors.get((self.supervisor.name, COORDINATOR))
+        needed = coordinator if actor.plan.kind == "broker" else self._broker(actor.plan.broker_id)
         if needed is not None:
             self._introduce(needed, actor)
 
     def _introduce(self, actor: Actor, to: Actor) -> None:
         """Say that an actor is up, if it is."""
-        running = self.running.get(actor.name)
+        running = self.running.get(actor.key)
         if running is not None and running.started:
             self._send(to, messages.ActorUp(actor.name, running.incarnation, running.inbox))
 
@@ -326,8 +327,11 @@ class Tree(SupervisedProcesses[TreeRunning]):
                 return [other for other in self.actors.values() if other.plan.kind == "broker"]
             case "broker":
                 return self._partitions_of(actor)
-        broker = self.actors.get(f"broker {actor.plan.broker_id}")
+        broker = self._broker(actor.plan.broker_id)
         return [broker] if broker is not None else []
+
+    def _broker(self, broker_id: int) -> Actor | None:
+        return self.actors.get((f"supervisor of broker {broker_id}", f"broker {broker_id}"))
 
     def _partitions_of(self, broker: Actor) -> list[Actor]:
         broker_id = broker.plan.broker_id
@@ -338,6 +342,6 @@ class Tree(SupervisedProcesses[TreeRunning]):
 
     def _send(self, actor: Actor, body: messages.Message) -> None:
         """To the incarnation that runs; one that has not started is told what it needs when it has."""
-        running = self.running.get(actor.name)
+        running = self.running.get(actor.key)
         if running is not None and running.started:
             self.mailbox.send((actor.name, running.incarnation), body)

@@ -122,7 +122,7 @@ class UserTree(SupervisedProcesses[UserRunning]):
         now_s = time.monotonic()
         actors = []
         for name, child in self.supervisor.children.items():
-            running = self.running.get(name)
+            running = self.running.get((self.supervisor.name, name))
             actors.append({
                 "name": name, "kind": "user", "broker": None, "pid": running.pid if running else 0,
                 "incarnation": running.incarnation if running else 0, "restarts": child.restarts,
@@ -161,7 +161,7 @@ class UserTree(SupervisedProcesses[UserRunning]):
 
     def _stop(self, supervisor: Supervisor, name: str) -> None:
         self._switchboard.on_stopping(name)
-        self.mailbox.send((name, self.running[name].incarnation), messages.Shutdown())
+        self.mailbox.send((name, self.running[supervisor.name, name].incarnation), messages.Shutdown())
 
     def _kill(self, running: UserRunning, reason: str) -> None:
         running.reason = running.reason or reason
@@ -182,8 +182,9 @@ class UserTree(SupervisedProcesses[UserRunning]):
         for output in outputs:
             match output:
                 case Hand(to=name, letter=letter):
+                    running = self.running[self.supervisor.name, name]
                     body = Deliver(letter.number, letter.sender[0], letter.ask)
-                    self.mailbox.send((name, self.running[name].incarnation), body, (letter.message,))
+                    self.mailbox.send((name, running.incarnation), body, (letter.message,))
                 case Resolve(to=to) if to == OWNER:
                     self._resolve(output)
                 case Resolve(to=to, post=post, outcome=outcome, content=content):

@@ -150,7 +150,12 @@ class Desk:
     # -- how -----------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
-        return [SUPERVISOR, FORK_SERVER, *self._root.tree.actors]
+        return [SUPERVISOR, FORK_SERVER, *self._actors()]
+
+    def _actors(self, *kinds: str) -> list[str]:
+        """Names of actors, each once; of these kinds, or of all."""
+        actors = self._root.tree.actors.values()
+        return list(dict.fromkeys(actor.name for actor in actors if not kinds or actor.plan.kind in kinds))
 
     def _signal(self, pattern: str, number: int) -> dict[str, Any]:
         """Signal all that a pattern names and that run; "missed" says so if none does."""
@@ -179,7 +184,7 @@ class Desk:
     def _incarnation_of(self, name: str) -> int:
         if name == FORK_SERVER:
             return self._root.server.pid
-        running = self._root.tree.running.get(name)
+        running = self._root.tree.named(name)
         return running.incarnation if running is not None else 0
 
     def _pause(self, fault: Pause) -> dict[str, Any]:
@@ -209,13 +214,11 @@ class Desk:
         return {"cleared": self.board.remove(list(self.board.posted)), "resumed": resumed}
 
     def _post(self, rule: AnyRule) -> dict[str, Any]:
-        actors = self._root.tree.actors
         if isinstance(rule, MailFault):
             for pattern in (rule.sender, rule.receiver):
-                targets_of(pattern, [SUPERVISOR, *actors])
+                targets_of(pattern, [SUPERVISOR, *self._actors()])
         else:
-            brokers = [actor.name for actor in actors.values() if actor.plan.kind == "broker"]
-            targets_of(rule.target, brokers if isinstance(rule, ApiFault) else list(actors))
+            targets_of(rule.target, self._actors("broker") if isinstance(rule, ApiFault) else self._actors())
         self.board.sweep()
         if len(self.board.posted) >= RULES_MAX:
             raise FaultError(f"{RULES_MAX} rules are in force already; clear some")
