@@ -49,8 +49,8 @@ class Program(NamedTuple):
 
 
 Key = tuple[str, str]
-"""A supervisor's name and its child's. The child's alone is not enough: a partition's is met at two brokers while one
-stops and the other, to which a topic created anew under the old name gave it, starts."""
+"""A supervisor's name and its child's. The child's alone does not do: while a deleted topic's partition stops at one
+broker, that of a new topic of the same name may start at another."""
 
 
 @dataclass(slots=True)

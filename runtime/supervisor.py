@@ -1,7 +1,7 @@
 """A supervisor's decisions, pure: what happened and the time go in, what to do comes out.
 
 Owns: child specs and what is known of each child, restart limits, backoff, hung detection, order of stopping.
-Knows no process: `runtime/root.py` performs the decisions and reports what became of them.
+Knows no process: `runtime/processes.py` performs the decisions and reports what became of them.
 Speaks OTP: `permanent|transient|temporary`, `one_for_one|one_for_all|rest_for_one`, intensity within a period,
 `start_child` and `terminate_child`, escalation. A child may be a supervisor itself.
 Differs from OTP where a kill from outside is weather and a crash loop is a bug: a death counts towards the

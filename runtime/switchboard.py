@@ -2,7 +2,7 @@
 
 Owns: every message from the moment it is taken until it has been handled, and every ask until it is answered.
 A message is handed to one incarnation of its actor, once: it is handled, or lost with that incarnation. Those behind
-it wait for the successor. `runtime/actor_system.py` performs what is decided here.
+it wait for the successor. `runtime/user_tree.py` performs what is decided here.
 Invariants: mailboxes are bounded; each actor has at most one message in hand; messages from one sender to one actor
 keep their order; each post is resolved exactly once, whatever dies.
 """

@@ -42,7 +42,6 @@ WEATHER = frozenset({PEER_GONE})
 Log = Callable[..., None]
 """log(level, event, **fields)"""
 
-
 PROGRAMS = {
     "coordinator": Program("zafka.actors.shell:main", "zafka.actors.coordinator:build"),
     "broker": Program("zafka.actors.broker_shell:main", ""),
@@ -61,7 +60,7 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class TreeRunning(Running):
-    """started: its inbox is bound, and it was announced. mailbox: letters that wait in it, as it says.
+    """started: its inbox is bound, and it was announced. mailbox: messages that wait for it, by its last heartbeat.
 
     mail_lost: between it and us; it is being killed for that."""
 
