@@ -24,7 +24,7 @@ from zafka.storage.config import parse_config
 from zafka.storage.directory import LOCK_NAME, lock_partition
 from zafka.storage.disk import PosixDisk
 from zafka.storage.fault import Recovered
-from zafka.storage.repair import plan, repair
+from zafka.storage.repair import go_on, plan, repair
 from zafka.storage.verify import Verdict, verify
 
 _PARTITION = re.compile(r".+-\d+")
@@ -84,9 +84,11 @@ def taken(directory: Path) -> Iterator[None]:
         yield
 
 
-def look_at(directory: Path) -> Verdict:
-    """What its files say, as the disk has them."""
+def look_at(directory: Path, *, going_on: bool = False) -> Verdict:
+    """What its files say, as the disk has them. going_on: a recovery that was killed goes on; the log must be `taken`."""
     read_afresh(directory)
+    if going_on:
+        go_on(PosixDisk(), directory)
     return verify(PosixDisk(), directory)
 
 

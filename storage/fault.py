@@ -26,7 +26,8 @@ class Recovered(Struct, frozen=True):
 
     at_ms: when it began. reason: why it was needed. lost: first offset and the one behind the last, of each stretch
     that was given up. torn_bytes: cut from the end above the checkpoint, as at every start.
-    finished: False while it is at work; who finds it so goes on with the same id.
+    finished: False while it is at work; who finds it so goes on with the same id. written: damaged segments are written
+    anew, and what is left is to give them their names.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Recovered(Struct, frozen=True):
     start_offset: int
     end_offset: int
     finished: bool = False
+    written: bool = False
 
     @property
     def lost_offsets(self) -> int:

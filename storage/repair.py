@@ -5,7 +5,9 @@ Owns: the order of the steps, so that each may be killed and the whole be done a
 2. the torn tail is cut, as every start does it, and all damaged bytes are copied to `<segment>.<position>.cut`;
 3. damaged segments are written anew: whole batches as they are, and for the offsets that are lost one empty batch, so
    that offsets stay, none is given out twice, and readers step over the hole as they do after compaction;
-4. the checkpoint goes, the new segments get their names, and recovery reads all of it and writes a new checkpoint;
+4. `recovered.json` says that they are written; the checkpoint goes, the new segments get their names, and recovery reads
+   all of it and writes a new checkpoint. From the first half of this step on nobody looks at the old segments again
+   (`go_on`): without their checkpoint they would seem worse than they are;
 5. `recovered.json` says that it is done, and the marker goes.
 Invariant: a batch that is whole, and was known or stands before any damage, is kept; what was lost is written down.
 May fail with OSError, FailedFlush, CorruptLog; the marker stays then.
@@ -65,15 +67,28 @@ def repair(
         for segment in damaged:
             _write_anew(disk, directory, segment, now_ms, progress)
         sync(disk, directories=(directory,))
-        _put_in_place(disk, verdict, damaged)
-    log, report = recover(disk, directory, config, now_ms, progress)
-    log.close()
-    assert not report.cut, "everything torn was cut before"
-    done = msgspec.structs.replace(
-        planned, start_offset=log.start_offset, end_offset=log.end_offset, finished=True)
+        write_recovered(disk, directory, msgspec.structs.replace(planned, written=True))
+        _put_in_place(disk, directory, [segment.base_offset for segment in damaged])
+        _set_strangers_aside(disk, verdict)
+    done = msgspec.structs.replace(planned, finished=True, written=False)
+    if verdict.segments or verdict.topic_id is not None:  # else the first flush of all failed, and the next start makes it
+        log, report = recover(disk, directory, config, now_ms, progress)
+        log.close()
+        assert not report.cut, "everything torn was cut before"
+        done = msgspec.structs.replace(done, start_offset=log.start_offset, end_offset=log.end_offset)
     write_recovered(disk, directory, done)
     remove_marker(disk, directory)
     return done
+
+
+def go_on(disk: Disk, directory: Path) -> None:
+    """To be called before `verify`: end the step in which a recovery by hand that was killed gave segments their names.
+
+    Nothing happens if there is none. The directory must be locked."""
+    begun = read_recovered(disk, directory)
+    if begun is not None and begun.written and not begun.finished:
+        names = [name for name in disk.list_directory(directory) if name.endswith(LOG_SUFFIX + TEMPORARY_SUFFIX)]
+        _put_in_place(disk, directory, [int(name[:20]) for name in names])
 
 
 def _cut(disk: Disk, verdict: Verdict, progress: Callable[[], None]) -> None:
@@ -145,17 +160,21 @@ def _hole(segment: SegmentVerdict, first_offset: int, end_offset: int, leader_ep
     return hole
 
 
-def _put_in_place(disk: Disk, verdict: Verdict, damaged: list[SegmentVerdict]) -> None:
+def _put_in_place(disk: Disk, directory: Path, base_offsets: list[int]) -> None:
     """From here on the old checkpoint would be wrong, so it goes first."""
-    directory = verdict.directory
     if disk.exists(directory / CHECKPOINT_NAME):
         disk.unlink(directory / CHECKPOINT_NAME)
     sync(disk, directories=(directory,))
-    for segment in damaged:
-        path, *indexes = segment_paths(directory, segment.base_offset)
+    for base_offset in base_offsets:
+        path, *indexes = segment_paths(directory, base_offset)
         for index in filter(disk.exists, indexes):
             disk.unlink(index)
         disk.rename(path.with_name(path.name + TEMPORARY_SUFFIX), path)
+    sync(disk, directories=(directory,))
+
+
+def _set_strangers_aside(disk: Disk, verdict: Verdict) -> None:
+    directory = verdict.directory
     for base_offset in verdict.strangers:
         path = segment_path(directory, base_offset, LOG_SUFFIX)
         # In front of the start it is one that retention had dropped.

@@ -58,7 +58,7 @@ def recover(target: str, accept_loss: bool, data_dir: str, form: str) -> int:
 
     path = find_log(Path(data_dir).expanduser().absolute(), target)
     with taken(path):
-        verdict = look_at(path)
+        verdict = look_at(path, going_on=accept_loss)
         planned = plan_recovery(verdict)
         before = {**verdict_data(path, verdict), "gives_up": ranges_data(planned.lost)}
         if not accept_loss:

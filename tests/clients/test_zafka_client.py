@@ -27,7 +27,7 @@ def broker() -> Iterator[Broker | None]:
     if os.environ.get("ZAFKA_TEST_BOOTSTRAP"):
         yield None
         return
-    with Broker(allow_faults=False) as broker:
+    with Broker() as broker:
         yield broker
 
 

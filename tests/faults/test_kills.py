@@ -98,7 +98,7 @@ def test_what_the_proxy_does_to_connections(echo: socket.socket) -> None:
         with dial():
             pass
         proxy.target = 1  # nobody is there
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=ANSWER_S) as client, pytest.raises(
-            ConnectionResetError
-        ):
+        with pytest.raises(ConnectionResetError), socket.create_connection(
+            ("127.0.0.1", proxy.port), timeout=ANSWER_S
+        ) as client:
             client.recv(10)

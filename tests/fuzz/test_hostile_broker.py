@@ -99,11 +99,11 @@ def test_a_hostile_broker_is_given_up_with_a_word(speak: Callable[[socket.socket
         tracemalloc.start()
         began_s = time.monotonic()
         try:
-            with pytest.raises(zafka.ZafkaError) as raised:
-                zafka.Admin(
-                    address, connect_timeout=PATIENCE_S, bootstrap_timeout=PATIENCE_S, api_timeout=PATIENCE_S,
-                    request_timeout=PATIENCE_S,
-                ).describe_topics("t")
+            with pytest.raises(zafka.ZafkaError) as raised, zafka.Admin(
+                address, connect_timeout=PATIENCE_S, bootstrap_timeout=PATIENCE_S, api_timeout=PATIENCE_S,
+                request_timeout=PATIENCE_S,
+            ) as admin:
+                admin.describe_topics("t")
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -27,7 +27,7 @@ from zafka.runtime.settings import BrokerSettings, TreeSettings
 from zafka.runtime.supervisor import State
 from zafka.runtime.tree import Tree, TreeRunning
 from zafka.storage.config import parse_config
-from zafka.storage.repair import plan, repair
+from zafka.storage.repair import go_on, plan, repair
 from zafka.storage.verify import verify
 from zafka.transport.mailbox import Mailbox
 
@@ -290,6 +290,7 @@ class Machine:
         """What `zafka log recover --accept-loss` does; there must be nothing to lose. The operator has made room before."""
         now_ms = self.engine.wall_ms(self.engine.now_s)
         self.disk.room_bytes = None
+        go_on(self.disk, directory)
         verdict = verify(self.disk, directory)
         planned = plan(self.disk, verdict, new_id=f"by-hand-{now_ms}", now_ms=now_ms)
         if planned.lost:

@@ -11,7 +11,7 @@ from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.config import LogConfig
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
-from zafka.storage.repair import plan, repair
+from zafka.storage.repair import go_on, plan, repair
 from zafka.storage.verify import Verdict, verify
 
 DATA = Path("/data")
@@ -107,6 +107,7 @@ def snapshot(disk: MemoryDisk) -> dict[str, bytes]:
 
 
 def mend(disk: MemoryDisk, *, new_id: str = "4f2a", config: LogConfig = CONFIG) -> None:
+    go_on(disk, DIRECTORY)
     verdict = verify(disk, DIRECTORY)
     repair(disk, verdict, plan(disk, verdict, new_id=new_id, now_ms=NOW_MS), config, now_ms=NOW_MS)
 

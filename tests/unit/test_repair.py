@@ -161,6 +161,15 @@ def test_later_segments_are_set_aside_when_the_active_one_is_missing() -> None:
     assert disk.exists(log_path(DIRECTORY, held.bases[-1]).with_suffix(".cut"))
 
 
+def test_where_the_first_flush_of_all_failed_there_is_nothing_to_recover() -> None:
+    disk = new_disk()
+    disk.unlink(DIRECTORY / "partition.metadata")
+    leave_marker(disk, DIRECTORY, "flush of partition.metadata.tmp failed")
+    mend(disk)
+    assert read_marker(disk, DIRECTORY) == "" and recovery_id(disk, DIRECTORY)
+    assert not [name for name in disk.list_directory(DIRECTORY) if name.endswith(".log")]  # they would be nobody's
+
+
 def test_a_marker_alone_costs_nothing() -> None:
     disk = new_disk()
     held = grown(disk)
