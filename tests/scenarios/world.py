@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.unit.disks import ClosingDisk
 from zafka.actors import coordinator, messages, partition
 from zafka.actors.actor import Effect, Exit, Flush, Flushed, Mail, Now, Peer, Send, SetTimer, TimerFired
 from zafka.actors.broker import BrokerActor
@@ -30,7 +31,6 @@ from zafka.actors.gateway.effects import (
     Respond,
 )
 from zafka.actors.start import SUPERVISOR, BrokerStart, CoordinatorStart, ListenerStart, PartitionStart
-from zafka.storage.disk import PosixDisk
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import read_response_header, request_header, request_writer, response_reader
 
@@ -61,7 +61,7 @@ class World:
         self.data_dir = data_dir
         self.topics = topics or []
         self.defaults = {"num.partitions": "1", "default.replication.factor": "1", **(defaults or {})}
-        self.disk = PosixDisk()
+        self.disk = ClosingDisk()
         self.now = Now(1000.0, 1_700_000_000_000)
         self.processes: dict[str, Process] = {}
         self.children: dict[tuple[str, int], PartitionStart] = {}

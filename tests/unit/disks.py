@@ -5,8 +5,36 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from zafka.storage.disk import Buffer, File, PosixDisk
+
+
+class ClosingDisk(PosixDisk):
+    """A disk that can close what those who were killed on it had open, as the kernel does."""
+
+    made: ClassVar[list[ClosingDisk]] = []
+
+    def __init__(self) -> None:
+        self.open_files: dict[int, File] = {}
+        self.made.append(self)
+
+    def open(self, path: Path, *, create: bool = False) -> File:
+        file = super().open(path, create=create)
+        self.open_files[file.fd] = file
+        return file
+
+    def close(self, file: File) -> None:
+        del self.open_files[file.fd]
+        super().close(file)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Of all that were made so far."""
+        while cls.made:
+            disk = cls.made.pop()
+            for file in list(disk.open_files.values()):
+                disk.close(file)
 
 
 class RefusingDisk(PosixDisk):
