@@ -22,7 +22,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from zafka.actors.start import ActorStart, Arguments
+from zafka.actors.start import PEER_GONE, ActorStart, Arguments
 from zafka.runtime.fork_client import Exited, ForkServerClient, Refused, Spawned
 from zafka.runtime.last_word import await_last_word, exit_reason, waits_for_disk
 from zafka.runtime.settings import SupervisionSettings
@@ -38,6 +38,7 @@ from zafka.runtime.supervisor import (
     Stop,
     Supervisor,
 )
+from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Received
 
 
@@ -57,7 +58,7 @@ broker, that of a new topic of the same name may start at another."""
 class Running:
     """One incarnation of an actor. supervisor: whose child it is. pid 0: asked for, not there yet.
 
-    reason: its last word, or why we killed it."""
+    reason: its last word, or why we killed it. mail_lost: between it and us; it is being killed for that."""
 
     name: str
     incarnation: int
@@ -65,6 +66,7 @@ class Running:
     asked_s: float
     pid: int = 0
     reason: str = ""
+    mail_lost: bool = False
 
     @property
     def key(self) -> Key:
@@ -216,7 +218,12 @@ class SupervisedProcesses(ABC, Generic[R]):
         if running.pid == 0:
             self._early.append(received)
             return
-        self._on_body(running, received)
+        if type(received.body) is not Broken:
+            self._on_body(running, received)
+        elif not running.mail_lost:
+            # Only a new start makes both ends agree again.
+            running.mail_lost = True
+            self._kill(running, "mail from or to it was lost")
 
     # -- how -----------------------------------------------------------------------------------
 
@@ -263,6 +270,7 @@ class SupervisedProcesses(ABC, Generic[R]):
         """This incarnation is confirmed dead: whom it concerns hears of it, and its supervisor decides what then."""
         name, supervisor = running.name, running.supervisor
         reason = running.reason or reason
+        code = PEER_GONE if running.mail_lost else code  # the weather, however it was killed
         del self._incarnations[running.incarnation], self.running[running.key]
         self.mailbox.forget(name, running.incarnation)
         self._on_down(running, code, reason)

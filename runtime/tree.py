@@ -32,7 +32,6 @@ from zafka.runtime.processes import Key, Program, Running, SupervisedProcesses
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Child, ChildSpec, Ended, State, Supervisor
-from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Received
 
 COORDINATOR = "coordinator"
@@ -60,14 +59,11 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True)
 class TreeRunning(Running):
-    """started: its inbox is bound, and it was announced. mailbox: messages that wait for it, by its last heartbeat.
-
-    mail_lost: between it and us; it is being killed for that."""
+    """started: its inbox is bound, and it was announced. mailbox: messages that wait for it, by its last heartbeat."""
 
     inbox: str = ""
     started: bool = False
     mailbox: int = 0
-    mail_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -229,9 +225,6 @@ class Tree(SupervisedProcesses[TreeRunning]):
         decisions = self.supervisor.on_exit(supervisor.name, ended.code, ended.reason, self._clock())
         self._perform(self.supervisor, decisions)
 
-    def _bury(self, running: TreeRunning, code: int, reason: str) -> None:
-        super()._bury(running, PEER_GONE if running.mail_lost else code, reason)
-
     def _on_down(self, running: TreeRunning, code: int, reason: str) -> None:
         actor = self.actors[running.key]
         if running.inbox:
@@ -270,10 +263,6 @@ class Tree(SupervisedProcesses[TreeRunning]):
                 self._perform(supervisor, supervisor.terminate_child(f"partition {topic}-{partition}", now_s))
             case messages.WhichChildren():
                 self._tell_children(actor)
-            case Broken() if not running.mail_lost:
-                # Only a new start makes both agree again on who runs.
-                running.mail_lost = True
-                self._kill(running, "mail from or to it was lost")
 
     def _start_partition(self, broker: Actor, wanted: messages.StartPartition) -> None:
         broker_id = broker.plan.broker_id

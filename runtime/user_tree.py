@@ -24,7 +24,6 @@ from zafka.runtime.processes import Program, Running, SupervisedProcesses
 from zafka.runtime.settings import SupervisionSettings
 from zafka.runtime.supervisor import ChildSpec, Restart, Supervisor
 from zafka.runtime.switchboard import OWNER, Hand, Outputs, Resolve, Switchboard
-from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Received
 
 SHELL = "zafka.actors.user_shell"
@@ -149,8 +148,6 @@ class UserTree(SupervisedProcesses[UserRunning]):
                 running.traceback = traceback
             case messages.Exiting(reason=reason):
                 running.reason = running.reason or reason.partition("\n")[0]  # the traceback has the other lines
-            case Broken() if not running.reason:  # only a new start makes both ends agree again
-                self._kill(running, "mail from or to it was lost")
 
     # -- performing ----------------------------------------------------------------------------
 
