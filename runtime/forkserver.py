@@ -114,7 +114,10 @@ class ForkServer:
     # -- requests ------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES_MAX, FDS_MAX)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES_MAX, FDS_MAX)
+        except ConnectionResetError:
+            data, fds = b"", []  # it closed its end before it had read all that we told
         if not data:
             os._exit(0)  # the root closed its end
         kind, number, name, modules = self._decode(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import signal
 import subprocess
 import sys
@@ -119,6 +120,20 @@ def test_uncaught_exception_is_exit_70_and_one_json_line(capfd: pytest.CaptureFi
     assert event["incarnation"] == 9
     assert event["error"] == "RuntimeError: planted"
     assert "process_actors.py" in event["exception"]
+
+
+def test_a_root_that_goes_with_news_unread_leaves_it_without_a_word(
+    server: ForkServerClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As one does whose topology is refused while its fork server says that it is ready."""
+    assert select.select([server.socket], [], [], TIMEOUT_S)[0]
+    server.socket.shutdown(socket.SHUT_RD)
+    server.socket.close()
+    assert select.select([server.pidfd], [], [], TIMEOUT_S)[0]
+    server.socket = socket.socket()
+    server.close()
+    assert server.exit_code == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_ping(server: ForkServerClient) -> None:
