@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -76,12 +77,15 @@ def test_data_and_ports_stay_over_restarts_and_kills(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "broker-1" / "orders-0").is_dir()
 
 
-def test_what_was_killed_leaves_nothing_either() -> None:
-    with Broker(["orders"]) as broker:
-        run_dir = Path(json.loads((broker.data_dir / "run.json").read_text())["run_dir"])
-        broker.kill_all()
-        assert run_dir.exists()
-    assert not run_dir.exists()
+def test_what_was_killed_leaves_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a place of its own: any other start on this machine would sweep it.
+    with tempfile.TemporaryDirectory() as place, monkeypatch.context() as context:
+        context.setenv("XDG_RUNTIME_DIR", place)
+        with Broker(["orders"]) as broker:
+            run_dir = Path(json.loads((broker.data_dir / "run.json").read_text())["run_dir"])
+            broker.kill_all()
+            assert run_dir.parent == Path(place) and run_dir.exists()
+        assert not run_dir.exists()
 
 
 def test_a_broker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
