@@ -36,6 +36,7 @@ import zmq
 from msgspec import Struct
 
 DOOR_VERSION = 1
+HEADER_BYTES_MAX = 64
 GOODBYE = -1
 
 # As Kafka's socket.request.max.bytes, for the one frame that may be large.
@@ -90,6 +91,8 @@ def read_message(frames: Sequence[Buffer]) -> DoorMessage:
     """
     if len(frames) != 2:
         raise BadDoorMessage(f"a door message has 2 frames, this one has {len(frames)}")
+    if len(frames[0]) > HEADER_BYTES_MAX:  # also keeps what is nested without end from the decoder, which recurses
+        raise BadDoorMessage(f"a door header of {len(frames[0])} bytes; it has {HEADER_BYTES_MAX} at most")
     try:
         header = _decode(frames[0])
     except msgspec.MsgspecError as error:
