@@ -22,6 +22,7 @@ from tests.kafka_oracle import APIS, kio_class, kio_write, random_message
 from zafka.actors import messages
 from zafka.runtime.control import ControlServer
 from zafka.runtime.faults.kinds import FaultError, decode_fault
+from zafka.runtime.supervisor import Supervisor
 from zafka.storage.records import encode_batch
 from zafka.transport import door, envelope
 from zafka.transport.kafka.api_keys import ApiKey
@@ -208,7 +209,8 @@ class _Root:
     def __init__(self) -> None:
         self.settings = SimpleNamespace(cluster="c", data_dir="/d")
         self.server = SimpleNamespace(pid=1, signal_server=lambda number: None, kill=lambda *_: None)
-        self.tree = SimpleNamespace(actors={}, nodes=list)
+        supervisor = Supervisor("root", [])
+        self.tree = SimpleNamespace(actors={}, running={}, supervisor=supervisor, supervisors=lambda: [supervisor])
         self.desk = None  # faults are decoded by `decode_fault`, a decoder of its own
         self.incarnation, self.started_s, self.announced = 1, 0.0, True
 
