@@ -50,9 +50,12 @@ class Sender:
             assert time.monotonic() < deadline_s
             self.send(size)
 
+    def close(self) -> None:
+        self._producer.close()
+
     def check(self) -> None:
         """Every acknowledged record is there once, at its offset, and nothing else is."""
-        self._producer.close()
+        self.close()
         assert read(self.broker, self.topic) == self.acknowledged
 
 
@@ -99,12 +102,14 @@ _topics = iter(range(1000))
 
 
 @pytest.fixture
-def sender(broker: Broker) -> Sender:
+def sender(broker: Broker) -> Iterator[Sender]:
     """Of a topic of its own."""
     topic = f"t{next(_topics)}"
     with zafka.Admin(broker.zmq_bootstrap_servers) as admin:
         admin.create_topic(topic, 1, 1, {"segment.bytes": str(2**20), "file.delete.delay.ms": "100"})
-    return Sender(broker, topic)
+    made = Sender(broker, topic)
+    yield made
+    made.close()
 
 
 # -- processes -----------------------------------------------------------------------------------
@@ -284,6 +289,7 @@ def test_a_crash_at_each_point_of_a_deletion_deletes_no_more_than_retention_says
         rule = broker.crash_at(f"partition {topic}-0", point)
         sender.send_until(lambda rule=rule: hits(broker, rule) == 1, size=300_000)  # type: ignore[misc]
     sender.send()
+    sender.close()
     left = read(broker, topic)
     assert left == sender.acknowledged[-len(left):]
     assert sum(len(value) for _, value in left) >= 2**20 - 300_000
@@ -359,10 +365,11 @@ def test_a_closed_connection_and_a_late_answer(broker: Broker) -> None:
 
 
 def test_metadata_with_an_error_is_seen_by_confluent_kafka(broker: Broker) -> None:
-    broker.inject_error("LIST_OFFSETS", "orders", "TOPIC_AUTHORIZATION_FAILED", times=1)
+    broker.inject_error("LIST_OFFSETS", "orders", "TOPIC_AUTHORIZATION_FAILED")
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "none", "log_level": 0})
     with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
         consumer.get_watermark_offsets(TopicPartition("orders", 0), timeout=WAIT_S)
+    broker.clear_faults()
     low, high = consumer.get_watermark_offsets(TopicPartition("orders", 0), timeout=WAIT_S)
     assert 0 <= low <= high
     consumer.close()
