@@ -47,6 +47,9 @@ def find_log(data_dir: Path, target: str) -> Path:
         if not path.is_dir():
             raise LogRefused(f"{path} is no directory")
         return path
+    if target == f"{TOPIC}-0" and (data_dir / FAULT_NAME).exists():
+        # Its first flush of all may have failed, and the power then taken its name: there is still a fault to clear.
+        (data_dir / "coordinator" / target).mkdir(parents=True, exist_ok=True)
     logs = find_logs(data_dir)
     found = [path for path in logs if path.name == target]
     if not found:

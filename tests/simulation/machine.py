@@ -290,6 +290,8 @@ class Machine:
         """What `zafka log recover --accept-loss` does; there must be nothing to lose. The operator has made room before."""
         now_ms = self.engine.wall_ms(self.engine.now_s)
         self.disk.room_bytes = None
+        if not self.disk.exists(directory):
+            return  # the power cut took it, with the first flush of all that had failed
         go_on(self.disk, directory)
         verdict = verify(self.disk, directory)
         planned = plan(self.disk, verdict, new_id=f"by-hand-{now_ms}", now_ms=now_ms)

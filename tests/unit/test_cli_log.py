@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,17 @@ def test_the_clusters_own_log_takes_its_marker_along(data_dir: Path, capsys: pyt
     assert code == 0 and "topics that were created there are unknown" in out
     assert not (data_dir / "DISK_FAULT").exists()
     DataDirectory(data_dir, broker_ids=(1,)).close()
+
+
+def test_a_fault_of_a_cluster_whose_log_never_came_to_the_disk_can_be_cleared(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data_dir / "coordinator" / "__cluster-0")
+    (data_dir / "DISK_FAULT").write_text("a flush of __cluster failed\n")
+    code, out, err = run(capsys, "recover", "__cluster-0", "--data-dir", str(data_dir), "--accept-loss")
+    assert code == 0, err
+    assert "no records" in out
+    assert not (data_dir / "DISK_FAULT").exists()
 
 
 def test_it_refuses_while_zafka_runs(
