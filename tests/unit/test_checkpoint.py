@@ -149,3 +149,21 @@ def test_full_disk_leaves_the_old_one() -> None:
         write_temporary(disk, DIRECTORY, EXAMPLE)
     assert not disk.open_files
     assert read_checkpoint(disk, DIRECTORY) == EXAMPLE
+
+
+RIGHT = Checkpoint(5, 0, 5, (SegmentRow(0, 5, 300, 0, 0, -1, -1),), ((0, 0),), ProducerStates().snapshot())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"segments": ()}, "do not fit together"),
+        ({"segments": (SegmentRow(0, -1, 300, 0, 0, -1, -1),)}, "cannot be"),
+        ({"leader_epochs": ((-1, 0),)}, "leader epochs"),
+        ({"log_start_offset": 6}, "a log from offset 6 to 5"),
+    ],
+)
+def test_what_cannot_be_is_refused_though_its_crc_fits(wrong: dict[str, object], told: str) -> None:
+    assert decode_checkpoint(encode_checkpoint(RIGHT)) == RIGHT
+    with pytest.raises(CorruptCheckpoint, match=told):
+        decode_checkpoint(encode_checkpoint(RIGHT._replace(**wrong)))  # type: ignore[arg-type]
