@@ -293,7 +293,10 @@ class ZafkaLoad(Load):
 
 
 class Reader(Client):
-    """Reads all places from the beginning, all the while, until `finish`."""
+    """Reads all places from the beginning, all the while, until `finish`.
+
+    next_offsets: by place, the offset after the last record read.
+    """
 
     kind: str
 
@@ -305,12 +308,29 @@ class Reader(Client):
         self.network_s = network_s
         self.where = where
         self.count = 0
+        self.next_offsets: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        self._at_ends = threading.Event()
 
     def note(self, records: list[tuple[Place, int, bytes]]) -> None:
+        """What a poll brought, also if that is nothing."""
         self.count += len(records)
         with self.shared.lock:
             for place, offset, value in records:
                 self.shared.history.polled(self.name, place.name, offset, value)
+        self.next_offsets.update({place: offset + 1 for place, offset, _ in records})
+        ends = self._ends
+        if ends and all(self.next_offsets.get(place, 0) >= end for place, end in ends.items()):
+            self._at_ends.set()
+
+    def finish_at(self, ends: dict[Place, int]) -> None:
+        """Have it come to these end offsets, which nobody moves any more, and end. RELIABILITY, invariant 17."""
+        self._ends = ends
+        if not self._at_ends.wait(READ_S):
+            left = {place.name: f"{self.next_offsets.get(place, 0)} of {end}" for place, end in ends.items()
+                    if self.next_offsets.get(place, 0) < end}
+            self.shared.fail(self.name, f"stopped reading, with no fault left: {left}")
+        self.finish()
 
 
 class ConfluentReader(Reader):
@@ -384,6 +404,15 @@ def _is_reset(message: Message) -> bool:
 
 class _Moved(Exception):
     """Retention went on while a partition was read: what was to come next is gone."""
+
+
+def end_offsets(bootstrap: str, where: Sequence[Place]) -> dict[Place, int]:
+    """Where each place ends now."""
+    consumer = _confluent_consumer(bootstrap, reset="error")
+    try:
+        return {place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=READ_S)[1] for place in where}
+    finally:
+        consumer.close()
 
 
 def read_everything(bootstrap: str, where: Sequence[Place], shared: Shared) -> int:

@@ -33,6 +33,7 @@ from tests.faults.loads import (
     Topics,
     ZafkaLoad,
     ZafkaReader,
+    end_offsets,
     places,
     read_everything,
 )
@@ -73,6 +74,7 @@ class Soak:
         self.shared = Shared()
         self.done: Counter[str] = Counter()
         self.total = 0
+        self.ended_s = (0.0, 0.0)  # from the last fault until all was acknowledged, and from then until all was read
         where = [place for topic in TOPICS for place in places(topic["name"], topic["partitions"])]
         self.where = where
         self.loads: list[Load] = [
@@ -104,8 +106,14 @@ class Soak:
             self._bring_back()
         self._undo(float("inf"))
         self._bring_back()
-        for thread in threads:
-            thread.finish()
+        healed_s = time.monotonic()
+        for client in (*self.loads, self.topics):
+            client.finish()
+        written_s = time.monotonic()
+        ends = end_offsets(self.system.bootstrap, self.where)
+        for reader in self.readers:
+            reader.finish_at(ends)
+        self.ended_s = (written_s - healed_s, time.monotonic() - written_s)
         self.total = read_everything(self.system.bootstrap, self.where, self.shared)
         self.topics.check()
 
@@ -117,6 +125,7 @@ faults: {self.done.total()}{faults}
 records acknowledged: {", ".join(f"{load.kind} {load.acknowledged}" for load in self.loads)}; {self.total} there at the end
 read meanwhile: {", ".join(f"{reader.kind} {reader.count}" for reader in self.readers)}
 longest time without an acknowledgement from a partition: {waits}
+after the last fault: {self.ended_s[0]:.1f} s until all was acknowledged, {self.ended_s[1]:.1f} s until all was read
 topics created: {self.topics.created}
 problems: {dict(self.shared.history.counts()) or "none"}"""
 

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple, Self
 from zafka.client.addresses import Address
 from zafka.client.cluster import Target
 from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
-from zafka.client.errors import BrokerRefused, ConfigError, ConnectionLost, UnknownTopic, ZafkaError, is_retriable
+from zafka.client.errors import (
+    BrokerRefused,
+    ConfigError,
+    ConnectionLost,
+    RequestTimedOut,
+    UnknownTopic,
+    ZafkaError,
+    is_retriable,
+)
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
@@ -105,7 +113,7 @@ class Admin:
     """Create, list, describe and delete topics, at any broker.
 
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
-    api_timeout: seconds for each method. Raises NoBroker, ConfigError.
+    api_timeout: seconds for each method. request_timeout: seconds for each of its attempts. Raises NoBroker, ConfigError.
     """
 
     def __init__(
@@ -203,8 +211,10 @@ class Admin:
         while True:
             left_s = deadline_s - time.monotonic()
             try:
-                failed = [result for result in attempt(names, max(left_s, RETRY_S)) if result[1]]
-            except ConnectionLost:
+                # An attempt whose connection is dead, unnoticed, must not use up all the time.
+                timeout_s = min(max(left_s, RETRY_S), self._core.settings.request_timeout)
+                failed = [result for result in attempt(names, timeout_s) if result[1]]
+            except (ConnectionLost, RequestTimedOut):
                 if left_s <= RETRY_S:
                     raise
                 uncertain.update(names)
