@@ -21,6 +21,7 @@ from tests.simulation.simulation import Result, Simulation
 T = TypeVar("T")
 
 CHUNK = 10
+WORKER_CHUNKS = 20
 SHRINK_RUNS_MAX = 200
 
 
@@ -66,7 +67,9 @@ def run_seeds(seeds: range, jobs: int) -> Iterator[Result]:
             yield from run_chunk(chunk)
         return
     # Forked, so that they need not import and compile everything again.
-    with multiprocessing.get_context("fork").Pool(min(jobs, len(chunks)), _begin_worker) as pool:
+    # Some runs end with greenlets that keep all they know alive; a worker that has seen many would only collect garbage.
+    context = multiprocessing.get_context("fork")
+    with context.Pool(min(jobs, len(chunks)), _begin_worker, maxtasksperchild=WORKER_CHUNKS) as pool:
         for results in pool.imap(run_chunk, chunks):
             yield from results
 
