@@ -153,30 +153,26 @@ class PartitionActor:
         replica = self.replica
         for answers in replica.commit():
             self._answers += answers
-        effects: Effects = []
-        if self._broker is not None:
-            # The broker learns what readers may see before a producer learns that its batch is there.
-            advanced = self._advanced()
-            if advanced is not None:
-                effects.append(Send(self._broker, advanced))
-            if self._answers:
-                effects.append(Send(self._broker, Produced(self._answers)))
-                self._answers = []
+        effects = self._news()
+        if self._broker is not None and self._answers:
+            effects.append(Send(self._broker, Produced(self._answers)))
+            self._answers = []
         effects += replica.flush_effects(now)
         if replica.closed:
             effects.append(Exit(0, "shutdown"))
         return effects
 
-    def _advanced(self) -> Advanced | None:
-        """What readers may see, if that is more than the broker was told."""
+    def _news(self) -> Effects:
+        """What readers may see, if that is not what the broker was told. It comes before every answer that shows some
+        of it: who has seen that asks the broker next, which must not know less."""
         replica = self.replica
         log = replica.log
         visible = replica.leader_epoch, log.start_offset, replica.high_watermark
-        if not replica.leads or visible == self._told:
-            return None
+        if self._broker is None or not replica.leads or visible == self._told:
+            return []
         self._told = visible
         segment_base_offset, inode, position = log.commit_point(replica.high_watermark)
-        return Advanced(*visible, replica.last_stable_offset, segment_base_offset, inode, position)
+        return [Send(self._broker, Advanced(*visible, replica.last_stable_offset, segment_base_offset, inode, position))]
 
     # -- produce -------------------------------------------------------------------------------
 
@@ -312,7 +308,7 @@ class PartitionActor:
         located = Located(
             body.request_id, error, segment_base_offset, inode, position, length, replica.high_watermark,
             replica.last_stable_offset, replica.log.start_offset, cold)
-        return [Send(mail.sender, located)]
+        return [*self._news(), Send(mail.sender, located)]
 
     def _on_list_offset(self, mail: Mail, now: Now) -> Effects:
         body: ListOffset = mail.body
@@ -325,7 +321,7 @@ class PartitionActor:
             return [Send(mail.sender, OffsetListed(body.request_id, refused.error, -1, -1, -1))]
         except (BadBatch, CorruptLog) as damaged:
             return [Send(mail.sender, OffsetListed(body.request_id, self._read_error(damaged), -1, -1, -1))]
-        return [Send(mail.sender, OffsetListed(body.request_id, 0, timestamp_ms, offset, leader_epoch))]
+        return [*self._news(), Send(mail.sender, OffsetListed(body.request_id, 0, timestamp_ms, offset, leader_epoch))]
 
     def _find_offset(self, timestamp_ms: int, isolation_level: int) -> tuple[int, int, int]:
         """(timestamp, offset, leader epoch), each -1 if there is none. Raises Refused."""

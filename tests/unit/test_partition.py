@@ -20,13 +20,17 @@ from tests.unit.drive_partition import (
     numbered,
     offsets,
 )
-from zafka.actors.actor import NO_RECORDS, Exit, Mail, Peer, PeerGone, Send
+from zafka.actors.actor import NO_RECORDS, Exit, Mail, Peer, PeerGone, Send, TimerFired
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
     Advanced,
     BecomeLeader,
     ConfigChanged,
+    ListOffset,
+    Locate,
+    Located,
+    OffsetListed,
     Produce,
     ProduceAnswer,
     Produced,
@@ -35,6 +39,7 @@ from zafka.actors.messages import (
     Serving,
     Shutdown,
 )
+from zafka.actors.partition import RETENTION_TIMER
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -338,6 +343,20 @@ def test_old_segments_go_and_their_files_a_while_later(tmp_path: Path) -> None:
     assert partition.list_offset(-2).offset == 2
     assert bodies(partition.pass_time(61), Advanced) == []
     assert files(".deleted") == 0 and files(".log") == 3
+
+
+@pytest.mark.parametrize("question", [ListOffset(7, -2, -1, 0), Locate(7, 2, 1000, -1, 0)])
+def test_the_broker_knows_of_a_new_log_start_before_an_answer_shows_it(
+    tmp_path: Path, question: ListOffset | Locate
+) -> None:
+    partition = Partition(tmp_path, {"segment.bytes": "1048576", "retention.bytes": "1500000"})
+    partition.lead()
+    for _ in range(5):
+        partition.produce(batch(bytes(600_000)))
+    mails = Mail(Peer("shell", 0), TimerFired(RETENTION_TIMER)), Mail(BROKER, question)
+    [advanced, answer] = [effect.body for effect in partition.turn(*mails) if isinstance(effect, Send)]
+    assert isinstance(advanced, Advanced) and advanced.log_start_offset == 2
+    assert isinstance(answer, OffsetListed | Located) and not answer.error
 
 
 # -- the broker comes and goes -----------------------------------------------------------------------
