@@ -83,6 +83,7 @@ class BrokerActor:
             messages.Advanced: lambda mail: self.replicas.on_advanced(mail.sender, mail.body),
             messages.Located: self._on_partition_answer,
             messages.OffsetListed: self._on_partition_answer,
+            messages.EpochEnd: self._on_partition_answer,
             FilesRead: lambda mail: gateway.on_files_read(mail.body),
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),

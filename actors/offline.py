@@ -15,6 +15,8 @@ from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send
 from zafka.actors.messages import (
     ActorUp,
     DiskFault,
+    EpochEnd,
+    FindEpochEnd,
     ListOffset,
     Locate,
     Located,
@@ -71,6 +73,8 @@ class OfflinePartition:
                 return [Send(mail.sender, Located(request_id, error, -1, -1, 0, 0, -1, -1, -1))]
             case ListOffset(request_id=request_id):
                 return [Send(mail.sender, OffsetListed(request_id, error, -1, -1, -1))]
+            case FindEpochEnd(request_id=request_id):
+                return [Send(mail.sender, EpochEnd(request_id, error, -1, -1))]
             case Shutdown():
                 return [Exit(0, "shutdown")]
         return []

@@ -20,6 +20,7 @@ from zafka.actors.gateway import (
     init_producer_id,
     list_offsets,
     metadata,
+    offset_for_leader_epoch,
     produce,
 )
 from zafka.actors.gateway.connection import Exchange
@@ -53,7 +54,7 @@ APIS: dict[int, Api] = {
     module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
-        init_producer_id, describe_configs)
+        init_producer_id, offset_for_leader_epoch, describe_configs)
 }
 
 

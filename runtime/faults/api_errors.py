@@ -40,6 +40,12 @@ from zafka.transport.kafka.messages.list_offsets import (
     ListOffsetsTopicResponse,
 )
 from zafka.transport.kafka.messages.metadata import MetadataRequestTopic, MetadataResponseTopic
+from zafka.transport.kafka.messages.offset_for_leader_epoch import (
+    EpochEndOffset,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderTopic,
+    OffsetForLeaderTopicResult,
+)
 from zafka.transport.kafka.messages.produce import (
     PartitionProduceResponse,
     ProduceResponse,
@@ -127,6 +133,10 @@ def _list_offsets(topic: ListOffsetsTopic, error: int) -> ListOffsetsTopicRespon
     return ListOffsetsTopicResponse(topic.name, partitions)
 
 
+def _offset_for_leader_epoch(topic: OffsetForLeaderTopic, error: int) -> OffsetForLeaderTopicResult:
+    return OffsetForLeaderTopicResult(topic.topic, [EpochEndOffset(error, each.partition) for each in topic.partitions])
+
+
 def _metadata(topic: MetadataRequestTopic, error: int) -> MetadataResponseTopic:
     return MetadataResponseTopic(error, topic.name, topic.topic_id)
 
@@ -181,6 +191,8 @@ FORMS: dict[int, Form] = {
     ApiKey.DELETE_TOPICS: Form(Topics(
         ("topics", "topic_names"), "responses", _name_of_deleted, _delete_topics, DeleteTopicsResponse)),
     ApiKey.INIT_PRODUCER_ID: Form(whole=_init_producer_id),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: Form(Topics(
+        ("topics",), "topics", lambda entry, _: str(entry.topic), _offset_for_leader_epoch, OffsetForLeaderEpochResponse)),
     ApiKey.DESCRIBE_CONFIGS: Form(Topics(
         ("resources",), "results",
         lambda entry, _: entry.resource_name if entry.resource_type == TOPIC else None,

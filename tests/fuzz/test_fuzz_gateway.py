@@ -76,6 +76,8 @@ def requests(rng: random.Random) -> list[tuple[int, Any]]:
             [kafka.DeleteTopicState(rng.choice([None, name()]), rng.choice([bytes(16), topic_id("t")]))],
             [name()], number())),
         (22, kafka.InitProducerIdRequest(rng.choice([None, name()]), number(), long_number(), small)),
+        (23, kafka.OffsetForLeaderEpochRequest(number(), [kafka.OffsetForLeaderTopic(name(), [
+            kafka.OffsetForLeaderPartition(each, number(), number()) for each in partitions])])),
         (32, kafka.DescribeConfigsRequest(
             [kafka.DescribeConfigsResource(rng.choice([2, 4, 8]), name(), rng.choice([None, [name()]]))],
             True, True)),
@@ -167,6 +169,8 @@ class Chaos:
             self.owed.append((sent.to, told))
         elif isinstance(body, messages.ListOffset):
             self.owed.append((sent.to, messages.OffsetListed(body.request_id, 0, 1, 2, 3)))
+        elif isinstance(body, messages.FindEpochEnd):
+            self.owed.append((sent.to, messages.EpochEnd(body.request_id, 0, 1, 2)))
 
 
 @pytest.mark.parametrize("block", range(10))

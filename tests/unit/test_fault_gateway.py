@@ -40,6 +40,9 @@ from zafka.transport.kafka.messages import (
     ListOffsetsTopic,
     MetadataRequest,
     MetadataRequestTopic,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
@@ -99,6 +102,8 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.DELETE_TOPICS: lambda version, names: DeleteTopicsRequest(
         [DeleteTopicState(name) for name in names], list(names), 1000),
     ApiKey.INIT_PRODUCER_ID: lambda version, names: InitProducerIdRequest(None, 1000),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: lambda version, names: OffsetForLeaderEpochRequest(
+        -1, [OffsetForLeaderTopic(name, [OffsetForLeaderPartition(0, -1, 0)]) for name in names]),
     ApiKey.DESCRIBE_CONFIGS: lambda version, names: DescribeConfigsRequest(
         [DescribeConfigsResource(2, name, None) for name in names]),
 }
@@ -123,8 +128,8 @@ def errors_in(message: Any) -> list[int]:
 
 def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
-    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.CreateTopics, messages.DeleteTopics,
-             messages.AllocateProducerIds)
+    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
+             messages.DeleteTopics, messages.AllocateProducerIds)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
