@@ -116,7 +116,7 @@ def _produce(topic: TopicProduceData, error: int) -> TopicProduceResponse:
     responses = [
         PartitionProduceResponse(data.index, error, base_offset=-1, error_message=MESSAGE)
         for data in topic.partition_data]
-    return TopicProduceResponse(name=topic.name, partition_responses=responses)
+    return TopicProduceResponse(topic.topic_id, topic.name, responses)
 
 
 def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
@@ -125,7 +125,7 @@ def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
             wanted.partition, error, high_watermark=-1, last_stable_offset=-1, log_start_offset=-1,
             aborted_transactions=None, records=NO_BYTES)
         for wanted in topic.partitions]
-    return FetchableTopicResponse(topic=topic.topic, partitions=partitions)
+    return FetchableTopicResponse(topic.topic_id, topic.topic, partitions)
 
 
 def _list_offsets(topic: ListOffsetsTopic, error: int) -> ListOffsetsTopicResponse:
@@ -179,8 +179,11 @@ def _by_name(entry: Any, name_of: NameOf) -> str:
 
 
 FORMS: dict[int, Form] = {
-    ApiKey.PRODUCE: Form(Topics(("topic_data",), "responses", _by_name, _produce, lambda: ProduceResponse([]))),
-    ApiKey.FETCH: Form(Topics(("topics",), "responses", lambda entry, _: str(entry.topic), _fetch, FetchResponse)),
+    ApiKey.PRODUCE: Form(Topics(
+        ("topic_data",), "responses", lambda entry, name_of: entry.name or name_of(entry.topic_id), _produce,
+        lambda: ProduceResponse([]))),
+    ApiKey.FETCH: Form(Topics(
+        ("topics",), "responses", lambda entry, name_of: entry.topic or name_of(entry.topic_id), _fetch, FetchResponse)),
     ApiKey.LIST_OFFSETS: Form(Topics(("topics",), "topics", _by_name, _list_offsets, ListOffsetsResponse)),
     # Its answer names the brokers too, which no error takes away: it is never made without the handler.
     ApiKey.METADATA: Form(Topics(

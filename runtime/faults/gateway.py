@@ -139,7 +139,8 @@ def _turn_away(gateway: Gateway, refused: Sequence[Any], error: ErrorCode) -> No
     if error.is_retriable:
         for topic in refused:
             for data in topic.partition_data:
-                gateway.sequence_gaps.turned_away(topic.name, data.index, data.records, gateway.now.monotonic_s)
+                key = topic.name or topic.topic_id
+                gateway.sequence_gaps.turned_away(key, data.index, data.records, gateway.now.monotonic_s)
 
 
 def named(gateway: Gateway, api_key: int, version: int, request: Any) -> Any:

@@ -58,10 +58,10 @@ def requests(rng: random.Random) -> list[tuple[int, Any]]:
     partitions = [0, number()]
     return [
         (0, kafka.ProduceRequest(None, small, number(), [kafka.TopicProduceData(
-            name=name(), partition_data=[kafka.PartitionProduceData(each, records) for each in partitions])])),
+            topic_id(name()), name(), partition_data=[kafka.PartitionProduceData(each, records) for each in partitions])])),
         (1, kafka.FetchRequest(
             max_wait_ms=number(), min_bytes=number(), max_bytes=number(), isolation_level=rng.choice([0, 1, 7]),
-            session_id=number(), session_epoch=number(), topics=[kafka.FetchTopic(topic=name(), partitions=[
+            session_id=number(), session_epoch=number(), topics=[kafka.FetchTopic(topic_id(name()), name(), partitions=[
                 kafka.FetchPartition(each, number(), long_number(), partition_max_bytes=number())
                 for each in partitions])])),
         (2, kafka.ListOffsetsRequest(number(), rng.choice([0, 1]), [kafka.ListOffsetsTopic(

@@ -80,13 +80,13 @@ def faulty(tmp_path: Path) -> Iterator[Faulty]:
 
 def produce(*topics: str, acks: int = -1, batch: bytes = BATCH) -> ProduceRequest:
     data = [PartitionProduceData(0, memoryview(batch))]
-    return ProduceRequest(None, acks, 30_000, [TopicProduceData(name=name, partition_data=data) for name in topics])
+    return ProduceRequest(None, acks, 30_000, [TopicProduceData(topic_id(name), name, data) for name in topics])
 
 
 def fetch(*topics: str, max_wait_ms: int = 500) -> FetchRequest:
     wanted = [FetchPartition(0, fetch_offset=0, partition_max_bytes=1000)]
     return FetchRequest(max_wait_ms=max_wait_ms, min_bytes=1, topics=[
-        FetchTopic(topic=name, partitions=wanted) for name in topics])
+        FetchTopic(topic_id(name), name, wanted) for name in topics])
 
 
 REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {

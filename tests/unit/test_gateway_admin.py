@@ -18,7 +18,7 @@ from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
 RANGES = {
-    ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
+    ApiKey.PRODUCE: (3, 13), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
     ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
     ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),
     ApiKey.DESCRIBE_CONFIGS: (1, 4),
@@ -44,7 +44,7 @@ def test_the_served_ranges_are_those_of_the_issue() -> None:
 def test_api_versions_advertises_what_is_served_and_old_produce(bench: Bench, version: int) -> None:
     answer = bench.client().ask(ApiKey.API_VERSIONS, version, kafka.ApiVersionsRequest("librdkafka", "2.15.0"))
     advertised = {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
-    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 11)}
+    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 13)}
     assert answer.error_code == 0
 
 
