@@ -153,7 +153,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: ProduceRequest) -> Non
         for data in topic.partition_data:
             response = PartitionProduceResponse(data.index, base_offset=-1)
             responses.append(response)
-            route = gateway.routes.find(name, data.index) if name else None
+            route = None if name is None else gateway.routes.find(name, data.index)
             error = (
                 refusal or topic_error(gateway, route, key, name, data.index)
                 or records_error(data.records, exchange.version))
@@ -193,10 +193,15 @@ def refusal_of(request: ProduceRequest) -> int:
     return 0 if -1 <= request.acks <= 1 else ErrorCode.INVALID_REQUIRED_ACKS
 
 
-def topic_error(gateway: Gateway, route: Route | None, topic: TopicKey, name: str | None, partition: int) -> int:
-    """As `route_error`, where the topic may be named by its id."""
-    if name is None or (route is not None and isinstance(topic, bytes) and route.topic_id != topic):
-        return ErrorCode.UNKNOWN_TOPIC_ID  # or the replica is of a topic that had this name before
+def topic_error(
+    gateway: Gateway, route: Route | None, topic: TopicKey, name: str | None, partition: int, *,
+    foreign: int = ErrorCode.UNKNOWN_TOPIC_ID,
+) -> int:
+    """As `route_error`, where the topic may be named by its id. foreign: the replica is of a topic of that name before."""
+    if name is None:
+        return ErrorCode.UNKNOWN_TOPIC_ID
+    if route is not None and isinstance(topic, bytes) and route.topic_id != topic:
+        return foreign
     return route_error(gateway, route, name, partition)
 
 

@@ -18,7 +18,7 @@ from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
 RANGES = {
-    ApiKey.PRODUCE: (3, 13), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
+    ApiKey.PRODUCE: (3, 13), ApiKey.FETCH: (4, 18), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
     ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
     ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),
     ApiKey.DESCRIBE_CONFIGS: (1, 4),
