@@ -18,9 +18,11 @@ from zafka.actors.gateway.fetch_part import NO_BYTES, READ_COMMITTED, Part
 from zafka.actors.gateway.fetch_session import AnyFetch, Wanted
 from zafka.actors.gateway.leaders import leader_of, name_of, nodes
 from zafka.actors.gateway.produce import topic_error
+from zafka.actors.gateway.routes import Route
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.fetch import (
+    AbortedTransaction,
     FetchRequest,
     FetchResponse,
     LeaderIdAndEpoch,
@@ -246,17 +248,23 @@ def begin(poll: LongPoll, wanted: Wanted, is_follower: bool) -> PartitionData:
     if name is None:
         name = wanted.name = name_of(gateway, wanted.topic)
     route = None if name is None else gateway.routes.find(name, asked.partition)
+    if route is None or route.refusal or is_follower or route.topic_id != wanted.topic != name:
+        return refused(poll, wanted, route, is_follower)
+    aborted: list[AbortedTransaction] | None = [] if poll.isolation_level == READ_COMMITTED else None
+    response = PartitionData(asked.partition, aborted_transactions=aborted, records=NO_BYTES)
+    poll.parts.append(Part(poll, route, response, asked))
+    return response
+
+
+def refused(poll: LongPoll, wanted: Wanted, route: Route | None, is_follower: bool) -> PartitionData:
+    """The answer for a partition that cannot be asked."""
+    name, asked = wanted.name, wanted.asked
     error = topic_error(
-        gateway, route, wanted.topic, name, asked.partition, foreign=ErrorCode.INCONSISTENT_TOPIC_ID)
+        poll.gateway, route, wanted.topic, name, asked.partition, foreign=ErrorCode.INCONSISTENT_TOPIC_ID)
     if is_follower and not error:
         known = asked.current_leader_epoch >= 0
         error = ErrorCode.UNKNOWN_LEADER_EPOCH if known else ErrorCode.NOT_LEADER_OR_FOLLOWER
-    if not error:
-        assert route is not None
-        committed = poll.isolation_level == READ_COMMITTED
-        response = PartitionData(asked.partition, aborted_transactions=[] if committed else None, records=NO_BYTES)
-        poll.parts.append(Part(poll, route, response, asked))
-        return response
+    assert error
     response = PartitionData(asked.partition, error, high_watermark=-1, records=NO_BYTES)
     if error not in UNKNOWN_TOPIC:
         response.aborted_transactions = None

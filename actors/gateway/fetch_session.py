@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from random import Random
 
+from msgspec import Struct
+
 from zafka.actors.gateway.leaders import TopicKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.fetch import (
@@ -40,7 +42,7 @@ Key = tuple[TopicKey, int]
 """Topic and partition."""
 
 
-class Wanted:
+class Wanted(Struct, gc=False):
     """One partition as a fetcher wants it, and what it was told of it last.
 
     topic: as its requests name it. name: the topic's, once it is known; an id keeps it even if the topic goes, so that
@@ -48,14 +50,11 @@ class Wanted:
     high_watermark, log_start_offset: -1 if it was told none, or an error.
     """
 
-    __slots__ = ("asked", "high_watermark", "log_start_offset", "name", "topic")
-
-    def __init__(self, topic: TopicKey, asked: FetchPartition) -> None:
-        self.topic = topic
-        self.name = topic if isinstance(topic, str) else None
-        self.asked = asked
-        self.high_watermark = -1
-        self.log_start_offset = -1
+    topic: TopicKey
+    name: str | None
+    asked: FetchPartition
+    high_watermark: int = -1
+    log_start_offset: int = -1
 
     def __repr__(self) -> str:
         return f"<Wanted {self.topic!r}-{self.asked.partition} offset={self.asked.fetch_offset}>"
@@ -80,24 +79,30 @@ def wanted_in(topics: Iterable[FetchTopic], *, by_id: bool) -> dict[Key, Wanted]
     """The partitions of a request, each once: of several wishes for one, the last holds."""
     wanted: dict[Key, Wanted] = {}
     for topic in topics:
-        key: TopicKey = topic.topic_id if by_id else topic.topic
+        key, name = keyed(topic, by_id=by_id)
         for asked in topic.partitions:
-            wanted[key, asked.partition] = Wanted(key, asked)
+            wanted[key, asked.partition] = Wanted(key, name, asked)
     return wanted
+
+
+def keyed(topic: FetchTopic, *, by_id: bool) -> tuple[TopicKey, str | None]:
+    """What a request names this topic by, and its name if it says so."""
+    return (topic.topic_id, None) if by_id else (topic.topic, topic.topic)
 
 
 def grouped(wanted: Sequence[Wanted], answers: Iterable[PartitionData]) -> list[FetchableTopicResponse]:
     """The answers by topic, in their order; a topic whose partitions do not stand together comes more than once."""
     topics: list[FetchableTopicResponse] = []
+    partitions: list[PartitionData] = []
     last: TopicKey | None = None
     for each, answer in zip(wanted, answers, strict=True):
         topic = each.topic
         if topic != last:
-            last = topic
+            last, partitions = topic, []
             topics.append(
-                FetchableTopicResponse(topic=topic, partitions=[]) if isinstance(topic, str)
-                else FetchableTopicResponse(topic, partitions=[]))
-        topics[-1].partitions.append(answer)
+                FetchableTopicResponse(topic=topic, partitions=partitions) if isinstance(topic, str)
+                else FetchableTopicResponse(topic, partitions=partitions))
+        partitions.append(answer)
     return topics
 
 
@@ -124,11 +129,11 @@ class Session:
         """What the fetcher wants from now on."""
         by_id, partitions = self.by_id, self.partitions
         for topic in request.topics:
-            key: TopicKey = topic.topic_id if by_id else topic.topic
+            key, name = keyed(topic, by_id=by_id)
             for asked in topic.partitions:
                 known = partitions.get((key, asked.partition))
                 if known is None:
-                    partitions[key, asked.partition] = Wanted(key, asked)
+                    partitions[key, asked.partition] = Wanted(key, name, asked)
                 else:
                     known.asked = asked
         for forgotten in request.forgotten_topics_data:
