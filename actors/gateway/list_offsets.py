@@ -42,13 +42,18 @@ def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) ->
     known = exchange.version >= OFFSET_NOT_AVAILABLE_SINCE
     questions = Questions(gateway, exchange, response, take if known else take_old)
     twice = named_twice(request)
+    told: set[tuple[str, int]] = set()
     for topic in request.topics:
         parts: list[ListOffsetsPartitionResponse] = []
         response.topics.append(ListOffsetsTopicResponse(topic.name, parts))
         for wanted in topic.partitions:
+            key = topic.name, wanted.partition_index
+            if key in told:
+                continue
             part = ListOffsetsPartitionResponse(wanted.partition_index)
             parts.append(part)
-            if (topic.name, wanted.partition_index) in twice:
+            if key in twice:
+                told.add(key)
                 part.error_code = ErrorCode.INVALID_REQUEST
             else:
                 ask(questions, part, topic.name, wanted, request.isolation_level)

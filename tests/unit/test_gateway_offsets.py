@@ -90,7 +90,7 @@ def test_a_partition_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
     request = offsets(-1)
     request.topics += offsets(-2).topics
     answer = bench.client().ask(ApiKey.LIST_OFFSETS, 7, request)
-    assert {part.error_code for topic in answer.topics for part in topic.partitions} == {ErrorCode.INVALID_REQUEST}
+    assert [part.error_code for topic in answer.topics for part in topic.partitions] == [ErrorCode.INVALID_REQUEST]
     assert not bench.sent(messages.ListOffset)
 
 
