@@ -3,7 +3,8 @@
 Versions 0-13. Version 0 asks for all topics by an empty list, later ones by null; topics can be asked for by id from
 12 on: if one is, names are passed over. A topic that is being created is answered with LEADER_NOT_AVAILABLE; clients
 ask again. 13 has an error for all of it, REBOOTSTRAP_REQUIRED (KIP-1102), which nothing here gives. Nobody is refused
-anything, so whoever asks which operations are authorized is told all of them. Addresses are those of the listener that the client came in by, as Kafka does.
+anything, so whoever asks which operations are authorized is told all of them. Addresses are those of the listener that
+the client came in by, as Kafka does.
 Source: KafkaApis.handleTopicMetadataRequest, DefaultAutoTopicCreationManager.
 """
 
