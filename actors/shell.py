@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import structlog
 import zmq
 
 from zafka.actors.actor import (
@@ -51,6 +52,8 @@ RETRY_S = 0.005
 RETRY_S_MAX = 0.1  # while nothing moves
 LINGER_S = 0.5
 STALE_TIMERS_MAX = 64
+
+logger = structlog.get_logger(__name__)
 
 RECOVERING = "recovering"
 RUNNING = "running"
@@ -153,6 +156,9 @@ class ActorRuntime:
         self._heartbeat_at_s = now_s + self.start.heartbeat_s
         self.mailbox.send(self._supervisor, Heartbeat(self.state, self._most_mail))
         self.mailbox.pulse()
+        if self.mailbox.unmapped:
+            logger.warning("shared memory is not used", reason=self.mailbox.unmapped)
+            self.mailbox.unmapped = ""
         self._most_mail = 0
 
     # -- turns ---------------------------------------------------------------------------------

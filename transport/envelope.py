@@ -5,8 +5,9 @@ Invariant: an envelope names the incarnation of both ends, so that what was mean
 reaches its successor.
 
 Frames, behind the routing id that ROUTER sockets add:
-    1. msgpack array [target incarnation, source name, source incarnation, body, records, apart, number]
+    1. msgpack array [target incarnation, source name, source incarnation, body, records, apart, number, lent]
     2. only if `apart`: the record bytes, in a frame of their own so that large ones are not copied
+If they are `lent`, the record bytes do not travel: they are read where they lie, in the sender's arena.
 Routing id of a DEALER: `<name>#<incarnation>`.
 """
 
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from zafka.transport.arena import Mapped, Offer
 from zafka.transport.link import UNNUMBERED, Broken, Pulse, Seen
 
 Buffer = bytes | bytearray | memoryview
@@ -31,7 +33,8 @@ INLINE_BYTES_MAX = 32 * 1024
 
 
 class Envelope(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
-    """records: the bytes beside the body, empty if they come `apart`. number: on this link, see `transport/link.py`."""
+    """records: the bytes beside the body, empty if they come `apart` or are `lent`. number: on this link, see
+    `transport/link.py`. lent: their position and length in the arena of the incarnation that sends this."""
 
     target_incarnation: int
     source: str
@@ -40,6 +43,7 @@ class Envelope(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
     records: bytes | memoryview = NO_RECORDS
     apart: bool = False
     number: int = UNNUMBERED
+    lent: tuple[int, int] | None = None
 
 
 class _Received(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
@@ -52,14 +56,15 @@ class _Received(Struct, Generic[Body], array_like=True, frozen=True, gc=False):
     records: memoryview
     apart: bool
     number: int
+    lent: tuple[int, int] | None
 
 
 encode = msgspec.msgpack.Encoder().encode
 
 
 def decoder(message_type: object) -> msgspec.msgpack.Decoder[_Received[object]]:
-    """A decoder of envelopes whose body is one of this union of tagged structs, or of those of links."""
-    bodies = message_type | Broken | Pulse | Seen
+    """A decoder of envelopes whose body is one of this union of tagged structs, or of those of links and arenas."""
+    bodies = message_type | Broken | Pulse | Seen | Offer | Mapped
     return msgspec.msgpack.Decoder(_Received[bodies])  # type: ignore[valid-type]
 
 

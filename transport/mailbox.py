@@ -5,6 +5,8 @@ Never blocks: what ZeroMQ does not take waits in a bounded queue of ours; over t
 Invariants: mail between two incarnations of two actors comes once and in order, or both are told (`Broken`,
 `transport/link.py`); mail from or for an older incarnation is dropped and counted; nothing queued for one
 incarnation ever reaches another (its socket is closed with linger 0); no object of ZeroMQ crosses a fork.
+An owner with an arena (`transport/arena.py`) offers it to each who dials it. Record bytes that lie there do not travel to a
+peer that has mapped it: it is told their place, and must be done with them when it answers.
 Source: the rules of ROUTER and DEALER that were measured to bite, DESIGN section 4.
 """
 
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 
 import zmq
 
+from zafka.transport.arena import Arena, Mapped, Offer
 from zafka.transport.envelope import (
     INLINE_BYTES_MAX,
     NO_RECORDS,
@@ -27,6 +30,7 @@ from zafka.transport.envelope import (
     routing_id,
 )
 from zafka.transport.link import UNNUMBERED, Arrival, Broken, Numbers, Pulse, Seen
+from zafka.transport.shared_memory import map_offered
 
 Address = tuple[str, int]
 """Name and incarnation of an actor."""
@@ -54,9 +58,10 @@ class Link:
 
     prefix: routing id to send first (the peer dialled us), or b"" (we dialled it).
     queue: encoded messages that ZeroMQ did not take yet, oldest first; records_bytes counts both frames.
+    borrows: it has mapped our arena. memory: its arena, if we have mapped that.
     """
 
-    __slots__ = ("incarnation", "name", "numbers", "prefix", "queue", "queued_bytes", "socket")
+    __slots__ = ("borrows", "incarnation", "memory", "name", "numbers", "prefix", "queue", "queued_bytes", "socket")
 
     def __init__(self, name: str, incarnation: int, socket: zmq.Socket[bytes], prefix: bytes) -> None:
         self.name = name
@@ -66,6 +71,8 @@ class Link:
         self.prefix = prefix
         self.queue: deque[tuple[bytes, Buffer | None]] = deque()
         self.queued_bytes = 0
+        self.borrows = False
+        self.memory: memoryview | None = None
 
     def write(self, head: bytes, records: Buffer | None) -> None:
         """Hand one message to ZeroMQ; raises zmq.Again or zmq.ZMQError(EHOSTUNREACH), with nothing handed over."""
@@ -101,6 +108,9 @@ class Mailbox:
         self.stale = 0  # messages dropped because an older incarnation was meant or had written
         self.repeated = 0  # dropped because they came twice or late
         self.gaps = 0  # how often mail to us was lost
+        self.arena: Arena | None = None  # ours, set before anybody dials us
+        self.map_arena = map_offered
+        self.unmapped = ""  # why an offered arena could not be mapped, the last one
         self._context = context
         self._decode = decoder(message_type).decode
         self._links: dict[str, Link] = {}
@@ -206,12 +216,13 @@ class Mailbox:
     def _send(self, link: Link, body: Any, records: Sequence[Buffer], number: int) -> bool:
         apart: Buffer | None = None
         inline: Buffer = b""
-        if records:
+        lent = self._place_of(records[0]) if link.borrows and len(records) == 1 else None
+        if records and lent is None:
             inline = join(records)
             if len(inline) > INLINE_BYTES_MAX:
                 apart, inline = inline, b""
         head = encode(
-            Envelope(link.incarnation, self.name, self.incarnation, body, inline, apart is not None, number)  # type: ignore[arg-type]
+            Envelope(link.incarnation, self.name, self.incarnation, body, inline, apart is not None, number, lent)  # type: ignore[arg-type]
         )
         if link.queue:
             return self._queue(link, head, apart)
@@ -223,6 +234,12 @@ class Mailbox:
         except zmq.ZMQError as error:
             return self._unreachable(error)
         return True
+
+    def _place_of(self, piece: Buffer) -> tuple[int, int] | None:
+        """Position and length of record bytes in our arena, if they lie there."""
+        assert self.arena is not None
+        position = self.arena.place_of(piece)
+        return None if position is None else (position, len(piece))
 
     def _hand_over(self, link: Link, head: bytes, records: Buffer | None) -> None:
         """The last step before ZeroMQ: everything that leaves passes here, in order."""
@@ -304,14 +321,36 @@ class Mailbox:
         if inbox and (link is None or incarnation > newest):
             self.forget(name, incarnation - 1)
             link = self._links[name] = Link(name, incarnation, socket, routing_id(name, incarnation))
+            if self.arena is not None:
+                self._send(link, self.arena.offer, (), link.numbers.next())
         assert link is not None  # whoever answers on a socket that we dialled has the link that it was dialled for
         numbers, number = link.numbers, envelope.number
         if number == numbers.received + 1:  # as nearly always: `take` for the price of a comparison
             numbers.received = number
         elif not self._is_fresh(link, number, envelope.body, received):
             return size
-        received.append(Received((name, incarnation), envelope.body, records))
+        lent = envelope.lent
+        if lent is not None:
+            assert link.memory is not None  # nobody lends before we said that we have mapped what was offered
+            records = link.memory[lent[0] : lent[0] + lent[1]]
+            size += lent[1]
+        body = envelope.body
+        if type(body) is Offer:
+            self._map(link, body)
+        elif type(body) is Mapped:
+            link.borrows = True
+        else:
+            received.append(Received((name, incarnation), body, records))
         return size
+
+    def _map(self, link: Link, offer: Offer) -> None:
+        """Map a peer's arena, to be told places in it. Without, its record bytes go on coming in frames."""
+        try:
+            link.memory = self.map_arena(offer)
+        except OSError as error:
+            self.unmapped = str(error)
+            return
+        self._send(link, Mapped(), (), link.numbers.next())
 
     def _is_fresh(self, link: Link, number: int, body: Any, received: list[Received]) -> bool:
         """Whether this is mail for our owner, who is told first of mail that was lost before it."""
