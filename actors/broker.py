@@ -173,6 +173,7 @@ class BrokerActor:
             self.gateway.coordinator.on_gone()
         else:
             self.replicas.on_gone(peer)
+            self.gateway.routes.on_dead(peer)
 
     def _on_peer_gone(self, mail: Mail) -> None:
         """Mail was lost: what it asked for is in doubt, and is said again after a while."""

@@ -1,7 +1,8 @@
 """The process shell of a broker: uvloop around the same `ActorRuntime` that all actors have.
 
 Owns: the event loop, the Kafka listeners and the ZeroMQ doors on descriptors that the supervisor holds, the reading of
-segment files. All that one round of the loop brought, from clients and from actors, is one turn of the actor.
+segment files; the arena that large requests are received into. All that one round of the loop brought, from clients and
+from actors, is one turn of the actor.
 Invariants: the actor runs in the loop's thread only; nothing blocks the loop but reads of bytes that are hot.
 May fail with whatever the actor raises: the process ends, clients find the next incarnation in the backlog.
 """
@@ -44,11 +45,14 @@ from zafka.actors.gateway.effects import (
 from zafka.actors.shell import ActorRuntime, open_runtime
 from zafka.actors.start import ActorStart, BrokerStart, ListenerStart
 from zafka.storage.disk import Disk
+from zafka.transport.arena import Slice
 from zafka.transport.kafka.listener import Limits, Listener
+from zafka.transport.shared_memory import SharedArena
 
 POLLIN = int(zmq.POLLIN)
 READ_THREADS = 4
 SWEEP_S = 10.0
+TRIM_S = 2.0  # what was not needed for so long is given back
 DOOR_RETRY_S = 0.005
 # How long what was answered last may take to reach the clients when the process ends.
 DRAIN_S = 0.25
@@ -72,8 +76,9 @@ class BrokerShell:
         self.frame_bytes_max = int(self.arguments.defaults.get("socket.request.max.bytes", 100 << 20))
         self.connections_max = int(self.arguments.defaults.get("max.connections", 10_000))
         self.idle_s_max = int(self.arguments.defaults.get("connections.max.idle.ms", 600_000)) / 1000
+        self.arena = runtime.mailbox.arena = _make_arena(int(self.arguments.defaults.get("shared.memory.bytes", 0)))
         self.listener = Listener(
-            on_open=self._on_tcp_open, on_frame=self._on_frame, on_close=self._on_tcp_close,
+            on_open=self._on_tcp_open, on_frame=self._on_frame, on_slice=self._on_slice, arena=self.arena, on_close=self._on_tcp_close,
             on_blocked=self._on_blocked, on_bad_peer=_log_bad_peer,
             limits=Limits(
                 connections_max=self.connections_max, frame_bytes_max=self.frame_bytes_max, idle_s_max=self.idle_s_max),
@@ -103,6 +108,7 @@ class BrokerShell:
         self._schedule()
         self._sweep()
         self._watch_doors()
+        self._trim()
         try:
             await self.finished
             await self._drain()
@@ -221,6 +227,11 @@ class BrokerShell:
             door.watch()
         self.loop.call_later(WATCH_S, self._watch_doors)
 
+    def _trim(self) -> None:
+        if self.arena is not None:
+            self.arena.trim()
+            self.loop.call_later(TRIM_S, self._trim)
+
     # -- from clients --------------------------------------------------------------------------
 
     def _on_open(self, connection_id: int, listener: str, peer: str) -> None:
@@ -237,6 +248,10 @@ class BrokerShell:
 
     def _on_frame(self, connection_id: int, frame: memoryview) -> None:
         self._mail.append(Mail(SHELL, FrameReceived(connection_id, frame)))
+        self._schedule()
+
+    def _on_slice(self, connection_id: int, slice_: Slice) -> None:
+        self._mail.append(Mail(SHELL, FrameReceived(connection_id, slice_.view, slice_)))
         self._schedule()
 
     def _on_blocked(self, connection_id: int, blocked: bool) -> None:
@@ -349,10 +364,23 @@ class BrokerShell:
         self.context.term()
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.files.close()
+        if self.arena is not None:
+            self.arena.close()
 
 
 def _read_all(disk: Disk, slices: list[FileSlice]) -> list[Any]:
     return [read_checked(disk, wanted) for wanted in slices]
+
+
+def _make_arena(size: int) -> SharedArena | None:
+    """None if none is wanted, or the machine gives none: then all record bytes go through sockets."""
+    if not size:
+        return None
+    try:
+        return SharedArena(size)
+    except OSError as error:
+        logger.warning("no shared memory", bytes=size, reason=str(error))
+        return None
 
 
 def _log_bad_peer(peer: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from zafka.actors.actor import Effects
 from zafka.actors.gateway.effects import Buffer, CloseConnection, PauseReading, Respond, ResumeReading
+from zafka.transport.arena import Slice
 
 # What a request costs beside its bytes, so that many tiny ones are bounded too.
 REQUEST_OVERHEAD = 1024
@@ -104,7 +105,7 @@ class Connection:
         self.all = connections
         self.exchanges: deque[Exchange] = deque()
         self.held = 0
-        self.waiting: deque[memoryview] = deque()
+        self.waiting: deque[tuple[memoryview, Slice | None]] = deque()
         self.waiting_bytes = 0
         self.alone: Exchange | None = None  # see `Exchange.run_alone`
         self.blocked = False  # the client does not take its answers
@@ -125,17 +126,20 @@ class Connection:
             return False
         return not self.held or (self.held <= self.all.limit and self.all.held <= self.all.total_limit)
 
-    def wait(self, frame: memoryview) -> None:
-        self.waiting.append(frame)
+    def wait(self, frame: memoryview, slice_: Slice | None = None) -> None:
+        self.waiting.append((frame, slice_))
         self.waiting_bytes += len(frame)
         self.all.changed[self] = None
 
-    def next_waiting(self) -> memoryview:
-        frame = self.waiting.popleft()
+    def next_waiting(self) -> tuple[memoryview, Slice | None]:
+        frame, slice_ = self.waiting.popleft()
         self.waiting_bytes -= len(frame)
-        return frame
+        return frame, slice_
 
     def drop_waiting(self) -> None:
+        for _, slice_ in self.waiting:
+            if slice_ is not None:
+                slice_.release()
         self.waiting.clear()
         self.waiting_bytes = 0
 

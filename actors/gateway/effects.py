@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from zafka.actors.actor import Peer
+from zafka.transport.arena import Slice
 
 Buffer = bytes | bytearray | memoryview
 
@@ -34,10 +35,11 @@ class ConnectionOpened(NamedTuple):
 
 
 class FrameReceived(NamedTuple):
-    """frame: stays as it is for as long as anybody holds it."""
+    """frame: stays as it is for as long as anybody holds it. slice: where it lies in the arena, held once for us."""
 
     connection_id: int
     frame: memoryview
+    slice: Slice | None = None
 
 
 class ConnectionClosed(NamedTuple):

@@ -28,6 +28,7 @@ from zafka.actors.gateway.routes import Routes
 from zafka.actors.gateway.sequence_gaps import SequenceGaps
 from zafka.actors.gateway.settings import Settings
 from zafka.actors.messages import Endpoint
+from zafka.transport.arena import Slice
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_request_header, response_header
 from zafka.transport.kafka.errors import ErrorCode
@@ -83,6 +84,7 @@ class Gateway:
         self.watchers: dict[Watcher, None] = {}
         self.changed = False  # what `watchers` look at has changed in this turn
         self.stopping = False
+        self.slice: Slice | None = None  # where the request lies that is being started
         self._reads: dict[int, FilesReader] = {}
         self._last_read = 0
         self._effects: Effects = []
@@ -96,17 +98,27 @@ class Gateway:
     def on_opened(self, opened: ConnectionOpened) -> None:
         self.connections.open(opened.connection_id, listener=opened.listener, peer=opened.peer)
 
-    def on_frame(self, connection_id: int, frame: memoryview) -> None:
-        """One request, as it came; it starts now, or when what is before it allows."""
+    def on_frame(self, connection_id: int, frame: memoryview, slice_: Slice | None = None) -> None:
+        """One request, as it came; it starts now, or when what is before it allows.
+
+        slice_: where the frame lies; we release it once whoever still needs its bytes holds it, too."""
         connection = self.connections.by_id.get(connection_id)
         if connection is None or connection.closing or self.stopping:
-            return
-        if connection.waiting or not connection.takes_requests:
-            connection.wait(frame)
+            if slice_ is not None:
+                slice_.release()
+        elif connection.waiting or not connection.takes_requests:
+            connection.wait(frame, slice_)
         else:
-            self._begin(connection, frame)
+            self._begin(connection, frame, slice_)
 
-    def _begin(self, connection: Connection, frame: memoryview) -> None:
+    def _begin(self, connection: Connection, frame: memoryview, slice_: Slice | None) -> None:
+        self.slice = slice_
+        self._handle(connection, frame)
+        self.slice = None
+        if slice_ is not None:
+            slice_.release()
+
+    def _handle(self, connection: Connection, frame: memoryview) -> None:
         """Start a request. What cannot be read ends the connection, after the answers that are due before it."""
         try:
             header = read_request_header(frame)
@@ -190,7 +202,7 @@ class Gateway:
         while ready := connections.ready():
             for connection in ready:
                 while connection.waiting and connection.takes_requests:
-                    self._begin(connection, connection.next_waiting())
+                    self._begin(connection, *connection.next_waiting())
             answers += connections.take_answers()
         effects, self._effects = self._effects, []
         effects += self.routes.on_turn_end()

@@ -3,6 +3,8 @@
 Owns: `Route`, one replica as requests see it; `Routes`, all of them.
 Invariants: a request goes to one incarnation of a partition actor and is ended once, by its answer or by the loss
 of that incarnation. Bytes handed over and not answered are bounded by `credit`; what is beyond waits here, in order.
+Record bytes in a slice of the arena are held until they are answered by whom they were handed to, or it is dead: an
+incarnation that is only unreachable may read them yet.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zafka.actors.actor import Effects, Peer, Send
 from zafka.actors.messages import Advanced, Message, Produce, ProduceItem
+from zafka.transport.arena import Slice
 from zafka.transport.kafka.errors import ErrorCode
 
 # Records from here on travel in a mail of their own, so that no hop copies them; smaller ones are joined.
@@ -75,6 +78,7 @@ class Route:
         self.readers: dict[Reader, None] = {}
         self._owed: dict[int, Owed] = {}
         self._owed_bytes = 0
+        self._held: dict[int, Slice] = {}  # by request id, of batches here or at the partition
         self._backlog: deque[tuple[ProduceItem, memoryview, Owed]] = deque()
         self._items: list[ProduceItem] = []
         self._records: list[memoryview] = []
@@ -100,17 +104,23 @@ class Route:
 
     def lose(self, refusal: int = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> None:
         """This incarnation is gone. Long polls stay: it is probably back before they end."""
-        self.peer = None
+        peer, self.peer = self.peer, None
         self.refusal = refusal
         self.points.clear()
-        owed, unsent, backlog = self._owed, self._unsent, self._backlog
-        self._owed, self._unsent, self._backlog = {}, set(), deque()
+        owed, unsent, backlog, held = self._owed, self._unsent, self._backlog, self._held
+        self._owed, self._unsent, self._backlog, self._held = {}, set(), deque(), {}
         self._items, self._records, self._mail = [], [], []
         self._owed_bytes = self._joined_bytes = 0
         for request_id, waiting in owed.items():
             waiting.on_lost(handed_over=request_id not in unsent)
         for _, _, waiting in backlog:
             waiting.on_lost(handed_over=False)
+        for request_id, slice_ in held.items():
+            if request_id in owed and request_id not in unsent:
+                assert peer is not None
+                self.routes.in_doubt.setdefault(peer, []).append(slice_)
+            else:
+                slice_.release()
 
     def remove(self) -> None:
         """This broker has this replica no more: long polls learn it at once."""
@@ -120,10 +130,15 @@ class Route:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def produce(self, owed: Owed, acks: int, records: memoryview) -> None:
-        """Hand one batch over, in the order of calls, at the end of the turn or when there is credit."""
+    def produce(self, owed: Owed, acks: int, records: memoryview, slice_: Slice | None = None) -> None:
+        """Hand one batch over, in the order of calls, at the end of the turn or when there is credit.
+
+        slice_: what `records` are a part of, if they lie in the arena."""
         assert not self.refusal
         item = ProduceItem(self.routes.new_id(), acks, len(records))
+        if slice_ is not None:
+            slice_.hold()
+            self._held[item.request_id] = slice_
         if self._backlog or not self._has_credit(item.size):
             self._backlog.append((item, records, owed))
         else:
@@ -151,14 +166,23 @@ class Route:
         if owed is not None:
             self._owed_bytes -= owed.size
             owed.on_answer(answer)
+            self._release(answer.request_id)
 
     def refill(self) -> None:
         """Hand over what waited for credit, as far as it goes now."""
         backlog = self._backlog
         while backlog and self._has_credit(backlog[0][0].size):
             item, records, owed = backlog.popleft()
-            if not owed.done:
+            if owed.done:
+                self._release(item.request_id)
+            else:
                 self._hand_over(item, records, owed)
+
+    def _release(self, request_id: int) -> None:
+        """Nobody reads the bytes of this batch any more."""
+        slice_ = self._held.pop(request_id, None)
+        if slice_ is not None:
+            slice_.release()
 
     def take_mail(self) -> list[Send]:
         """Everything gathered in this turn."""
@@ -198,13 +222,17 @@ class Route:
 
 
 class Routes:
-    """All replicas of this broker. credit: bytes that one partition may owe an answer for."""
+    """All replicas of this broker. credit: bytes that one partition may owe an answer for.
+
+    in_doubt: slices that incarnations may read, which owe us no answer any more and are not known to be dead.
+    """
 
     def __init__(self, data_dir: Path, *, credit: int) -> None:
         self.data_dir = data_dir
         self.credit = credit
         self.by_topic: dict[str, dict[int, Route]] = {}
         self.changed: dict[Route, None] = {}  # with mail in this turn
+        self.in_doubt: dict[Peer, list[Slice]] = {}
         self._last_id = 0
 
     def new_id(self) -> int:
@@ -228,6 +256,11 @@ class Routes:
         if route is not None:
             self.changed.pop(route, None)
             route.remove()
+
+    def on_dead(self, peer: Peer) -> None:
+        """This incarnation is confirmed dead, and its route has lost it."""
+        for slice_ in self.in_doubt.pop(peer, ()):
+            slice_.release()
 
     def on_turn_end(self) -> Effects:
         """The mail of this turn, one message per partition as far as records are small."""

@@ -2,7 +2,8 @@
 
 An asyncio `BufferedProtocol`, for uvloop and asyncio. Bytes arrive in a scratch buffer that all connections share; what
 is complete there is copied out at once, once. A frame that is not complete gets a buffer of its own, into which the
-kernel then writes straight: a small one until it has paid for the large one, so that announcing much gets nobody much.
+kernel then writes straight: a slice of the arena (`transport/arena.py`) if there is one and it has room; else a small
+buffer until it has paid for the large one, so that announcing much gets nobody much.
 
 Frame on the wire: int32 length, big-endian, then that many bytes.
 Invariant: `on_open` once, then `on_frame` in the order of the bytes, then `on_close` once, and nothing after it.
@@ -18,6 +19,7 @@ from enum import IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, cast
 
+from zafka.transport.arena import Slice
 from zafka.transport.kafka.types import Buffer
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ _LENGTH = Struct(">i")
 # The buffer of an unfinished frame has this size until it is full, so that announcing much costs us little; then the
 # frame's own, at once: measured with 1 MiB frames, growing in steps halves the throughput.
 FIRST_PIECE_BYTES = 1 << 17
-# Frames above this share a budget, `Limits.large_frames_bytes_max`.
+# Frames above this share a budget, `Limits.large_frames_bytes_max`. Up to here a slice is taken at once: until bytes come
+# it takes addresses only, no memory.
 LARGE_FRAME_BYTES = 2 << 20
 # Buffers below this are copied into one; above it, a buffer of its own in the write costs less than the copy.
 SMALL_BUFFER_BYTES = 4096
@@ -61,7 +64,8 @@ class Connection(asyncio.BufferedProtocol):
         self.pauses = Pause.NONE
         self._transport: asyncio.Transport
         self._head = b""  # fewer than four bytes of a length
-        self._frame: bytearray | None = None  # of the unfinished frame, `_filled` bytes of it are there
+        self._frame: bytearray | memoryview | None = None  # of the unfinished frame, `_filled` bytes of it are there
+        self._slice: Slice | None = None  # where it lies, if that is not a buffer of its own
         self._filled = 0
 
     def __repr__(self) -> str:
@@ -85,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._frame is None:
             return self.listener.scratch
         if self._filled == len(self._frame):
-            whole = bytearray(self.frame_size)
+            whole = self._take_slice() or bytearray(self.frame_size)
             whole[: self._filled] = self._frame
             self._frame = whole
         return memoryview(self._frame)[self._filled :]
@@ -118,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing_since_s = math.inf
-        self._frame = None
+        self._drop_frame()
         self.listener.connection_closed(self)
 
     # -- frames ---------------------------------------------------------------------------------------
@@ -160,14 +164,31 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin_frame(self, size: int, tail: bytes) -> None:
         self.frame_size, self._filled = size, len(tail) - 4
-        self._frame = bytearray(min(size, FIRST_PIECE_BYTES))
+        at_once = self._take_slice() if size <= LARGE_FRAME_BYTES else None
+        self._frame = at_once or bytearray(min(size, FIRST_PIECE_BYTES))
         self._frame[: self._filled] = memoryview(tail)[4:]
 
-    def _finish_frame(self, frame: bytearray) -> None:
+    def _take_slice(self) -> memoryview | None:
+        """Room for the whole frame in the arena, if there is any."""
+        arena = self.listener.arena
+        self._slice = None if arena is None else arena.take(self.frame_size)
+        return None if self._slice is None else self._slice.view
+
+    def _finish_frame(self, frame: bytearray | memoryview) -> None:
+        slice_, self._slice = self._slice, None
         self._frame, self.frame_since_s = None, None
         self.frame_size = self._filled = 0
         self.listener.release_large_frame(self)
-        self.listener.on_frame(self.id, memoryview(frame))
+        if slice_ is None:
+            self.listener.on_frame(self.id, memoryview(frame))
+        else:
+            self.listener.on_slice(self.id, slice_)
+
+    def _drop_frame(self) -> None:
+        self._frame = None
+        if self._slice is not None:
+            self._slice.release()
+            self._slice = None
 
     def write(self, frames: Iterable[Sequence[Buffer]]) -> None:
         """Each frame is its bytes in pieces, without the length; small pieces are joined, large ones go as they are."""
@@ -210,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
             if self.pauses:
                 self.pauses = Pause.NONE
                 self._transport.resume_reading()
-            self._frame = None
+            self._drop_frame()
             self.listener.release_large_frame(self)
             self._transport.write_eof()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from zafka.transport.arena import Arena, Slice
 from zafka.transport.kafka.connection import Connection, Pause
 from zafka.transport.kafka.types import Buffer
 
@@ -53,6 +54,8 @@ class Listener:
     """on_open(connection id, listener name, peer address), on_frame(connection id, frame without its length),
     on_close(connection id): for every connection that was taken in. A frame stays as it is while anybody holds it.
     on_blocked(connection id, blocked): the peer leaves more than `write_buffer_bytes_max` of answers untaken, or took them.
+    on_slice(connection id, slice): in place of `on_frame`, a frame that lies in the arena; its owner is to release it.
+    arena: where large frames are received, if it has room.
     on_bad_peer(peer address, reason): why we ended a connection, or did not take it in.
     connection_ids: shared with other doors, so that ids are the process's own.
     """
@@ -65,6 +68,8 @@ class Listener:
         on_close: Callable[[int], None],
         on_blocked: Callable[[int, bool], None] = _ignore,
         on_bad_peer: Callable[[str, str], None] = _ignore,
+        on_slice: Callable[[int, Slice], None] = _ignore,
+        arena: Arena | None = None,
         limits: Limits | None = None,
         connection_ids: Iterator[int] | None = None,
     ) -> None:
@@ -73,6 +78,8 @@ class Listener:
         self.on_close = on_close
         self.on_blocked = on_blocked
         self.on_bad_peer = on_bad_peer
+        self.on_slice = on_slice
+        self.arena = arena
         self.limits = limits or Limits()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._connection_ids = connection_ids or itertools.count(1)
