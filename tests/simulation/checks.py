@@ -10,6 +10,8 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | offline | no replica says that its disk lied, unless a flush of it has failed |
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |
 | checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
+| slice-leak | once all is healed and everybody is done, the brokers' arenas are all free (`simulation.py`) |
+| corrupt | no partition finds a batch bad: those that clients send are good (`processes.py`) |
 | stale-incarnation | no mail of an incarnation is taken after its receiver was told that it is dead |
 """
 

@@ -363,6 +363,11 @@ class Machine:
         """Every supervisor has its children where they should be."""
         return self.ready and not self.unsettled()
 
+    def slices_in_use(self) -> list[str]:
+        """Arenas of living brokers that are not all free."""
+        brokers = [process for process in self.processes.values() if isinstance(process, BrokerProcess)]
+        return [f"{each.name}: {each.arena}" for each in brokers if each.arena is not None and each.arena.used]
+
     def unsettled(self) -> list[str]:
         """Who is not where he should be."""
         if self.root is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from tests.simulation.arena import SimulatedArena
 from tests.simulation.disk import Killed, ProcessDisk
 from tests.simulation.network import Context
 from tests.unit.memory_disk import PowerCut
@@ -42,10 +43,12 @@ from zafka.actors.gateway.effects import (
     Respond,
     ResumeReading,
 )
-from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Started
+from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Produced, Started
 from zafka.actors.shell import ActorRuntime, resolve
 from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
 from zafka.runtime.processes import Program
+from zafka.transport.arena import Offer
+from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ PROGRAMS = {
 }
 
 NEVER = float("inf")
+# Clients of the simulator send good batches only: who finds one bad has read something else.
+BAD_BATCH = (ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD, ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT)
 
 
 @dataclass(slots=True)
@@ -108,12 +113,19 @@ class Process:
         self.context = Context(machine.network, self)
         context: Any = self.context
         self.mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+        self.mailbox.map_arena = self._map_arena
         self.runtime = Runtime(
             start, self.mailbox, self.disk, clock=self.clock, perform_other=self.perform_other)
         self.runtime.process = self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}#{self.incarnation} {self.actor!r}>"
+
+    def _map_arena(self, offer: Offer) -> memoryview:
+        owner = self.machine.processes.get(offer.pid)
+        if not isinstance(owner, BrokerProcess) or owner.arena is None:
+            raise FileNotFoundError("it is dead, and its arena with it")
+        return owner.arena.map()
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -299,6 +311,10 @@ class Process:
             self._newest[body.name] = max(body.incarnation, self._newest.get(body.name, 0))
         elif isinstance(body, ActorDown):
             self._newest[body.name] = max(body.incarnation + 1, self._newest.get(body.name, 0))
+        elif isinstance(body, Produced):
+            for answer in body.answers:
+                if answer.error in BAD_BATCH:
+                    self._engine.violate("corrupt", f"{name}#{incarnation} found what a client sent bad: {answer.message}")
 
     def perform_other(self, effect: Effect) -> None:
         raise TypeError(f"{self.name} wants {effect!r}")
@@ -318,6 +334,8 @@ class BrokerProcess(Process):
         assert isinstance(start.arguments, BrokerStart)
         self.arguments = start.arguments
         self.files = OpenFiles(self.disk)
+        size = int(self.arguments.defaults.get("shared.memory.bytes", 0))
+        self.arena = self.mailbox.arena = SimulatedArena(self, size) if size else None
         self.connections: dict[int, Connection] = {}
         self.doors_open = False
         self._mail: list[Mail] = []
@@ -352,7 +370,12 @@ class BrokerProcess(Process):
         self.post(ConnectionOpened(connection.id, self.arguments.listeners[0].name, connection.client))
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:
-        self.post(FrameReceived(connection.id, memoryview(frame)))
+        slice_ = self.arena.take(len(frame)) if self.arena is not None else None
+        if slice_ is None:
+            self.post(FrameReceived(connection.id, memoryview(frame)))
+        else:
+            slice_.view[:] = frame
+            self.post(FrameReceived(connection.id, slice_.view, slice_))
 
     def on_closed(self, connection: Connection) -> None:
         if self.connections.pop(connection.id, None) is not None:

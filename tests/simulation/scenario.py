@@ -52,9 +52,10 @@ def draw(seed: int) -> Scenario:
     topics = _draw_topics(random)
     admin_rounds = random.choice((0, 0, 2, 4))
     faults_s = random.choice((2.0, 4.0, 6.0))
+    arena_bytes = random.choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     scenario = Scenario(
-        seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics),
+        seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
         _draw_faults(random, names, fsync, faults_s), admin_rounds=admin_rounds,
         batches=random.choice((4, 8, 14)), pause_s=faults_s / 14)
     for _ in range(random.choice((1, 1, 2, 3))):
@@ -80,10 +81,10 @@ def _draw_topics(random: Random) -> tuple[TopicSettings, ...]:
 
 
 def _draw_settings(
-    random: Random, fsync: str, broker_ids: tuple[int, ...], topics: tuple[TopicSettings, ...]
+    random: Random, fsync: str, broker_ids: tuple[int, ...], topics: tuple[TopicSettings, ...], arena_bytes: int
 ) -> TreeSettings:
     defaults = {
-        "num.partitions": "1", "default.replication.factor": "1", "auto.create.topics.enable": "false",
+        "shared.memory.bytes": str(arena_bytes), "num.partitions": "1", "default.replication.factor": "1", "auto.create.topics.enable": "false",
         "fsync": fsync, "flush.ms": "200", "index.interval.bytes": str(random.choice((0, 200, 4096))),
         "log.retention.check.interval.ms": "400", "message.timestamp.after.max.ms": str(10**12),
         "internal.segment.bytes": str(random.choice((700, 1200, 2500, 1 << 20))),

@@ -123,6 +123,8 @@ class Simulation:
             self._violate_liveness(f"not done within {LIVE_WITHIN_S:g} s: {waiting} {self.machine.processes}")
         elif not engine.run(until_s, self.machine.settled):
             self._violate_liveness(f"not settled: {self.machine.unsettled()}")
+        elif not engine.run(until_s, lambda: not self.machine.slices_in_use()):
+            engine.violate("slice-leak", f"nobody reads them, and they are not free: {self.machine.slices_in_use()}")
 
     def _violate_liveness(self, what: str) -> None:
         """Unless it did not get that far, because something else did not hold."""
