@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def mapped(pid: int) -> dict[int, int]:
     return {int(inode): int(kilobytes) * 1024 for inode, kilobytes in re.findall(pattern, text, re.MULTILINE)}
 
 
+def is_new(broker: Broker, name: str, before: int) -> bool:
+    return pid_of(broker, name) not in (0, before)
+
+
+def maps_another(pid: int, before: int) -> bool:
+    return bool(set(mapped(pid)) - {before})
+
+
 class Sender:
     """An idempotent producer of large values; each is told by its first bytes."""
 
@@ -86,9 +95,9 @@ class Sender:
         else:
             self.failed.append(str(error))
 
-    def poll(self) -> int:
+    def acknowledged_at_least(self, count: int) -> bool:
         self._producer.poll(0)
-        return len(self.acknowledged)
+        return len(self.acknowledged) >= count
 
     def finish(self) -> None:
         assert self._producer.flush(END_S) == 0
@@ -149,8 +158,8 @@ def test_a_partition_that_is_killed_loses_nothing_and_leaks_nothing(broker: Brok
     for _ in range(5):
         sender.send("t", 0, 15)
         sender.send("t", 1, 5)
-        target = sender.poll() + choices.randrange(8)
-        until(lambda target=target: sender.poll() >= target, "nothing is acknowledged")
+        target = len(sender.acknowledged) + choices.randrange(8)
+        until(partial(sender.acknowledged_at_least, target), "nothing is acknowledged")
         broker.kill("partition t-0")
     sender.finish()
     wait_for_no_leak(broker)
@@ -169,7 +178,7 @@ def test_a_partition_that_hangs_holds_up_nobody_and_its_slices_are_free_when_it_
     until(lambda: memory_of(broker) >= LARGE, "the arena is not used")
     other.send("t", 1, 20)
     other.finish()  # with the arena full of what the other one does not take
-    until(lambda: pid_of(broker, "partition t-0") not in (0, pid), "it was not taken for hung")
+    until(partial(is_new, broker, "partition t-0", pid), "it was not taken for hung")
     stopped.finish()
     wait_for_no_leak(broker)
     check_all_there(broker, "t", _both(stopped, other))
@@ -191,7 +200,7 @@ def test_lost_mail_leaks_nothing(broker: Broker) -> None:
         before = pid_of(broker, "partition t-0")
         broker.drop(one, another, times=1)
         sender.send("t", 0, 10)
-        until(lambda before=before: pid_of(broker, "partition t-0") not in (0, before), "nobody noticed")
+        until(partial(is_new, broker, "partition t-0", before), "nobody noticed")
     sender.finish()
     wait_for_no_leak(broker)
     check_all_there(broker, "t", sender)
@@ -208,8 +217,9 @@ def test_the_arena_goes_with_its_broker_and_partitions_map_that_of_the_next(brok
     broker.kill("broker 1")
     sender.finish()
     for name in ("partition t-0", "partition t-1"):
-        until(lambda name=name: list(mapped(pid_of(broker, name))) not in ([before], []), "it has not mapped the next one")
-        assert before not in mapped(pid_of(broker, name))
+        pid = pid_of(broker, name)
+        until(partial(maps_another, pid, before), "it has not mapped the next one")
+        assert before not in mapped(pid)
     wait_for_no_leak(broker)
     check_all_there(broker, "t", sender)
 

@@ -25,6 +25,7 @@ from zafka.runtime.faults.kinds import FaultError, decode_fault
 from zafka.runtime.supervisor import Supervisor
 from zafka.storage.records import encode_batch
 from zafka.transport import door, envelope
+from zafka.transport.arena import Mapped, Offer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import (
     MalformedMessage,
@@ -189,8 +190,11 @@ def make_envelope(rng: Random) -> Parts:
         messages.Produce([messages.ProduceItem(1, -1, 61), messages.ProduceItem(2, 1, 9)]), messages.Shutdown(),
         messages.ReplicaUp("t", 0, topic_id=bytes(16), leader_epoch=3), messages.ChildrenTold([("t", 0)]),
         messages.OffsetListed(1, 0, 1, 2, 3), messages.BrokerRegistered("cluster"),
+        Offer(1, 2, 3, 4, 5), Mapped(),
     ])  # fmt: skip
-    sent: envelope.Envelope[Any] = envelope.Envelope(1, "broker 1", 2, body, rng.randbytes(rng.choice((0, 9, 300))))
+    lent = rng.choice((None, (rng.randrange(1 << 28), 61)))
+    sent: envelope.Envelope[Any] = envelope.Envelope(
+        1, "broker 1", 2, body, rng.randbytes(rng.choice((0, 9, 300))), lent=lent)
     return [envelope.encode(sent)]
 
 

@@ -58,9 +58,9 @@ class AnyUse(RuleBasedStateMachine):
         self.taken.clear()
         positions = [self.blocks.take(SMALLEST << order) for order in (5, 2, 0)]
         assert None not in positions and self.blocks.take(1) is None
-        for position in positions:
-            assert position is not None
-            self.blocks.free(position)
+        for each in positions:
+            assert each is not None
+            self.blocks.free(each)
 
     @invariant()
     def counts(self) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from tests.unit.test_mailbox import Body, Note, receive
+from tests.unit.test_shell import World
+from zafka.actors import broker_shell
 from zafka.transport.arena import Offer, Slice
 from zafka.transport.mailbox import Mailbox, Received
 from zafka.transport.shared_memory import SharedArena
@@ -132,7 +137,7 @@ def test_the_next_incarnation_of_either_end_agrees_anew(pair: Pair, tmp_path: Pa
     slice_ = pair.take(b"2" * 50_000)
     received = sent(pair, slice_.view)
     slice_.view[0] = 3
-    assert received.records[:2] == b"\x032"
+    assert bytes(received.records[:2]) == b"\x032"
     before.close()
     arena.close()
 
@@ -150,3 +155,27 @@ def test_lent_bytes_count_for_the_limit_of_a_turn(pair: Pair) -> None:
         received += pair.partition.receive(1000, MIB)
         turns += 1
     assert turns >= 3
+
+
+def test_the_shell_says_once_that_an_arena_could_not_be_mapped(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    try:
+        world.mailbox.unmapped = "no /proc here"
+        with capture_logs() as logs:
+            for _ in range(2):
+                world.now_s += 1.0
+                world.runtime.tick()
+        assert [(each["log_level"], each["reason"]) for each in logs] == [("warning", "no /proc here")]
+    finally:
+        world.close()
+
+
+def test_a_machine_without_memory_files_has_no_arena_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, flags: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with capture_logs() as logs:
+        assert broker_shell._make_arena(MIB) is None
+    assert [(each["log_level"], each["bytes"]) for each in logs] == [("warning", MIB)]
+    assert broker_shell._make_arena(0) is None
