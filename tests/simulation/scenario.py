@@ -52,7 +52,7 @@ def draw(seed: int) -> Scenario:
     topics = _draw_topics(random)
     admin_rounds = random.choice((0, 0, 2, 4))
     faults_s = random.choice((2.0, 4.0, 6.0))
-    arena_bytes = random.choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
+    arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     scenario = Scenario(
         seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
