@@ -178,7 +178,7 @@ def begin(
             batch = Batch(pending, topic, response, records)
             pending.batches.append(batch)
             pending.missing += 1
-            route.produce(batch, pending.acks, records, pending.gateway.slice)
+            route.produce(batch, pending.acks, records, gateway.slice)
             return
         error = ErrorCode.NOT_LEADER_OR_FOLLOWER
     response.error_code = error
