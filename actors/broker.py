@@ -100,6 +100,7 @@ class BrokerActor:
             messages.ClusterRecords: self._on_cluster_records,
             messages.TopicsCreated: self._on_coordinator_answer,
             messages.TopicsDeleted: self._on_coordinator_answer,
+            messages.PartitionsCreated: self._on_coordinator_answer,
             messages.ProducerIdsAllocated: self._on_coordinator_answer,
             messages.Shutdown: self._on_shutdown,
         }

@@ -354,6 +354,28 @@ class ReportRecovered(Message, frozen=True, tag=53):
     recovery_id: str
 
 
+class MorePartitions(Struct, array_like=True, frozen=True, gc=False):
+    """count: partitions that the topic is to have in all. assignment: replicas of each new one, None to have them placed."""
+
+    name: str
+    count: int
+    assignment: list[list[int]] | None = None
+
+
+class CreatePartitions(Message, frozen=True, tag=54):
+    request_id: int
+    topics: list[MorePartitions]
+    validate_only: bool = False
+
+
+class PartitionsCreated(Message, frozen=True, tag=55):
+    """results: with the number of partitions that each topic has from now on."""
+
+    request_id: int
+    results: list[TopicResult]
+    offset: int
+
+
 AnyMessage = (
     Started
     | Ready
@@ -392,4 +414,6 @@ AnyMessage = (
     | ReportFault
     | DiskFault
     | ReportRecovered
+    | CreatePartitions
+    | PartitionsCreated
 )

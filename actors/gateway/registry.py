@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway import (
     api_versions,
+    create_partitions,
     create_topics,
     delete_topics,
     describe_configs,
@@ -53,7 +54,7 @@ APIS: dict[int, Api] = {
     module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
-        init_producer_id, describe_configs)
+        init_producer_id, describe_configs, create_partitions)
 }
 
 

@@ -21,6 +21,7 @@ RANGES = {
     ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 7), ApiKey.METADATA: (0, 12),
     ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
     ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.DESCRIBE_CONFIGS: (1, 4),
+    ApiKey.CREATE_PARTITIONS: (0, 3),
 }
 
 
@@ -219,10 +220,12 @@ def test_a_dry_run_is_answered_at_once(bench: Bench) -> None:
 def test_what_is_wrong_in_a_request_for_topics_is_refused_without_a_question(bench: Bench) -> None:
     twice = [kafka.CreatableTopic("t", 1, 1), kafka.CreatableTopic("t", 1, 1)]
     gap = kafka.CreatableTopic("gap", -1, -1, [kafka.CreatableReplicaAssignment(1, [1])])
+    again = kafka.CreatableTopic("again", -1, -1, [kafka.CreatableReplicaAssignment(0, [1])] * 2)
     null = kafka.CreatableTopic("null", 1, 1, [], [kafka.CreatableTopicConfig("retention.ms", None)])
-    answer = bench.client().ask(ApiKey.CREATE_TOPICS, 7, create(*twice, gap, null))
+    answer = bench.client().ask(ApiKey.CREATE_TOPICS, 7, create(*twice, gap, again, null))
     assert {topic.name: topic.error_code for topic in answer.topics} == {
         "t": ErrorCode.INVALID_REQUEST, "gap": ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+        "again": ErrorCode.INVALID_REPLICA_ASSIGNMENT,
         "null": ErrorCode.INVALID_CONFIG}
     assert not bench.sent(messages.CreateTopics)
 
