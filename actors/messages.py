@@ -221,6 +221,47 @@ class OffsetListed(Message, frozen=True, tag=30):
     leader_epoch: int
 
 
+class DeleteRecords(Message, frozen=True, tag=34):
+    """Broker to partition: begin the log at this offset; -1: at the high watermark. Answered once that is on disk."""
+
+    request_id: int
+    offset: int
+
+
+class RecordsDeleted(Message, frozen=True, tag=35):
+    """log_start_offset: as it is now; -1 on error."""
+
+    request_id: int
+    error: int
+    log_start_offset: int
+
+
+class DescribeProducers(Message, frozen=True, tag=36):
+    request_id: int
+
+
+class ProducersDescribed(Message, frozen=True, tag=37):
+    """producers: (id, epoch, last sequence, timestamp in ms of the last batch, coordinator epoch, first offset of the
+    open transaction) of each that the log remembers; -1 where there is none."""
+
+    request_id: int
+    error: int
+    producers: list[tuple[int, int, int, int, int, int]]
+
+
+class DescribeLog(Message, frozen=True, tag=38):
+    request_id: int
+
+
+class LogDescribed(Message, frozen=True, tag=39):
+    """size_bytes: of all segments that are part of the log. offset_lag: from the high watermark to its end."""
+
+    request_id: int
+    error: int
+    size_bytes: int
+    offset_lag: int
+
+
 # -- broker <-> coordinator ----------------------------------------------------------------------
 
 
@@ -416,4 +457,10 @@ AnyMessage = (
     | ReportRecovered
     | CreatePartitions
     | PartitionsCreated
+    | DeleteRecords
+    | RecordsDeleted
+    | DescribeProducers
+    | ProducersDescribed
+    | DescribeLog
+    | LogDescribed
 )

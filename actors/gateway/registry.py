@@ -14,6 +14,7 @@ from zafka.actors.gateway import (
     api_versions,
     create_partitions,
     create_topics,
+    delete_records,
     delete_topics,
     describe_configs,
     fetch,
@@ -54,7 +55,7 @@ APIS: dict[int, Api] = {
     module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
-        init_producer_id, describe_configs, create_partitions)
+        init_producer_id, describe_configs, create_partitions, delete_records)
 }
 
 

@@ -21,7 +21,7 @@ RANGES = {
     ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 7), ApiKey.METADATA: (0, 12),
     ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
     ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.DESCRIBE_CONFIGS: (1, 4),
-    ApiKey.CREATE_PARTITIONS: (0, 3),
+    ApiKey.CREATE_PARTITIONS: (0, 3), ApiKey.DELETE_RECORDS: (0, 2),
 }
 
 
