@@ -60,6 +60,7 @@ class BrokerActor:
             broker_id=start.broker_id, data_dir=data_dir, disk=disk, cluster=self.cluster,
             routes=self.gateway.routes, defaults=start.defaults)
         self.gateway.holds_topic = self.replicas.holds_topic
+        self.gateway.space = lambda: disk.space(data_dir)
         self.coordinator: Peer | None = None  # its newest incarnation, registered with or not
         self.greeting_due = False  # mail between us was lost
         self.next_offset = 0  # of `__cluster`: everything below is applied

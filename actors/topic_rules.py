@@ -90,9 +90,7 @@ def check_name(name: str, taken: Iterable[str]) -> None:
     """Refuse a name that no topic may have, or that another topic has or is too like."""
     if name in INTERNAL_NAMES:
         raise Refused(ErrorCode.INVALID_REQUEST, f"Creation of internal topic {name} is prohibited.")
-    reason = _illegal_name(name)
-    if reason:
-        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
+    check_legal_name(name)
     like = name.replace(".", "_")
     for other in taken:
         if other == name:
@@ -101,6 +99,13 @@ def check_name(name: str, taken: Iterable[str]) -> None:
             # Their metric names would be the same.
             raise Refused(
                 ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {other}")
+
+
+def check_legal_name(name: str) -> None:
+    """Refuse a name that no topic may have."""
+    reason = _illegal_name(name)
+    if reason:
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
 
 
 def _illegal_name(name: str) -> str:
