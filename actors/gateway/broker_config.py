@@ -16,7 +16,6 @@ from zafka.storage.config import (
     BROKER_SOURCE,
     DEFAULT_SOURCE,
     INT,
-    INT32_MAX,
     LIST,
     LONG,
     STRING,
@@ -112,6 +111,6 @@ def _describe_setting(name: str, setting: BrokerSetting, defaults: Mapping[str, 
     synonyms: tuple[Synonym, ...] = ((name, setting.default, DEFAULT_SOURCE),)
     if value != setting.default:
         synonyms = ((name, value, BROKER_SOURCE), *synonyms)
-    kind = BOOLEAN if setting.high < 0 else INT if setting.high <= INT32_MAX else LONG
+    kind = BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
     source = synonyms[0][2]
     return ConfigEntry(name, value, source == DEFAULT_SOURCE, source, kind, setting.meaning, True, synonyms)
