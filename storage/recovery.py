@@ -164,8 +164,10 @@ class _Recovery:
             if behind[0] > self.start_offset:
                 self.start_offset = behind[0]
                 self.report.changed = True
-        # A rename that a power cut took back leaves a segment below the start.
-        while len(self.bases) > 1 and self.bases[1] <= self.start_offset:
+        # A rename that a power cut took back leaves a segment below the start. The one that was active at the checkpoint
+        # stays until a newer one says that it may go, as in `Log.apply_retention`.
+        active = self.checkpoint.segments[-1].base_offset if self.checkpoint else 0
+        while len(self.bases) > 1 and self.bases[1] <= self.start_offset and self.bases[0] < active:
             for path in segment_paths(self.directory, self.bases.pop(0)):
                 if path.suffix == LOG_SUFFIX or path.name in self.indexes:
                     self.indexes.discard(path.name)

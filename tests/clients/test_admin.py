@@ -112,14 +112,14 @@ def test_confluent_creates_with_everything_that_can_be_said(admin: AdminClient) 
     admin.create_topics([dry], validate_only=True)[name].result(TIMEOUT_S)
     assert name not in admin.list_topics().topics
     broker_id = next(iter(admin.list_topics().brokers))
-    chosen = NewTopic(name, replica_assignment=[[broker_id], [broker_id]])
+    chosen = NewTopic(name, 2, replica_assignment=[[broker_id], [broker_id]])
     admin.create_topics([chosen])[name].result(TIMEOUT_S)
     assert len(admin.list_topics(name).topics[name].partitions) == 2
     for wrong, error in (
         (NewTopic(name, 1, 1), "TOPIC_ALREADY_EXISTS"), (NewTopic("a b", 1, 1), "TOPIC_EXCEPTION"),
         (NewTopic(f"{name}-2", 1, 9), "INVALID_REPLICATION_FACTOR"),
         (NewTopic(f"{name}-2", 1, 1, config={"retention.ms": "x"}), "INVALID_CONFIG"),
-        (NewTopic(f"{name}-2", replica_assignment=[[99]]), "INVALID_REPLICA_ASSIGNMENT"),
+        (NewTopic(f"{name}-2", 1, replica_assignment=[[99]]), "INVALID_REPLICA_ASSIGNMENT"),
     ):
         with pytest.raises(Exception, match=error):
             admin.create_topics([wrong])[wrong.topic].result(TIMEOUT_S)

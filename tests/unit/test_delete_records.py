@@ -96,6 +96,20 @@ def test_segments_below_the_start_go_and_the_last_one_when_it_is_all_below() -> 
     assert (log.start_offset, log.end_offset) == (20, 20)
 
 
+def test_a_kill_between_the_new_start_and_the_checkpoint_of_the_next_segment() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    fill(log, 1)
+    flush(disk, log)
+    log.delete_records(2)
+    flush(disk, log)
+    log.apply_retention(NOW_MS, NO_LIMIT)  # begins the next segment; no checkpoint names it yet
+    assert [segment.base_offset for segment in log.segments] == [0, 2]
+    disk.crash()
+    log = open_log(disk)
+    assert (log.start_offset, log.end_offset) == (2, 2)
+
+
 def test_going_back_changes_nothing() -> None:
     disk = MemoryDisk()
     log = open_log(disk)

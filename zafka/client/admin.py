@@ -333,11 +333,11 @@ class Admin:
             answer: CreatePartitionsResponse = self._core.ask(
                 Target.CONTROLLER, ApiKey.CREATE_PARTITIONS, request, timeout_s, repeat=False
             )
+            if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.results):
+                raise UnknownTopic(f"topic {topic!r} does not exist")
             return [(result.name, result.error_code, result.error_message) for result in answer.results]
 
         for name, code, detail in self._until_certain([topic], attempt, ErrorCode.INVALID_PARTITIONS):
-            if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                raise UnknownTopic(f"topic {name!r} does not exist")
             raise BrokerRefused(f"topic {name!r} was not given {partitions} partitions", code, detail)
         return self.describe_topics(topic)[0]
 
