@@ -63,28 +63,31 @@ class RecoveryReport:
 
 
 def recover(
-    disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None] | None = None
+    disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None] | None = None,
+    *, least_start: int = 0,
 ) -> tuple[Log, RecoveryReport]:
     """Open the log in `directory`; an empty one is made where there is none.
 
-    progress: called between steps of a long recovery.
+    progress: called between steps of a long recovery. least_start: where the log begins at least, for one without a
+        checkpoint to say so.
     Everything in the log that is returned is on disk.
     Raises CorruptLog, with nothing cut, FailedFlush, ForeignTopic and OSError.
     """
-    return _Recovery(disk, directory, config, now_ms, progress or no_progress).run()
+    return _Recovery(disk, directory, config, now_ms, progress or no_progress, least_start).run()
 
 
 class _Recovery:
     """The files of one directory on their way to a `Log`."""
 
     def __init__(
-        self, disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None]
+        self, disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None], least_start: int
     ) -> None:
         self.disk = disk
         self.directory = directory
         self.config = config
         self.now_ms = now_ms
         self.progress = progress
+        self.least_start = least_start
         self.report = RecoveryReport()
         self.owner = b""
         self.checkpoint: Checkpoint | None = None
@@ -105,6 +108,8 @@ class _Recovery:
             if self.bases or self.checkpoint is not None:
                 self.open_checkpointed()
                 self.scan_rest()
+                if self.checkpoint is None:
+                    self.start_offset = max(self.start_offset, min(self.least_start, self.segments[-1].end_offset))
             else:
                 self.create_first()
             self.flush()
