@@ -87,6 +87,7 @@ class BrokerActor:
             messages.RecordsDeleted: self._on_partition_answer,
             messages.ProducersDescribed: self._on_partition_answer,
             messages.LogDescribed: self._on_partition_answer,
+            messages.EpochEnd: self._on_partition_answer,
             FilesRead: lambda mail: gateway.on_files_read(mail.body),
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),

@@ -29,6 +29,8 @@ BROKER_SETTINGS = {
     "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
     "max.request.partition.size.limit": BrokerSetting(
         "2000", "partitions in one answer to DescribeTopicPartitions", 1, 2**31 - 1),
+    "max.incremental.fetch.session.cache.slots": BrokerSetting(
+        "1000", "incremental fetch sessions of one broker", 0, 100_000),
     "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
     "connections.max.idle.ms": BrokerSetting(
         "600000", "how long a connection may be silent before it is ended", 1000, 2**31 - 1, is_long=True),

@@ -18,6 +18,8 @@ from zafka.actors.messages import (
     DescribeLog,
     DescribeProducers,
     DiskFault,
+    EpochEnd,
+    FindEpochEnd,
     ListOffset,
     Locate,
     Located,
@@ -83,6 +85,8 @@ class OfflinePartition:
                 return [Send(mail.sender, ProducersDescribed(request_id, error, []))]
             case DescribeLog(request_id=request_id):
                 return [Send(mail.sender, LogDescribed(request_id, error, -1, -1))]
+            case FindEpochEnd(request_id=request_id):
+                return [Send(mail.sender, EpochEnd(request_id, error, -1, -1))]
             case Shutdown():
                 return [Exit(0, "shutdown")]
         return []

@@ -6,7 +6,8 @@ answered with one message, so that small requests share what is dear. Records ar
 May fail with: a failed flush, after which nothing that this disk says is believed: `DiskFault` to the broker, a
 marker that keeps the next incarnation from serving (`storage/fault.py`), exit. A full disk is answered.
 Invariants: an answer to acks=1 or all leaves when the batch is committed, a duplicate's when its original is.
-Source: ReplicaManager.appendRecords, UnifiedLog.append, Partition.fetchOffsetForTimestamp.
+What readers ask is answered by `partition_reads.py`.
+Source: ReplicaManager.appendRecords, UnifiedLog.append.
 """
 
 from __future__ import annotations
@@ -39,19 +40,11 @@ from zafka.actors.messages import (
     BecomeLeader,
     ConfigChanged,
     DeleteRecords,
-    DescribeLog,
-    DescribeProducers,
     DiskFault,
-    ListOffset,
-    Locate,
-    Located,
-    LogDescribed,
-    OffsetListed,
     Produce,
     ProduceAnswer,
     Produced,
     ProduceItem,
-    ProducersDescribed,
     Ready,
     RecordsDeleted,
     ReplicaUp,
@@ -59,6 +52,7 @@ from zafka.actors.messages import (
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition, give_up, with_way_out
+from zafka.actors.partition_reads import READS, fence
 from zafka.actors.produce_rules import FirstRefused, check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
@@ -66,15 +60,7 @@ from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.batch import LOG_APPEND_TIME, BatchHeader
 from zafka.storage.config import parse_config
 from zafka.storage.disk import Disk
-from zafka.storage.errors import (
-    BadBatch,
-    CorruptLog,
-    DiskFull,
-    FailedFlush,
-    ForeignTopic,
-    OffsetOutOfRange,
-    StorageError,
-)
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, FailedFlush, ForeignTopic
 from zafka.storage.fault import read_marker, recovery_id
 from zafka.storage.producer_state import Duplicate
 from zafka.transport.kafka.errors import ErrorCode
@@ -83,9 +69,6 @@ RETENTION_TIMER = "retention"
 RETENTION_CHECK = "log.retention.check.interval.ms"
 RETENTION_CHECK_MS = "300000"
 DISK_FAULT_EXIT = 71
-
-LATEST, EARLIEST, MAX_TIMESTAMP = -1, -2, -3
-READ_COMMITTED = 1
 
 logger = structlog.get_logger(__name__)
 
@@ -126,11 +109,8 @@ class PartitionActor:
         self._refused = FirstRefused()
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
-            Locate: self._on_locate,
-            ListOffset: self._on_list_offset,
+            **dict.fromkeys(READS, self._on_read),
             DeleteRecords: self._on_delete_records,
-            DescribeProducers: self._on_describe_producers,
-            DescribeLog: self._on_describe_log,
             BecomeLeader: self._on_become_leader,
             ConfigChanged: self._on_config_changed,
             Flushed: self._on_flushed,
@@ -283,93 +263,12 @@ class PartitionActor:
 
     # -- reads ---------------------------------------------------------------------------------
 
-    def _on_locate(self, mail: Mail, now: Now) -> Effects:
-        body: Locate = mail.body
-        replica = self.replica
-        error = self._fence(body.current_leader_epoch)
-        segment_base_offset = inode = position = length = 0
-        cold = True
-        if not error:
-            limit = self._limit_offset(body.isolation_level)
-            try:
-                segment_base_offset, inode, position, length, cold = replica.log.locate(
-                    body.offset, body.max_bytes, limit)
-            except (OffsetOutOfRange, CorruptLog) as failed:
-                error = self._read_error(failed)
-        located = Located(
-            body.request_id, error, segment_base_offset, inode, position, length, replica.high_watermark,
-            replica.last_stable_offset, replica.log.start_offset, cold)
-        return [*self._news(), Send(mail.sender, located)]
-
-    def _on_list_offset(self, mail: Mail, now: Now) -> Effects:
-        body: ListOffset = mail.body
-        error = self._fence(body.current_leader_epoch)
-        if error:
-            return [Send(mail.sender, OffsetListed(body.request_id, error, -1, -1, -1))]
-        try:
-            timestamp_ms, offset, leader_epoch = self._find_offset(body.timestamp_ms, body.isolation_level)
-        except Refused as refused:
-            return [Send(mail.sender, OffsetListed(body.request_id, refused.error, -1, -1, -1))]
-        except (BadBatch, CorruptLog) as damaged:
-            return [Send(mail.sender, OffsetListed(body.request_id, self._read_error(damaged), -1, -1, -1))]
-        return [*self._news(), Send(mail.sender, OffsetListed(body.request_id, 0, timestamp_ms, offset, leader_epoch))]
-
-    def _find_offset(self, timestamp_ms: int, isolation_level: int) -> tuple[int, int, int]:
-        """(timestamp, offset, leader epoch), each -1 if there is none. Raises Refused."""
-        replica = self.replica
-        log = replica.log
-        limit = self._limit_offset(isolation_level)
-        if timestamp_ms == EARLIEST:
-            return -1, log.start_offset, log.leader_epochs.epoch_for(log.start_offset)
-        if timestamp_ms < MAX_TIMESTAMP:
-            raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"there is no offset for timestamp {timestamp_ms}")
-        found = None
-        if timestamp_ms == MAX_TIMESTAMP:
-            found = log.max_timestamp_offset()
-        elif timestamp_ms >= 0:
-            found = log.offset_for_timestamp(timestamp_ms)
-        if found is not None and found[1] < limit:
-            return found
-        if not replica.knows_latest:
-            raise Refused(ErrorCode.OFFSET_NOT_AVAILABLE, "the high watermark has not reached this epoch's start")
-        return (-1, limit, replica.leader_epoch) if timestamp_ms == LATEST else (-1, -1, -1)
-
-    def _read_error(self, error: StorageError) -> int:
-        """Damage is named in the log; the other offsets are served as before."""
-        if isinstance(error, OffsetOutOfRange):
-            return ErrorCode.OFFSET_OUT_OF_RANGE
-        logger.error("damaged bytes are not served", reason=str(error))
-        return ErrorCode.CORRUPT_MESSAGE
-
-    def _limit_offset(self, isolation_level: int) -> int:
-        replica = self.replica
-        return replica.last_stable_offset if isolation_level == READ_COMMITTED else replica.high_watermark
-
-    def _fence(self, current_leader_epoch: int) -> int:
-        """The error for a client that knows another leader epoch (KIP-320), 0 if there is none."""
-        replica = self.replica
-        if not replica.leads:
-            return ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if current_leader_epoch in (-1, replica.leader_epoch):
-            return 0
-        if current_leader_epoch < replica.leader_epoch:
-            return ErrorCode.FENCED_LEADER_EPOCH
-        return ErrorCode.UNKNOWN_LEADER_EPOCH
-
-    # -- administration ------------------------------------------------------------------------
+    def _on_read(self, mail: Mail, now: Now) -> Effects:
+        return [*self._news(), Send(mail.sender, READS[type(mail.body)](self.replica, mail.body))]
 
     def _on_delete_records(self, mail: Mail, now: Now) -> Effects:
-        error = self._fence(-1) or self._deletion.begin(mail.body)
+        error = fence(self.replica, -1) or self._deletion.begin(mail.body)
         return [Send(mail.sender, RecordsDeleted(mail.body.request_id, error, -1))] if error else []
-
-    def _on_describe_producers(self, mail: Mail, now: Now) -> Effects:
-        producers = self.replica.log.producers.describe()
-        return [Send(mail.sender, ProducersDescribed(mail.body.request_id, self._fence(-1), producers))]
-
-    def _on_describe_log(self, mail: Mail, now: Now) -> Effects:
-        log = self.replica.log
-        lag = log.end_offset - self.replica.high_watermark
-        return [Send(mail.sender, LogDescribed(mail.body.request_id, 0, log.size_bytes, lag))]
 
     # -- leadership, configuration -------------------------------------------------------------
 

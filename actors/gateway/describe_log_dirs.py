@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.gateway.questions import Questions
+from zafka.actors.gateway.questions import TIMEOUT_S, Questions
 from zafka.actors.gateway.routes import Route
 from zafka.actors.messages import DescribeLog, LogDescribed
 from zafka.transport.kafka.api_keys import ApiKey
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 KEY = ApiKey.DESCRIBE_LOG_DIRS
 VERSIONS = range(1, 6)
 ADVERTISED = VERSIONS
-
-TIMEOUT_S = 30.0
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeLogDirsRequest) -> None:

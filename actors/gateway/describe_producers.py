@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.gateway.describe_topic_partitions import why_missing
 from zafka.actors.gateway.produce import route_error
-from zafka.actors.gateway.questions import Questions
+from zafka.actors.gateway.questions import TIMEOUT_S, Questions
 from zafka.actors.messages import DescribeProducers, ProducersDescribed
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages.describe_producers import (
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 KEY = ApiKey.DESCRIBE_PRODUCERS
 VERSIONS = range(1)
 ADVERTISED = VERSIONS
-
-TIMEOUT_S = 30.0
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeProducersRequest) -> None:

@@ -17,6 +17,8 @@ from zafka.transport.kafka.errors import ErrorCode
 if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
+TIMEOUT_S = 30.0  # where the request names none
+
 OnAnswer = Callable[[Any], None]
 OnError = Callable[[int], None]
 

@@ -29,6 +29,7 @@ from zafka.actors.gateway import (
     list_offsets,
     list_transactions,
     metadata,
+    offset_for_leader_epoch,
     produce,
 )
 from zafka.actors.gateway.connection import Exchange
@@ -62,7 +63,7 @@ APIS: dict[int, Api] = {
     module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
-        init_producer_id, describe_configs, create_partitions, delete_records,
+        init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
         describe_transactions, list_transactions)
 }

@@ -22,6 +22,7 @@ class Settings:
     partition_bytes_max: handed over to one partition and not answered; less than its mailbox lets wait.
     fetch_bytes_max: records in one answer to Fetch.
     described_partitions_max: partitions in one answer to DescribeTopicPartitions.
+    fetch_sessions_max: incremental fetch sessions, a number.
     """
 
     auto_create_topics: bool = True
@@ -31,6 +32,7 @@ class Settings:
     partition_bytes_max: int = 48 * MIB
     fetch_bytes_max: int = 55 * MIB
     described_partitions_max: int = 2000
+    fetch_sessions_max: int = 1000
 
 
 def settings_from(defaults: Mapping[str, str]) -> Settings:
@@ -46,4 +48,5 @@ def settings_from(defaults: Mapping[str, str]) -> Settings:
         queued_bytes_max=number("queued.max.request.bytes", standard.queued_bytes_max),
         fetch_bytes_max=number("fetch.max.bytes", standard.fetch_bytes_max),
         described_partitions_max=number("max.request.partition.size.limit", standard.described_partitions_max),
+        fetch_sessions_max=number("max.incremental.fetch.session.cache.slots", standard.fetch_sessions_max),
     )

@@ -70,6 +70,12 @@ from zafka.transport.kafka.messages.list_offsets import (
 )
 from zafka.transport.kafka.messages.list_transactions import ListTransactionsResponse
 from zafka.transport.kafka.messages.metadata import MetadataRequestTopic, MetadataResponseTopic
+from zafka.transport.kafka.messages.offset_for_leader_epoch import (
+    EpochEndOffset,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderTopic,
+    OffsetForLeaderTopicResult,
+)
 from zafka.transport.kafka.messages.produce import (
     PartitionProduceResponse,
     ProduceResponse,
@@ -141,7 +147,7 @@ def _produce(topic: TopicProduceData, error: int) -> TopicProduceResponse:
     responses = [
         PartitionProduceResponse(data.index, error, base_offset=-1, error_message=MESSAGE)
         for data in topic.partition_data]
-    return TopicProduceResponse(name=topic.name, partition_responses=responses)
+    return TopicProduceResponse(topic.topic_id, topic.name, responses)
 
 
 def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
@@ -150,12 +156,16 @@ def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
             wanted.partition, error, high_watermark=-1, last_stable_offset=-1, log_start_offset=-1,
             aborted_transactions=None, records=NO_BYTES)
         for wanted in topic.partitions]
-    return FetchableTopicResponse(topic=topic.topic, partitions=partitions)
+    return FetchableTopicResponse(topic.topic_id, topic.topic, partitions)
 
 
 def _list_offsets(topic: ListOffsetsTopic, error: int) -> ListOffsetsTopicResponse:
     partitions = [ListOffsetsPartitionResponse(wanted.partition_index, error) for wanted in topic.partitions]
     return ListOffsetsTopicResponse(topic.name, partitions)
+
+
+def _offset_for_leader_epoch(topic: OffsetForLeaderTopic, error: int) -> OffsetForLeaderTopicResult:
+    return OffsetForLeaderTopicResult(topic.topic, [EpochEndOffset(error, each.partition) for each in topic.partitions])
 
 
 def _metadata(topic: MetadataRequestTopic, error: int) -> MetadataResponseTopic:
@@ -231,8 +241,11 @@ def _by_name(entry: Any, name_of: NameOf) -> str:
 
 
 FORMS: dict[int, Form] = {
-    ApiKey.PRODUCE: Form(Topics(("topic_data",), "responses", _by_name, _produce, lambda: ProduceResponse([]))),
-    ApiKey.FETCH: Form(Topics(("topics",), "responses", lambda entry, _: str(entry.topic), _fetch, FetchResponse)),
+    ApiKey.PRODUCE: Form(Topics(
+        ("topic_data",), "responses", lambda entry, name_of: entry.name or name_of(entry.topic_id), _produce,
+        lambda: ProduceResponse([]))),
+    ApiKey.FETCH: Form(Topics(
+        ("topics",), "responses", lambda entry, name_of: entry.topic or name_of(entry.topic_id), _fetch, FetchResponse)),
     ApiKey.LIST_OFFSETS: Form(Topics(("topics",), "topics", _by_name, _list_offsets, ListOffsetsResponse)),
     # Its answer names the brokers too, which no error takes away: it is never made without the handler.
     ApiKey.METADATA: Form(Topics(
@@ -243,6 +256,8 @@ FORMS: dict[int, Form] = {
     ApiKey.DELETE_TOPICS: Form(Topics(
         ("topics", "topic_names"), "responses", _name_of_deleted, _delete_topics, DeleteTopicsResponse)),
     ApiKey.INIT_PRODUCER_ID: Form(whole=_init_producer_id),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: Form(Topics(
+        ("topics",), "topics", lambda entry, _: str(entry.topic), _offset_for_leader_epoch, OffsetForLeaderEpochResponse)),
     ApiKey.DESCRIBE_CONFIGS: Form(Topics(
         ("resources",), "results",
         lambda entry, _: entry.resource_name if entry.resource_type == TOPIC else None,

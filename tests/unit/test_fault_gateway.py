@@ -41,6 +41,9 @@ from zafka.transport.kafka.messages import (
     ListOffsetsTopic,
     MetadataRequest,
     MetadataRequestTopic,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
@@ -81,13 +84,13 @@ def faulty(tmp_path: Path) -> Iterator[Faulty]:
 
 def produce(*topics: str, acks: int = -1, batch: bytes = BATCH) -> ProduceRequest:
     data = [PartitionProduceData(0, memoryview(batch))]
-    return ProduceRequest(None, acks, 30_000, [TopicProduceData(name=name, partition_data=data) for name in topics])
+    return ProduceRequest(None, acks, 30_000, [TopicProduceData(topic_id(name), name, data) for name in topics])
 
 
 def fetch(*topics: str, max_wait_ms: int = 500) -> FetchRequest:
     wanted = [FetchPartition(0, fetch_offset=0, partition_max_bytes=1000)]
     return FetchRequest(max_wait_ms=max_wait_ms, min_bytes=1, topics=[
-        FetchTopic(topic=name, partitions=wanted) for name in topics])
+        FetchTopic(topic_id(name), name, wanted) for name in topics])
 
 
 REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
@@ -103,6 +106,8 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.DELETE_TOPICS: lambda version, names: DeleteTopicsRequest(
         [DeleteTopicState(name) for name in names], list(names), 1000),
     ApiKey.INIT_PRODUCER_ID: lambda version, names: InitProducerIdRequest(None, 1000),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: lambda version, names: OffsetForLeaderEpochRequest(
+        -1, [OffsetForLeaderTopic(name, [OffsetForLeaderPartition(0, -1, 0)]) for name in names]),
     ApiKey.DESCRIBE_CONFIGS: lambda version, names: DescribeConfigsRequest(
         [DescribeConfigsResource(2, name, None) for name in names]),
     ApiKey.CREATE_PARTITIONS: lambda version, names: kafka.CreatePartitionsRequest(
@@ -140,8 +145,8 @@ def errors_in(message: Any) -> list[int]:
 
 def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
-    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.CreateTopics, messages.DeleteTopics,
-             messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
+    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
+             messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
              messages.DescribeProducers, messages.DescribeLog)
     return [body for kind in kinds for body in bench.sent(kind)]
 
@@ -370,6 +375,36 @@ def test_a_broker_that_stops_does_not_wait_for_late_answers(faulty: Faulty) -> N
         assert client.answers() == []  # the error is there and late; the other waits for data
     faulty.bench.tell(SUPERVISOR, messages.Shutdown())
     assert errors_in(faulty.client.answers()[0]) == [0, ErrorCode.OFFSET_OUT_OF_RANGE]
-    read(faulty.bench, ReadFault.CORRUPT)  # a last look of the one that polls
+    (locate,) = faulty.bench.sent(messages.Locate)  # a last look of the one that polls
+    faulty.bench.tell(
+        faulty.bench.partitions["t", 0], messages.Located(locate.request_id, 0, 0, 5, 0, 9, 9, 9, 0))
+    read(faulty.bench, ReadFault.CORRUPT)
     assert errors_in(polling.answers()[0]) == [0, ErrorCode.CORRUPT_MESSAGE]
     assert faulty.bench.gateway.is_idle()
+
+
+@pytest.mark.parametrize("version", [12, 13])
+def test_a_fetch_in_a_session_is_refused_by_what_the_session_wants(faulty: Faulty, version: int) -> None:
+    """The session ends with it: its fetcher goes on with a full fetch."""
+    client = faulty.client
+
+    def ask(request: FetchRequest) -> Any:
+        client.send(ApiKey.FETCH, version, request)
+        for locate, name in [(each.body, each.to.name) for each in faulty.bench.sends(messages.Locate)]:
+            topic = name.split()[1].split("-")[0]
+            faulty.bench.tell(
+                faulty.bench.partitions[topic, 0], messages.Located(locate.request_id, 0, 0, 5, 0, 0, 0, 0, 0))
+        (response,) = client.answers()
+        return response
+
+    request = fetch("t", "u", max_wait_ms=0)
+    request.session_epoch = 0
+    begun = ask(request)
+    assert begun.session_id
+    faulty.fault(ApiKey.FETCH, topic="t", error=ERROR.name)
+    going_on = FetchRequest(session_id=begun.session_id, session_epoch=1)
+    response = ask(going_on)
+    told = {topic.topic or topic.topic_id: topic.partitions[0].error_code for topic in response.responses}
+    assert told == ({topic_id("t"): ERROR, topic_id("u"): 0} if version == 13 else {"t": ERROR, "u": 0})
+    assert response.session_id == 0 and len(faulty.bench.gateway.fetch_sessions) == 0
+    assert ask(going_on).error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND

@@ -1,4 +1,4 @@
-"""Metadata, topics, configuration, offsets, producer ids, coordinators: the APIs that are about the cluster."""
+"""Metadata, topics, configuration, producer ids, coordinators: the APIs that are about the cluster."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
 RANGES = {
-    ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 7), ApiKey.METADATA: (0, 12),
+    ApiKey.PRODUCE: (3, 13), ApiKey.FETCH: (4, 18), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
     ApiKey.FIND_COORDINATOR: (0, 6), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
-    ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 5), ApiKey.DESCRIBE_CONFIGS: (1, 4),
+    ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 5), ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),
+    ApiKey.DESCRIBE_CONFIGS: (1, 4),
     ApiKey.CREATE_PARTITIONS: (0, 3), ApiKey.DELETE_RECORDS: (0, 2),
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: (0, 0), ApiKey.DESCRIBE_CLUSTER: (0, 2), ApiKey.DESCRIBE_LOG_DIRS: (1, 5),
     ApiKey.LIST_CONFIG_RESOURCES: (0, 1), ApiKey.DESCRIBE_PRODUCERS: (0, 0), ApiKey.DESCRIBE_TRANSACTIONS: (0, 0),
@@ -47,7 +48,7 @@ def test_the_served_ranges_are_those_of_the_issue() -> None:
 def test_api_versions_advertises_what_is_served_and_old_produce(bench: Bench, version: int) -> None:
     answer = bench.client().ask(ApiKey.API_VERSIONS, version, kafka.ApiVersionsRequest("librdkafka", "2.15.0"))
     advertised = {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
-    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 11)}
+    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 13)}
     assert answer.error_code == 0 and answer.supported_features == answer.finalized_features == []
 
 
@@ -64,7 +65,7 @@ def metadata(*names: str, create: bool = True) -> kafka.MetadataRequest:
     return kafka.MetadataRequest(topics=topics, allow_auto_topic_creation=create)
 
 
-@pytest.mark.parametrize("version", range(13))
+@pytest.mark.parametrize("version", range(14))
 def test_metadata_tells_brokers_and_leaders(bench: Bench, version: int) -> None:
     bench.create("t", partitions=2)
     bench.serve("t", 1, epoch=3)
@@ -120,8 +121,30 @@ def test_a_topic_is_found_by_its_id(bench: Bench) -> None:
 def test_ids_in_versions_that_may_not_use_them_are_refused(bench: Bench, version: int) -> None:
     bench.create("t")
     wanted = [kafka.MetadataRequestTopic(topic_id("t"), None)]
-    (topic,) = bench.client().ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=wanted)).topics
-    assert topic.error_code == ErrorCode.INVALID_REQUEST
+    wanted.append(kafka.MetadataRequestTopic(name="t"))
+    answer = bench.client().ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=wanted))
+    assert [(topic.error_code, topic.name) for topic in answer.topics] == [
+        (ErrorCode.INVALID_REQUEST, ""), (ErrorCode.INVALID_REQUEST, "t")]
+
+
+def test_where_an_id_is_asked_for_names_are_passed_over(bench: Bench) -> None:
+    bench.create("t")
+    wanted = [kafka.MetadataRequestTopic(topic_id("t"), None), kafka.MetadataRequestTopic(name="new")]
+    answer = bench.client().ask(ApiKey.METADATA, 13, kafka.MetadataRequest(topics=wanted))
+    assert [topic.name for topic in answer.topics] == ["t"] and answer.error_code == 0
+    assert not bench.sent(messages.CreateTopics)
+
+
+@pytest.mark.parametrize("version", [8, 10, 13])
+def test_without_an_authorizer_every_operation_is_authorized(bench: Bench, version: int) -> None:
+    """The numbers that Apache Kafka 4.3 gives."""
+    bench.create("t")
+    request = kafka.MetadataRequest(
+        [kafka.MetadataRequestTopic(name="t")], include_cluster_authorized_operations=True,
+        include_topic_authorized_operations=True)
+    answer = bench.client().ask(ApiKey.METADATA, version, request)
+    assert answer.topics[0].topic_authorized_operations == 3576
+    assert answer.cluster_authorized_operations == (8096 if version <= 10 else -(2**31))
 
 
 def test_a_topic_that_is_missing_is_created_once_and_then_there(bench: Bench) -> None:
@@ -328,53 +351,6 @@ def test_configuration_of_this_broker_and_of_none(bench: Bench) -> None:
     resources = [kafka.DescribeConfigsResource(4, name, None) for name in ("1", "9")]
     mine, other = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
     assert mine.configs and other.error_code == ErrorCode.INVALID_REQUEST
-
-
-# -- offsets -------------------------------------------------------------------------------------
-
-
-def offsets(timestamp: int, topic: str = "t", epoch: int = -1) -> kafka.ListOffsetsRequest:
-    partition = kafka.ListOffsetsPartition(0, epoch, timestamp)
-    return kafka.ListOffsetsRequest(-1, 0, [kafka.ListOffsetsTopic(topic, [partition])])
-
-
-@pytest.mark.parametrize("version", range(1, 8))
-def test_offsets_are_the_partition_s_to_tell(tmp_path: Path, version: int) -> None:
-    bench = Bench(tmp_path).start("t")
-    client = bench.client()
-    client.send(ApiKey.LIST_OFFSETS, version, offsets(1234))
-    (asked,) = bench.sent(messages.ListOffset)
-    assert (asked.timestamp_ms, asked.current_leader_epoch, asked.isolation_level) == (1234, -1, 0)
-    bench.tell(bench.partitions["t", 0], messages.OffsetListed(asked.request_id, 0, 1240, 17, 3))
-    (part,) = client.answers()[0].topics[0].partitions
-    assert (part.error_code, part.timestamp, part.offset) == (0, 1240, 17)
-    assert part.leader_epoch == (3 if version >= 4 else -1)
-
-
-def test_offsets_that_cannot_be_asked_for(tmp_path: Path) -> None:
-    bench = Bench(tmp_path).start("t")
-    bench.create("starting")
-    client = bench.client()
-
-    def ask(version: int, request: kafka.ListOffsetsRequest) -> int:
-        answer = client.ask(ApiKey.LIST_OFFSETS, version, request)
-        return int(answer.topics[0].partitions[0].error_code)
-
-    assert ask(7, offsets(-1, "none")) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    assert ask(7, offsets(-1, "starting")) == ErrorCode.NOT_LEADER_OR_FOLLOWER
-    assert ask(6, offsets(-3)) == ask(7, offsets(-4)) == ErrorCode.UNSUPPORTED_VERSION
-
-
-def test_offsets_of_a_partition_that_dies_or_is_silent(tmp_path: Path) -> None:
-    bench = Bench(tmp_path).start("t")
-    client = bench.client()
-    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
-    bench.down("t")
-    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
-    bench.serve("t", epoch=1)
-    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
-    bench.pass_time(31)
-    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.REQUEST_TIMED_OUT
 
 
 # -- producer ids and coordinators ---------------------------------------------------------------
