@@ -246,6 +246,47 @@ class EpochEnd(Message, frozen=True, tag=32):
     end_offset: int
 
 
+class DeleteRecords(Message, frozen=True, tag=34):
+    """Broker to partition: begin the log at this offset; -1: at the high watermark. Answered once that is on disk."""
+
+    request_id: int
+    offset: int
+
+
+class RecordsDeleted(Message, frozen=True, tag=35):
+    """log_start_offset: as it is now; -1 on error."""
+
+    request_id: int
+    error: int
+    log_start_offset: int
+
+
+class DescribeProducers(Message, frozen=True, tag=36):
+    request_id: int
+
+
+class ProducersDescribed(Message, frozen=True, tag=37):
+    """producers: (id, epoch, last sequence, timestamp in ms of the last batch, coordinator epoch, first offset of the
+    open transaction) of each that the log remembers; -1 where there is none."""
+
+    request_id: int
+    error: int
+    producers: list[tuple[int, int, int, int, int, int]]
+
+
+class DescribeLog(Message, frozen=True, tag=38):
+    request_id: int
+
+
+class LogDescribed(Message, frozen=True, tag=39):
+    """size_bytes: of all segments that are part of the log. offset_lag: from the high watermark to its end."""
+
+    request_id: int
+    error: int
+    size_bytes: int
+    offset_lag: int
+
+
 # -- broker <-> coordinator ----------------------------------------------------------------------
 
 
@@ -379,6 +420,28 @@ class ReportRecovered(Message, frozen=True, tag=53):
     recovery_id: str
 
 
+class MorePartitions(Struct, array_like=True, frozen=True, gc=False):
+    """count: partitions that the topic is to have in all. assignment: replicas of each new one, None to have them placed."""
+
+    name: str
+    count: int
+    assignment: list[list[int]] | None = None
+
+
+class CreatePartitions(Message, frozen=True, tag=54):
+    request_id: int
+    topics: list[MorePartitions]
+    validate_only: bool = False
+
+
+class PartitionsCreated(Message, frozen=True, tag=55):
+    """results: with the number of partitions that each topic has from now on."""
+
+    request_id: int
+    results: list[TopicResult]
+    offset: int
+
+
 AnyMessage = (
     Started
     | Ready
@@ -419,4 +482,12 @@ AnyMessage = (
     | ReportFault
     | DiskFault
     | ReportRecovered
+    | CreatePartitions
+    | PartitionsCreated
+    | DeleteRecords
+    | RecordsDeleted
+    | DescribeProducers
+    | ProducersDescribed
+    | DescribeLog
+    | LogDescribed
 )

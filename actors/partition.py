@@ -12,7 +12,6 @@ Source: ReplicaManager.appendRecords, UnifiedLog.append.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -33,25 +32,28 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.deletion import Deletion
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
     Advanced,
     BecomeLeader,
     ConfigChanged,
+    DeleteRecords,
     DiskFault,
     Produce,
     ProduceAnswer,
     Produced,
     ProduceItem,
     Ready,
+    RecordsDeleted,
     ReplicaUp,
     Serving,
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition, give_up, with_way_out
-from zafka.actors.partition_reads import READS
-from zafka.actors.produce_rules import check_produced, follows
+from zafka.actors.partition_reads import READS, fence
+from zafka.actors.produce_rules import FirstRefused, check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
 from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
@@ -64,10 +66,8 @@ from zafka.storage.producer_state import Duplicate
 from zafka.transport.kafka.errors import ErrorCode
 
 RETENTION_TIMER = "retention"
-UNLINK_TIMER = "unlink"
 RETENTION_CHECK = "log.retention.check.interval.ms"
 RETENTION_CHECK_MS = "300000"
-FIRST_REFUSED_MAX = 10_000
 DISK_FAULT_EXIT = 71
 
 logger = structlog.get_logger(__name__)
@@ -104,13 +104,13 @@ class PartitionActor:
         self._written: list[ProduceAnswer] = []  # wait for what this turn wrote
         self._answers: list[ProduceAnswer] = []  # leave at the end of this turn
         self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
-        self._deleted: deque[tuple[float, list[Path]]] = deque()  # when to unlink which files
+        self._deletion = Deletion(replica)
         self._disk_full = False
-        # Epoch and sequence of the first batch of producers that the log does not know yet, refused for lack of room.
-        self._first_refused: dict[int, tuple[int, int]] = {}
+        self._refused = FirstRefused()
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
             **dict.fromkeys(READS, self._on_read),
+            DeleteRecords: self._on_delete_records,
             BecomeLeader: self._on_become_leader,
             ConfigChanged: self._on_config_changed,
             Flushed: self._on_flushed,
@@ -140,9 +140,13 @@ class PartitionActor:
         for answers in replica.commit():
             self._answers += answers
         effects = self._news()
-        if self._broker is not None and self._answers:
-            effects.append(Send(self._broker, Produced(self._answers)))
-            self._answers = []
+        if self._broker is not None:
+            if self._answers:
+                effects.append(Send(self._broker, Produced(self._answers)))
+                self._answers = []
+            deleted, follow_up = self._deletion.answers(now)
+            effects += [Send(self._broker, answer) for answer in deleted]
+            effects += follow_up
         effects += replica.flush_effects(now)
         if replica.closed:
             effects.append(Exit(0, "shutdown"))
@@ -214,23 +218,9 @@ class PartitionActor:
                 return True
             if verdict.error:
                 raise Refused(ErrorCode(verdict.error), verdict.message)
-            self._check_first(header)
+            self._refused.check(header, self.replica.log.producers)
         self._newest[header.producer_id] = header
         return False
-
-    def _check_first(self, header: BatchHeader) -> None:
-        """Refuse a batch that overtook its producer's first one, which found the disk full and will come again.
-
-        The log lets a producer that it does not know begin anywhere, since it may have known it once.
-        """
-        producer_id, place = header.producer_id, (header.producer_epoch, header.base_sequence)
-        first = self._first_refused.get(producer_id)
-        if first is None or place[0] != first[0] or place == first:
-            self._first_refused.pop(producer_id, None)
-        elif self.replica.log.producers.get(producer_id) is None:
-            raise Refused(
-                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"sequence {place[1]} of producer {producer_id} comes before {first[1]}, which was refused")
 
     def _answer_duplicate(self, item: ProduceItem, original: Duplicate) -> None:
         replica = self.replica
@@ -254,7 +244,7 @@ class PartitionActor:
             self._on_disk_full(str(full))
             for item, header, _ in accepted:
                 self._refuse(item, ErrorCode.KAFKA_STORAGE_ERROR, str(full))
-                self._note_refused(header)
+                self._refused.note(header, replica.log.producers)
             return
         self._disk_full = False
         start_offset = replica.log.start_offset
@@ -262,11 +252,6 @@ class PartitionActor:
             time_ms = header.max_timestamp if header.timestamp_type == LOG_APPEND_TIME else -1
             answer = ProduceAnswer(item.request_id, 0, base_offset, time_ms, start_offset)
             (self._written if item.acks else self._answers).append(answer)
-
-    def _note_refused(self, header: BatchHeader) -> None:
-        known = header.producer_id < 0 or self.replica.log.producers.get(header.producer_id) is not None
-        if not known and len(self._first_refused) < FIRST_REFUSED_MAX:
-            self._first_refused.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
 
     def _refuse(self, item: ProduceItem, error: int, message: str = "") -> None:
         self._answers.append(ProduceAnswer(item.request_id, error, -1, -1, self.replica.log.start_offset, message))
@@ -280,6 +265,10 @@ class PartitionActor:
 
     def _on_read(self, mail: Mail, now: Now) -> Effects:
         return [*self._news(), Send(mail.sender, READS[type(mail.body)](self.replica, mail.body))]
+
+    def _on_delete_records(self, mail: Mail, now: Now) -> Effects:
+        error = fence(self.replica, -1) or self._deletion.begin(mail.body)
+        return [Send(mail.sender, RecordsDeleted(mail.body.request_id, error, -1))] if error else []
 
     # -- leadership, configuration -------------------------------------------------------------
 
@@ -312,6 +301,7 @@ class PartitionActor:
         self._broker = None
         self._gathered.clear()
         self._answers.clear()
+        self._deletion.forget()
         self.replica.abandon()
 
     def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
@@ -358,25 +348,15 @@ class PartitionActor:
         if name == FLUSH_TIMER:
             self.replica.on_flush_timer()
             return []
-        return self._apply_retention(now) if name == RETENTION_TIMER else self._unlink_deleted(now)
+        return self._apply_retention(now) if name == RETENTION_TIMER else self._deletion.unlink(now)
 
     def _apply_retention(self, now: Now) -> Effects:
-        """Drop what is too old or too much. Readers that are in the middle of it have a while to finish."""
         log = self.replica.log
         effects: Effects = [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
         if self.replica.leads:
-            paths = log.apply_retention(now.wall_ms, self.replica.high_watermark)
+            effects += self._deletion.drop_segments(now)
             log.producers.expire(now.wall_ms, log.config.producer_id_expiration_ms)
-            if paths:
-                due_s = now.monotonic_s + log.config.file_delete_delay_ms / 1000
-                self._deleted.append((due_s, paths))
-                effects.append(SetTimer(UNLINK_TIMER, self._deleted[0][0]))
         return effects
-
-    def _unlink_deleted(self, now: Now) -> Effects:
-        while self._deleted and self._deleted[0][0] <= now.monotonic_s:
-            self.replica.log.unlink_deleted(self._deleted.popleft()[1])
-        return [SetTimer(UNLINK_TIMER, self._deleted[0][0])] if self._deleted else []
 
     def _on_shutdown(self, mail: Mail, now: Now) -> Effects:
         """What came with this turn is refused; what was appended before is flushed and answered."""

@@ -1,4 +1,5 @@
-"""What a partition tells its readers: where batches lie, the offset of a time, where a leader epoch ended.
+"""What a partition tells its readers: where batches lie, the offset of a time, where a leader epoch ended,
+which producers it knows, how much there is.
 
 Owns: nothing. Each function takes the replica and a question of the broker and makes the answer; none changes anything.
 Damaged bytes are answered with CORRUPT_MESSAGE and named in the log; the other offsets are served as before.
@@ -13,7 +14,19 @@ from typing import Any
 
 import structlog
 
-from zafka.actors.messages import EpochEnd, FindEpochEnd, ListOffset, Locate, Located, Message, OffsetListed
+from zafka.actors.messages import (
+    DescribeLog,
+    DescribeProducers,
+    EpochEnd,
+    FindEpochEnd,
+    ListOffset,
+    Locate,
+    Located,
+    LogDescribed,
+    Message,
+    OffsetListed,
+    ProducersDescribed,
+)
 from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica
 from zafka.storage.errors import BadBatch, CorruptLog, OffsetOutOfRange
@@ -102,6 +115,17 @@ def find_epoch_end(replica: Replica[Any], asked: FindEpochEnd) -> EpochEnd:
     return EpochEnd(asked.request_id, 0, found.epoch, found.start_offset)
 
 
+def describe_producers(replica: Replica[Any], asked: DescribeProducers) -> ProducersDescribed:
+    """The producers that the log remembers."""
+    return ProducersDescribed(asked.request_id, fence(replica, UNDEFINED_EPOCH), replica.log.producers.describe())
+
+
+def describe_log(replica: Replica[Any], asked: DescribeLog) -> LogDescribed:
+    """How much there is."""
+    log = replica.log
+    return LogDescribed(asked.request_id, 0, log.size_bytes, log.end_offset - replica.high_watermark)
+
+
 def fence(replica: Replica[Any], current_leader_epoch: int) -> int:
     """The error for a client that knows another leader epoch (KIP-320), 0 if there is none."""
     if not replica.leads:
@@ -128,4 +152,6 @@ READS: dict[type[Message], Callable[[Replica[Any], Any], Message]] = {
     Locate: locate,
     ListOffset: list_offset,
     FindEpochEnd: find_epoch_end,
+    DescribeProducers: describe_producers,
+    DescribeLog: describe_log,
 }

@@ -56,6 +56,7 @@ class Gateway:
     """What all handlers share. `now` is the time of the turn that is running.
 
     holds_topic: true while a replica of this topic id exists here, stopped or not. served: the registry's.
+    space: bytes of the volume of the data directory, in all and those that may still be used.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Gateway:
         self.fetch_sessions = FetchSessions(slots=settings.fetch_sessions_max, random=ids)
         self.connections = Connections(limit=settings.connection_bytes_max, total_limit=settings.queued_bytes_max)
         self.holds_topic: Callable[[bytes], bool] = lambda topic_id: False
+        self.space: Callable[[], tuple[int, int]] = lambda: (-1, -1)
         self.served: Callable[[int, int], Served | None] = served
         self.producer_ids = ProducerIds(self)
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name

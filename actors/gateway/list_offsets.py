@@ -10,6 +10,7 @@ partition's to say.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
@@ -39,8 +40,7 @@ OFFSET_NOT_AVAILABLE_SINCE = 5
 
 def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) -> None:
     response = ListOffsetsResponse(topics=[])
-    known = exchange.version >= OFFSET_NOT_AVAILABLE_SINCE
-    questions = Questions(gateway, exchange, response, take if known else take_old)
+    questions = Questions(gateway, exchange, response)
     twice = named_twice(request)
     told: set[tuple[str, int]] = set()
     for topic in request.topics:
@@ -57,7 +57,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) ->
                 part.error_code = ErrorCode.INVALID_REQUEST
             else:
                 ask(questions, part, topic.name, wanted, request.isolation_level)
-    questions.all_asked(request.timeout_ms / 1000 if request.timeout_ms > 0 else TIMEOUT_S)
+    questions.start(request.timeout_ms / 1000 if request.timeout_ms > 0 else TIMEOUT_S)
 
 
 def named_twice(request: ListOffsetsRequest) -> set[tuple[str, int]]:
@@ -84,7 +84,9 @@ def ask(
     if not part.error_code:
         assert route is not None
         epoch = wanted.current_leader_epoch
-        questions.ask(route, part, lambda request_id: ListOffset(request_id, timestamp_ms, epoch, isolation_level))
+        questions.ask(
+            route, lambda request_id: ListOffset(request_id, timestamp_ms, epoch, isolation_level), partial(take, part),
+            partial(refuse, part, questions.exchange.version))
 
 
 def take(part: ListOffsetsPartitionResponse, answer: OffsetListed) -> None:
@@ -93,8 +95,7 @@ def take(part: ListOffsetsPartitionResponse, answer: OffsetListed) -> None:
     part.leader_epoch = answer.leader_epoch
 
 
-def take_old(part: ListOffsetsPartitionResponse, answer: OffsetListed) -> None:
-    """Clients of that age do not know the error, which says the same in other words."""
-    take(part, answer)
-    if answer.error == ErrorCode.OFFSET_NOT_AVAILABLE:
-        part.error_code = ErrorCode.LEADER_NOT_AVAILABLE
+def refuse(part: ListOffsetsPartitionResponse, version: int, error: int) -> None:
+    if error == ErrorCode.OFFSET_NOT_AVAILABLE and version < OFFSET_NOT_AVAILABLE_SINCE:
+        error = ErrorCode.LEADER_NOT_AVAILABLE  # says the same to clients of that age, who do not know the other
+    part.error_code = error

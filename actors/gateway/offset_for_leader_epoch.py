@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.gateway.produce import route_error
-from zafka.actors.gateway.questions import Questions
+from zafka.actors.gateway.questions import TIMEOUT_S, Questions
 from zafka.actors.messages import EpochEnd, FindEpochEnd
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages.offset_for_leader_epoch import (
@@ -31,7 +31,7 @@ ADVERTISED = VERSIONS
 
 def handle(gateway: Gateway, exchange: Exchange, request: OffsetForLeaderEpochRequest) -> None:
     response = OffsetForLeaderEpochResponse(topics=[])
-    questions = Questions(gateway, exchange, response, take)
+    questions = Questions(gateway, exchange, response)
     for topic in request.topics:
         parts: list[EpochEndOffset] = []
         response.topics.append(OffsetForLeaderTopicResult(topic.topic, parts))
@@ -42,11 +42,16 @@ def handle(gateway: Gateway, exchange: Exchange, request: OffsetForLeaderEpochRe
             parts.append(part)
             if not error:
                 assert route is not None
-                questions.ask(route, part, partial(
-                    FindEpochEnd, leader_epoch=wanted.leader_epoch, current_leader_epoch=wanted.current_leader_epoch))
-    questions.all_asked()
+                question = partial(
+                    FindEpochEnd, leader_epoch=wanted.leader_epoch, current_leader_epoch=wanted.current_leader_epoch)
+                questions.ask(route, question, partial(take, part), partial(refuse, part))
+    questions.start(TIMEOUT_S)
 
 
 def take(part: EpochEndOffset, answer: EpochEnd) -> None:
     part.leader_epoch = answer.leader_epoch
     part.end_offset = answer.end_offset
+
+
+def refuse(part: EpochEndOffset, error: int) -> None:
+    part.error_code = error

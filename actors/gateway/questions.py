@@ -1,7 +1,7 @@
-"""A request that is a question to each of its partitions: answered once all of them have answered, or cannot.
+"""Questions to several partitions for one answer to a client.
 
-Owns: `Questions`, the request, and `Question`, one partition's part of it. What is asked and what becomes of an
-answer is the API's matter; here it is seen to that each part ends once, by an answer, an error or the deadline.
+Owns: `Questions`: what is still missing, and until when. Each question is ended once: by the partition's answer, by
+the loss of that partition, or because the request's time is up.
 """
 
 from __future__ import annotations
@@ -17,78 +17,78 @@ from zafka.transport.kafka.errors import ErrorCode
 if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # where the request names none
+
+OnAnswer = Callable[[Any], None]
+OnError = Callable[[int], None]
 
 
 class Question:
-    """One partition's part. part: its place in the answer, which has an `error_code`."""
+    """One partition's part. on_found: takes its answer; on_error: takes a Kafka error where there is none."""
 
-    __slots__ = ("done", "part", "questions", "size")
+    __slots__ = ("done", "on_error", "on_found", "questions", "size")
 
-    def __init__(self, questions: Questions, part: Any) -> None:
+    def __init__(self, questions: Questions, on_found: OnAnswer, on_error: OnError) -> None:
         self.questions = questions
-        self.part = part
-        self.size = 0  # as `Owed`
+        self.on_found = on_found
+        self.on_error = on_error
+        self.size = 0
         self.done = False
 
     def on_answer(self, answer: Any) -> None:
-        if not self.done:
-            self.part.error_code = answer.error
-            self.questions.take(self.part, answer)
-            self._end()
+        if not self.done and answer.error:
+            self.fail(answer.error)
+        elif not self.done:
+            self.done = True
+            self.on_found(answer)
+            self.questions.on_done()
 
     def on_lost(self, *, handed_over: bool) -> None:
         self.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
     def fail(self, error: int) -> None:
         if not self.done:
-            self.part.error_code = error
-            self._end()
-
-    def _end(self) -> None:
-        self.done = True
-        self.questions.on_question_done()
+            self.done = True
+            self.on_error(error)
+            self.questions.on_done()
 
 
 class Questions:
-    """take: (part, answer of the partition) -> None, fills in what was answered; the error is filled in already."""
+    """response: the answer, which the questions' ends fill in."""
 
-    __slots__ = ("asked", "bucket", "exchange", "gateway", "missing", "response", "take")
-
-    def __init__(
-        self, gateway: Gateway, exchange: Exchange, response: Any, take: Callable[[Any, Any], None]
-    ) -> None:
+    def __init__(self, gateway: Gateway, exchange: Exchange, response: Any) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.response = response
-        self.take = take
-        self.asked: list[Question] = []
-        self.missing = 1  # questions without an answer, and one for the handler itself
         self.bucket = 0
+        self._asked: list[Question] = []
+        self._missing = 1  # `start` is still to come
 
-    def ask(self, route: Route, part: Any, question: Callable[[int], Message]) -> None:
-        """Ask one partition. question: request id -> what to send."""
-        waiting = Question(self, part)
+    def ask(
+        self, route: Route, question: Callable[[int], Message], on_found: OnAnswer, on_error: OnError
+    ) -> None:
+        """Ask the partition, which serves; `question` takes the request's id."""
+        asked = Question(self, on_found, on_error)
         request_id = self.gateway.routes.new_id()
-        if route.ask(question(request_id), request_id, waiting):
-            self.asked.append(waiting)
-            self.missing += 1
+        if route.ask(question(request_id), request_id, asked):
+            self._asked.append(asked)
+            self._missing += 1
         else:
-            part.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+            on_error(ErrorCode.NOT_LEADER_OR_FOLLOWER)  # it has too much to do; clients try again
 
-    def all_asked(self, timeout_s: float = TIMEOUT_S) -> None:
-        """The handler is done: answer as soon as the partitions have."""
-        if self.missing > 1:
+    def start(self, timeout_s: float) -> None:
+        """All is asked: answer when everything is there, or at the end of this time."""
+        if self._missing > 1:
             self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, timeout_s)
-        self.on_question_done()
+        self.on_done()
 
-    def on_question_done(self) -> None:
-        self.missing -= 1
-        if not self.missing:
+    def on_done(self) -> None:
+        self._missing -= 1
+        if not self._missing:
             self.gateway.deadlines.cancel(self)
-            self.asked = []
+            self._asked = []
             self.exchange.answer(self.response)
 
     def on_deadline(self) -> None:
-        for question in self.asked:
+        for question in self._asked:
             question.fail(ErrorCode.REQUEST_TIMED_OUT)

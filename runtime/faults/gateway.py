@@ -34,6 +34,7 @@ from zafka.runtime.faults.kinds import ApiFault
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import response_header
 from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.describe_topic_partitions import TopicRequest
 from zafka.transport.kafka.messages.fetch import FetchRequest, FetchResponse, FetchTopic
 from zafka.transport.kafka.messages.metadata import MetadataRequestTopic
 
@@ -150,9 +151,11 @@ def named(gateway: Gateway, api_key: int, version: int, request: Any) -> Any:
     """The request with its topics named one by one, where it asks for all, or for those of a session."""
     if api_key == ApiKey.FETCH:
         return without_session(gateway, version, request)
+    names = gateway.cluster.topics_by_name
+    if api_key == ApiKey.DESCRIBE_TOPIC_PARTITIONS and not request.topics:
+        return msgspec.structs.replace(request, topics=[TopicRequest(name) for name in names])
     if api_key != ApiKey.METADATA or request.topics or (request.topics is not None and version > 0):
         return request
-    names = gateway.cluster.topics_by_name
     return msgspec.structs.replace(request, topics=[MetadataRequestTopic(name=name) for name in names])
 
 

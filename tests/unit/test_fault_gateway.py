@@ -19,6 +19,7 @@ from zafka.runtime.faults.api_errors import FORMS, MESSAGE
 from zafka.runtime.faults.board import Board, Watch
 from zafka.runtime.faults.gateway import FaultyApis
 from zafka.runtime.faults.kinds import ApiFault
+from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import read_response_header
 from zafka.transport.kafka.errors import ErrorCode
@@ -46,6 +47,9 @@ from zafka.transport.kafka.messages import (
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
+    delete_records,
+    describe_producers,
+    describe_topic_partitions,
 )
 
 SERVED = [(ApiKey(key), version) for key, api in APIS.items() for version in api.versions]
@@ -106,6 +110,19 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
         -1, [OffsetForLeaderTopic(name, [OffsetForLeaderPartition(0, -1, 0)]) for name in names]),
     ApiKey.DESCRIBE_CONFIGS: lambda version, names: DescribeConfigsRequest(
         [DescribeConfigsResource(2, name, None) for name in names]),
+    ApiKey.CREATE_PARTITIONS: lambda version, names: kafka.CreatePartitionsRequest(
+        [kafka.CreatePartitionsTopic(name, 2, None) for name in names], 1000),
+    ApiKey.DELETE_RECORDS: lambda version, names: kafka.DeleteRecordsRequest(
+        [delete_records.DeleteRecordsTopic(name, [delete_records.DeleteRecordsPartition(0, 1)]) for name in names], 1000),
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: lambda version, names: kafka.DescribeTopicPartitionsRequest(
+        [describe_topic_partitions.TopicRequest(name) for name in names]),
+    ApiKey.DESCRIBE_PRODUCERS: lambda version, names: kafka.DescribeProducersRequest(
+        [describe_producers.TopicRequest(name, [0]) for name in names]),
+    ApiKey.DESCRIBE_CLUSTER: lambda version, names: kafka.DescribeClusterRequest(),
+    ApiKey.DESCRIBE_LOG_DIRS: lambda version, names: kafka.DescribeLogDirsRequest(None),
+    ApiKey.LIST_CONFIG_RESOURCES: lambda version, names: kafka.ListConfigResourcesRequest([]),
+    ApiKey.DESCRIBE_TRANSACTIONS: lambda version, names: kafka.DescribeTransactionsRequest(["x", "y"]),
+    ApiKey.LIST_TRANSACTIONS: lambda version, names: kafka.ListTransactionsRequest(),
 }
 
 
@@ -129,7 +146,8 @@ def errors_in(message: Any) -> list[int]:
 def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
     kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
-             messages.DeleteTopics, messages.AllocateProducerIds)
+             messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
+             messages.DescribeProducers, messages.DescribeLog)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
@@ -138,7 +156,8 @@ def places_of(api: ApiKey, version: int) -> int:
     if FORMS[api].topics is not None:
         # Of the whole request, of each topic, of each partition.
         return {ApiKey.FETCH: 3 if version >= 7 else 2}.get(api, 2)
-    return 2 if api is ApiKey.FIND_COORDINATOR and version >= 4 else 1
+    several = api is ApiKey.DESCRIBE_TRANSACTIONS or (api is ApiKey.FIND_COORDINATOR and version >= 4)
+    return 2 if several else 1
 
 
 @pytest.mark.parametrize(("api", "version"), SERVED)
@@ -168,13 +187,13 @@ def test_kio_reads_it_too(faulty: Faulty, api: ApiKey, version: int) -> None:
 def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Faulty, api: ApiKey, version: int) -> None:
     faulty.fault(api, topic="t*", error=ERROR.name)
     faulty.client.send(api, version, REQUESTS[api](version, ("t", "u")))
-    if api in (ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS):  # answered without asking anybody
+    if api in (ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS, ApiKey.DESCRIBE_TOPIC_PARTITIONS):  # answered without asking anybody
         (response,) = faulty.client.answers()
         assert errors_in(response).count(ERROR) == 1
         assert "u" in str(response)
     else:
         (asked,) = work_in(faulty.bench)
-        if isinstance(asked, messages.CreateTopics):
+        if isinstance(asked, messages.CreateTopics | messages.CreatePartitions):
             assert [topic.name for topic in asked.topics] == ["u"]
         elif isinstance(asked, messages.DeleteTopics):
             assert [name for name, _ in asked.topics] == ["u"]
@@ -183,6 +202,13 @@ def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Fa
             assert send.to == faulty.bench.partitions["u", 0]
     faulty.client.send(api, version, REQUESTS[api](version, ("u",)))
     assert faulty.board.hits(faulty.board.posted[1]) == 1
+
+
+def test_a_request_for_all_topics_concerns_each_of_them(faulty: Faulty) -> None:
+    faulty.fault(ApiKey.DESCRIBE_TOPIC_PARTITIONS, topic="t", error=ERROR.name)
+    request = kafka.DescribeTopicPartitionsRequest([])
+    told = {topic.name: topic.error_code for topic in faulty.client.ask(ApiKey.DESCRIBE_TOPIC_PARTITIONS, 0, request).topics}
+    assert told == {"t": ERROR, "u": 0}
 
 
 def test_the_answer_of_a_split_request_has_both_parts(faulty: Faulty) -> None:

@@ -1,4 +1,4 @@
-"""`zafka.Admin`: topics and configuration.
+"""`zafka.Admin`: topics, partitions, records and configuration.
 
 Owns: the few requests of administration, one method each, and their errors. Every method waits for its answer.
 """
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 from zafka.client.addresses import Address
 from zafka.client.cluster import Target
 from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
+from zafka.client.deletion import delete_records_request, read_deleted
 from zafka.client.errors import (
     BrokerRefused,
     ConfigError,
@@ -20,14 +21,20 @@ from zafka.client.errors import (
     RequestTimedOut,
     UnknownTopic,
     ZafkaError,
+    error_name,
     is_retriable,
 )
+from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
     CreatableReplicaAssignment,
     CreatableTopic,
     CreatableTopicConfig,
+    CreatePartitionsAssignment,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreatePartitionsTopic,
     CreateTopicsRequest,
     CreateTopicsResponse,
     DeleteTopicsRequest,
@@ -303,6 +310,75 @@ class Admin:
             )
             for entry in sorted(result.configs, key=lambda entry: entry.name)
         ]
+
+    # -- partitions and records ------------------------------------------------------------------
+
+    def create_partitions(
+        self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
+        validate_only: bool = False,
+    ) -> TopicInfo:
+        """Give a topic more partitions: `partitions` in all. Returns it once they have leaders.
+
+        assignment: broker ids of each new partition's replicas; without it the brokers choose.
+        validate_only: change nothing, only say whether it could be done.
+        Records stay where they are, so a key may go to another partition from now on.
+        Raises UnknownTopic, BrokerRefused.
+        """
+        check_count("partitions", partitions)
+        chosen = None if assignment is None else [CreatePartitionsAssignment(list(replicas)) for replicas in assignment]
+
+        def attempt(names: list[str], timeout_s: float) -> Results:
+            wanted = [CreatePartitionsTopic(name, partitions, chosen) for name in names]
+            request = CreatePartitionsRequest(wanted, int(timeout_s * 1000), validate_only)
+            answer: CreatePartitionsResponse = self._core.ask(
+                Target.CONTROLLER, ApiKey.CREATE_PARTITIONS, request, timeout_s, repeat=False
+            )
+            if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.results):
+                raise UnknownTopic(f"topic {topic!r} does not exist")
+            return [(result.name, result.error_code, result.error_message) for result in answer.results]
+
+        for name, code, detail in self._until_certain([topic], attempt, ErrorCode.INVALID_PARTITIONS):
+            raise BrokerRefused(f"topic {name!r} was not given {partitions} partitions", code, detail)
+        return self.describe_topics(topic)[0]
+
+    def delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
+        """Delete all records before these offsets, for good; -1 stands for all that there is.
+
+        offsets: by (topic, partition). Returns the first offset that is left of each; on disk when this returns.
+        Raises UnknownTopic, BrokerRefused, RequestTimedOut.
+        """
+        wanted = {TopicPartition(*where): offset for where, offset in offsets.items()}
+        self._core.wait_for_topics({where.topic for where in wanted}, self._timeout)
+        for where in wanted:
+            if not 0 <= where.partition < len(self._core.cluster.topics[where.topic].leaders):
+                raise UnknownTopic(f"topic {where.topic!r} has no partition {where.partition}")
+        deadline_s = time.monotonic() + self._timeout
+        done: dict[TopicPartition, int] = {}
+        problem = "no leader"
+        while len(done) < len(wanted):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimedOut(f"records of {len(wanted) - len(done)} partitions were not deleted: {problem}")
+            by_leader: dict[int, dict[TopicPartition, int]] = {}
+            for where, offset in wanted.items():
+                if where not in done and (leader := self._core.cluster.leader(*where)) >= 0:
+                    by_leader.setdefault(leader, {})[where] = offset
+            futures = [
+                self._core.begin_ask(
+                    leader, ApiKey.DELETE_RECORDS, delete_records_request(part, int(left_s * 1000)), left_s)
+                for leader, part in by_leader.items()
+            ]
+            for answer in self._core.await_all(futures, left_s):
+                found, errors = read_deleted(answer)
+                done |= found
+                for where, code in errors.items():
+                    problem = error_name(code)
+                    if not is_retriable(code):
+                        raise BrokerRefused(f"records of {where.topic}-{where.partition} were not deleted", code)
+            if len(done) < len(wanted):
+                self._core.io.call(self._core.cluster.refresh_soon)
+                time.sleep(RETRY_S)
+        return {where: done[where] for where in wanted}
 
     # -- the end ---------------------------------------------------------------------------------
 
