@@ -81,13 +81,6 @@ def verdict(goal: Goal, found: Spread | None) -> str:
     return "reached" if found.median >= goal.at_least else "missed"
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed (nearest rank)."""
-    assert 0 < share <= 1
-    rank = -(-len(ordered) * share // 1)  # rounded up
-    return ordered[max(1, int(rank)) - 1]
-
-
 def figure(value: float | None) -> str:
     """A number as people read it: three digits, thousands in full."""
     if value is None:

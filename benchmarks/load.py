@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.figures import percentile
+from zafka.runtime.bench import percentile
 
 PARTITIONS = 4
 GIVE_UP_S = 120.0

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import uvloop
 
-from benchmarks.figures import percentile
+from zafka.runtime.bench import percentile
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import request_header, request_writer, with_length
@@ -128,7 +128,8 @@ class Client(asyncio.Protocol):
 
 
 async def generate(
-    address: str, topic: str, *, connections: int, in_flight: int, seconds: float, partitions: int
+    address: str, topic: str, *, connections: int, in_flight: int, seconds: float, partitions: int,
+    settling_s: float = SETTLING_S,
 ) -> dict[str, float]:
     """Load the broker for `seconds` after a settling time. Raises RuntimeError on any error or lost connection."""
     host, _, port = address.rpartition(":")
@@ -137,7 +138,7 @@ async def generate(
     clients = [Client(topic, number % partitions, in_flight, tally) for number in range(connections)]
     for client in clients:
         await loop.create_connection(lambda client=client: client, host, int(port))  # type: ignore[misc]
-    await asyncio.sleep(SETTLING_S)
+    await asyncio.sleep(settling_s)
     tally.requests, tally.taken_s = 0, []
     started_s, cpu_s = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
