@@ -29,7 +29,7 @@ def test_the_request_is_one_record_of_100_bytes_for_its_partition() -> None:
     body = memoryview(bytes(frame))[4:]
     header = read_request_header(body)
     assert (header.api_key, header.version, header.correlation_id) == (ApiKey.PRODUCE, VERSION, 77)
-    request = request_reader(ApiKey.PRODUCE, VERSION)(body, header.body_position)  # refuses bytes that are left
+    request = request_reader(ApiKey.PRODUCE, VERSION)(body, header.body_position)
     assert request.acks == -1
     (topic,) = request.topic_data
     (partition,) = topic.partition_data
