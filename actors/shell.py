@@ -38,6 +38,7 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.allocator import PARTITION_KEEPS_BYTES, keep_freed
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
 from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build
 from zafka.storage.disk import Disk, PosixDisk
@@ -320,6 +321,7 @@ def resolve(path: str) -> Any:
 
 def main(start: ActorStart) -> int:
     """Run one actor in this process until it exits; returns the exit code."""
+    keep_freed(PARTITION_KEEPS_BYTES)
     with open_runtime(start) as runtime:
         serve(start, runtime)
     assert runtime.exit is not None

@@ -225,6 +225,7 @@ def run_actor(name: str, fds: list[int]) -> int:
     start = msgspec.msgpack.decode(data, type=ActorStart)
     _set_title(f"zafka {name}")
     configure_logging(actor=start.name, incarnation=start.incarnation)
+    gc.set_threshold(50_000, 20, 100)
     gc.enable()
     code: int = resolve(start.main)(start)
     return code
