@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from benchmarks import load, targets
+from benchmarks import load, small, targets
 from benchmarks.figures import MORE, Goal, Row
 
 
@@ -107,3 +107,4 @@ class Bench:
                 load.produce(bootstrap, topic, count=count, size_bytes=100)
             load.produce(bootstrap, topic, count=self.scaled(100_000), size_bytes=1000)
             load.consume(bootstrap, topic, count=3 * count + self.scaled(100_000))
+            small.run(bootstrap, topic, connections=16, in_flight=5, seconds=0.1 if self.quick else 5.0)
