@@ -131,7 +131,7 @@ async def generate(
     address: str, topic: str, *, connections: int, in_flight: int, seconds: float, partitions: int,
     settling_s: float = SETTLING_S,
 ) -> dict[str, float]:
-    """Load the broker for `seconds` after a settling time. Raises RuntimeError on any error or lost connection."""
+    """Load the broker for `seconds` after a settling time; then an error or a lost connection raises RuntimeError."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     tally = Tally()
@@ -140,6 +140,7 @@ async def generate(
         await loop.create_connection(lambda client=client: client, host, int(port))  # type: ignore[misc]
     await asyncio.sleep(settling_s)
     tally.requests, tally.taken_s = 0, []
+    tally.errors.clear()  # a topic that was just made may not be led yet
     started_s, cpu_s = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
     elapsed_s = time.perf_counter() - started_s
