@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -161,7 +162,7 @@ def latency(address: str, load: Load, progress: Progress) -> Outcome:
     taken_s: list[float] = []
     failed: list[BaseException] = []
 
-    def acknowledged(delivery: Delivery, sent_s: float) -> None:
+    def acknowledged(sent_s: float, delivery: Delivery) -> None:
         error = delivery.exception()
         if error is not None:
             failed.append(error)
@@ -173,8 +174,8 @@ def latency(address: str, load: Load, progress: Progress) -> Outcome:
         started_s = time.perf_counter()
         for number in paced(settling + load.records, load.rate_per_s):
             sent_s = time.perf_counter()
-            producer.send(topic, value, partition=number % load.partitions).add_done_callback(
-                lambda delivery, sent_s=sent_s: acknowledged(delivery, sent_s))
+            delivery = producer.send(topic, value, partition=number % load.partitions)
+            delivery.add_done_callback(partial(acknowledged, sent_s))
             progress(number + 1, settling + load.records)
         producer.flush()
         seconds = time.perf_counter() - started_s
