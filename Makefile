@@ -49,8 +49,8 @@ coverage: $(READY)  ## lines and branches of recovery and partitions that the un
 	$(BIN)/coverage run --branch -m pytest -q tests/unit
 	$(BIN)/coverage report --include="$(RECOVERY)" --show-missing --fail-under=95
 
-bench: $(READY)  ## measure zafka, side by side with Apache Kafka where scripts/install-peers was run
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(READY)  ## measure zafka beside Apache Kafka, where scripts/install-peers was run [ARGS="--list"]
+	$(BIN)/python -m benchmarks $(ARGS)
 
 powercut: $(READY)  ## cut the power CUTS=20 times on a disk that forgets, then check that nothing is lost [SEED=n TARGET=kafka]
 	$(BIN)/python -m tests.powercut.power_cuts --cuts $(CUTS) --target $(TARGET) $(if $(SEED),--seed $(SEED)) $(ARGS)

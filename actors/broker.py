@@ -144,6 +144,8 @@ class BrokerActor:
     # -- partitions ----------------------------------------------------------------------------
 
     def _on_produced(self, mail: Mail) -> None:
+        if mail.body.advanced is not None:
+            self.replicas.on_advanced(mail.sender, mail.body.advanced)
         route = self.replicas.serving.get(mail.sender)
         if route is not None:
             for answer in mail.body.answers:

@@ -22,6 +22,7 @@ import structlog
 import zmq
 
 from zafka.actors.actor import Effect, Mail
+from zafka.actors.allocator import BROKER_KEEPS_BYTES, keep_freed
 from zafka.actors.broker import BrokerActor
 from zafka.actors.broker_door import WATCH_S, Door
 from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
@@ -389,6 +390,7 @@ def _log_bad_peer(peer: str, reason: str) -> None:
 
 def main(start: ActorStart) -> int:
     """Run a broker in this process until it exits; returns the exit code."""
+    keep_freed(BROKER_KEEPS_BYTES)
     with open_runtime(start) as runtime:
         serve(runtime, lambda: BrokerShell(start, runtime))
     assert runtime.exit is not None

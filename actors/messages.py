@@ -159,10 +159,6 @@ class ProduceAnswer(Struct, array_like=True, frozen=True, gc=False):
     message: str = ""
 
 
-class Produced(Message, frozen=True, tag=25):
-    answers: list[ProduceAnswer]
-
-
 class Advanced(Message, frozen=True, tag=26):
     """Partition to broker, once per commit: what readers may see.
 
@@ -175,6 +171,14 @@ class Advanced(Message, frozen=True, tag=26):
     segment_base_offset: int
     inode: int
     end_position: int
+
+
+class Produced(Message, frozen=True, tag=25):
+    """Partition to broker: answers, and what their commit let readers see. In one message, because two would wake the
+    broker twice; the broker takes `advanced` first, so that readers know of a batch before its producer does."""
+
+    answers: list[ProduceAnswer]
+    advanced: Advanced | None = None
 
 
 class Locate(Message, frozen=True, tag=27):

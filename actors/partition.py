@@ -139,11 +139,13 @@ class PartitionActor:
         replica = self.replica
         for answers in replica.commit():
             self._answers += answers
-        effects = self._news()
+        effects: Effects = []
+        if self._broker is not None and self._answers:
+            effects.append(Send(self._broker, Produced(self._answers, self._advanced())))
+            self._answers = []
+        else:
+            effects += self._news()
         if self._broker is not None:
-            if self._answers:
-                effects.append(Send(self._broker, Produced(self._answers)))
-                self._answers = []
             deleted, follow_up = self._deletion.answers(now)
             effects += [Send(self._broker, answer) for answer in deleted]
             effects += follow_up
@@ -155,14 +157,19 @@ class PartitionActor:
     def _news(self) -> Effects:
         """What readers may see, if that is not what the broker was told. It comes before every answer that shows some
         of it: who has seen that asks the broker next, which must not know less."""
+        advanced = self._advanced()
+        return [] if advanced is None or self._broker is None else [Send(self._broker, advanced)]
+
+    def _advanced(self) -> Advanced | None:
+        """The same, to be sent: the broker counts as told."""
         replica = self.replica
         log = replica.log
         visible = replica.leader_epoch, log.start_offset, replica.high_watermark
         if self._broker is None or not replica.leads or visible == self._told:
-            return []
+            return None
         self._told = visible
         segment_base_offset, inode, position = log.commit_point(replica.high_watermark)
-        return [Send(self._broker, Advanced(*visible, replica.last_stable_offset, segment_base_offset, inode, position))]
+        return Advanced(*visible, replica.last_stable_offset, segment_base_offset, inode, position)
 
     # -- produce -------------------------------------------------------------------------------
 

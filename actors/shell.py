@@ -39,6 +39,7 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.allocator import PARTITION_KEEPS_BYTES, keep_freed
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
 from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build
 from zafka.storage.disk import Disk, PosixDisk
@@ -326,6 +327,7 @@ def resolve(path: str) -> Any:
 
 def main(start: ActorStart) -> int:
     """Run one actor in this process until it exits; returns the exit code."""
+    keep_freed(PARTITION_KEEPS_BYTES)
     with open_runtime(start) as runtime:
         serve(start, runtime)
     assert runtime.exit is not None
@@ -350,8 +352,9 @@ def run(runtime: ActorRuntime) -> None:
             known = list(mailbox.sockets())
             poll_list = [(socket, int(zmq.POLLIN)) for socket in known]
         wait_s = runtime.wakeup_s() - time.monotonic()
-        zmq.zmq_poll(poll_list, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
+        ready = zmq.zmq_poll(poll_list, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
         runtime.tick()
-        mails = runtime.due() + runtime.receive()
+        # Only those with mail: to find out that a socket has none is an exception and two system calls.
+        mails = runtime.due() + runtime.receive([socket for socket, _ in ready])
         if mails:
             runtime.turn(mails)

@@ -1,130 +1,110 @@
-"""`make bench`: the first figures, zafka beside Apache Kafka in the same run, by the same client.
+"""What a suite works with: systems on running servers, rounds that alternate, fresh topics, rows to note figures in.
 
-Every number is a median over alternating rounds on fresh topics; machines are noisy, so read the ratios.
-zafka flushes to disk before every acknowledgement; Apache Kafka runs with its defaults (no flush).
+Owns: the servers, which all run for the whole time and are loaded one at a time. A *system* is a server and the
+configuration that its topics get; zafka with `fsync: os` and Kafka with `flush.messages=1` share the server of
+their like.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
-from typing import Any
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import load
-import recovery
-import targets
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-
-SIZES = {100: 1_000_000, 1000: 300_000}
+from benchmarks import load, small, targets
+from benchmarks.figures import MORE, Goal, Row
 
 
-class Results:
-    """Figures by name and system; `None` where a system was not measured."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, name: str, unit: str, figures: dict[str, list[float]], *, goal: str = "") -> None:
-        medians = {kind: median(values) for kind, values in figures.items() if values}
-        ratio = medians["zafka"] / medians["kafka"] if medians.get("kafka") and "zafka" in medians else None
-        self.rows.append({"name": name, "unit": unit, **medians, "ratio": ratio, "goal": goal, "all": figures})
-
-    def table(self) -> Table:
-        table = Table("measurement", "unit", "zafka", "Apache Kafka 4.3.1", "ratio", "goal")
-        for row in self.rows:
-            cells = [format_figure(row.get(kind)) for kind in ("zafka", "kafka")]
-            ratio = f"{row['ratio']:.2f}x" if row["ratio"] else "-"
-            table.add_row(row["name"], row["unit"], *cells, ratio, row["goal"])
-        return table
+@dataclass(frozen=True)
+class System:
+    server: str
+    config: dict[str, str] = field(default_factory=dict)
 
 
-def format_figure(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+SYSTEMS = {
+    "zafka": System("zafka"),
+    "zafka os": System("zafka", {"fsync": "os"}),
+    "kafka": System("kafka"),
+    "kafka flush": System("kafka", {"flush.messages": "1"}),
+}
 
 
-def measure_load(results: Results, kinds: list[str], rounds: int) -> None:
-    """Throughput, CPU per million records and ack latency, both systems up at once, rounds alternating."""
-    figures: dict[tuple[str, str], dict[str, list[float]]] = {}
-
-    def note(name: str, unit: str, kind: str, value: float) -> None:
-        figures.setdefault((name, unit), {k: [] for k in kinds})[kind].append(value)
-
-    contexts = {kind: targets.running(kind) for kind in kinds}
-    systems = {kind: context.__enter__() for kind, context in contexts.items()}
-    try:
-        for target in systems.values():  # warm both up, the JVM above all
-            load.create_topic(target.bootstrap, "warm")
-            for _ in range(2):
-                load.produce(target.bootstrap, "warm", count=300_000, size_bytes=100)
-            load.consume(target.bootstrap, "warm", count=300_000)
-        for number in track(range(rounds), "rounds"):
-            for size, count in SIZES.items():
-                for kind, target in systems.items():
-                    topic = f"t{size}-{number}"
-                    load.create_topic(target.bootstrap, topic)
-                    cpu_s = target.cpu_s()
-                    note(f"produce {size} B, acks=all", "records/s", kind,
-                         count / load.produce(target.bootstrap, topic, count=count, size_bytes=size))
-                    note(f"broker CPU, produce {size} B", "s per million", kind,
-                         (target.cpu_s() - cpu_s) / count * 1e6)
-                    cpu_s = target.cpu_s()
-                    note(f"consume {size} B", "records/s", kind, count / load.consume(target.bootstrap, topic, count=count))
-                    note(f"broker CPU, consume {size} B", "s per million", kind,
-                         (target.cpu_s() - cpu_s) / count * 1e6)
-        for kind, target in systems.items():
-            load.create_topic(target.bootstrap, "latency")
-            for name, value in load.ack_latency_ms(target.bootstrap, "latency", rate_per_s=500, seconds=10).items():
-                note(f"ack latency {name} at 500 msg/s", "ms", kind, value)
-    finally:
-        for context in contexts.values():
-            context.__exit__(None, None, None)
-    for (name, unit), values in figures.items():
-        results.add(name, unit, values)
+def order(systems: list[str], number: int) -> list[str]:
+    """The systems as round `number` takes them: each is first as often as the others."""
+    start = number % len(systems) if systems else 0
+    return systems[start:] + systems[:start]
 
 
-def each(kinds: list[str], measure: Callable[[str], float]) -> dict[str, list[float]]:
-    return {kind: [measure(kind)] for kind in kinds}
+class Bench:
+    """One suite's run. servers: which are measured. quick: small loads, to see that everything works."""
 
+    def __init__(
+        self, servers: list[str], *, rounds: int, quick: bool, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.servers = servers
+        self.round_count = rounds
+        self.quick = quick
+        self.rows: dict[str, Row] = {}
+        self._tell = tell
+        self._numbers = itertools.count()
+        self._running: dict[str, targets.Target] = {}
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write every figure here")
-    parser.add_argument("--only", choices=["load", "start", "recovery"], help="one part of it")
-    arguments = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    kinds = ["zafka", "kafka"]
-    if missing := targets.kafka_missing():
-        console.print(f"[yellow]Apache Kafka is not measured: {missing}")
-        kinds = ["zafka"]
-    results = Results()
-    if arguments.only in (None, "load"):
-        measure_load(results, kinds, arguments.rounds)
-    if arguments.only in (None, "start"):
-        results.add("start to first acknowledged produce", "ms",
-                    {kind: list(recovery.start_to_first_ack_ms(kind)) for kind in kinds}, goal="< 1,000, aim 400")
-        results.add("idle memory, 4 partitions (PSS)", "MB", each(kinds, recovery.idle_pss_mb), goal="< 150")
-    if arguments.only in (None, "recovery"):
-        results.add("partition killed, 1 GB log, to next ack", "ms", {"zafka": recovery.partition_restart_ms()},
-                    goal="< 200")
-        results.add("all killed, 2 GB log, to first ack", "ms", each(kinds, recovery.all_killed_ms), goal="< 1,500")
-        results.add("read to open a clean 10 GB log", "bytes", {"zafka": [recovery.clean_open_rchar()]},
-                    goal="< 1,048,576")
-    console.print(results.table())
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results.rows, indent=1) + "\n")
-    return 0
+    def scaled(self, count: int) -> int:
+        """A load, or a fiftieth of it in a quick run."""
+        return max(1, count // 50) if self.quick else count
 
+    def systems(self, *names: str) -> list[str]:
+        return [name for name in names if SYSTEMS[name].server in self.servers]
 
-if __name__ == "__main__":
-    sys.exit(main())
+    def target(self, system: str) -> targets.Target:
+        return self._running[SYSTEMS[system].server]
+
+    def note(
+        self, name: str, unit: str, system: str, value: float, *, better: str = MORE, goals: tuple[Goal, ...] = ()
+    ) -> None:
+        if name not in self.rows:
+            self.rows[name] = Row(name, unit, better, goals=goals)
+        self.rows[name].add(system, value)
+
+    def turns(self, *names: str) -> Iterator[tuple[int, str]]:
+        """(round, system), alternating; before each, what earlier ones left unwritten goes to the disk."""
+        wanted = self.systems(*names)
+        for number in range(self.round_count):
+            for system in order(wanted, number):
+                self._tell(f"round {number + 1} of {self.round_count}: {system}")
+                os.sync()
+                yield number, system
+
+    @contextmanager
+    def topic(self, system: str, partitions: int = load.PARTITIONS, settings: dict[str, str] | None = None) -> Iterator[str]:
+        """A fresh topic of a system; deleted in the end."""
+        bootstrap = self.target(system).bootstrap
+        name = f"bench-{next(self._numbers)}"
+        load.create_topic(bootstrap, name, partitions, {**SYSTEMS[system].config, **(settings or {})})
+        try:
+            yield name
+        finally:
+            load.delete_topic(bootstrap, name)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Both servers up and warm."""
+        with ExitStack() as stack:
+            for server in self.servers:
+                self._tell(f"starting and warming {server}")
+                self._running[server] = stack.enter_context(targets.running(server))
+                self._warm(server)
+            yield
+
+    def _warm(self, server: str) -> None:
+        """Load until the JVM has compiled what the suites use."""
+        bootstrap = self._running[server].bootstrap
+        with self.topic(server) as topic:
+            count = self.scaled(300_000)
+            for _ in range(3):
+                load.produce(bootstrap, topic, count=count, size_bytes=100)
+            load.produce(bootstrap, topic, count=self.scaled(100_000), size_bytes=1000)
+            load.consume(bootstrap, topic, count=3 * count + self.scaled(100_000))
+            small.run(bootstrap, topic, connections=16, in_flight=5, seconds=0.1 if self.quick else 5.0)

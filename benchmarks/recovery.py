@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import targets
 from confluent_kafka import KafkaError, Producer
-from load import create_topic, first_acknowledged_produce, produce
 
+from benchmarks import targets
+from benchmarks.load import create_topic, first_acknowledged_produce, produce
 from zafka.storage.batch import read_header
 from zafka.storage.config import parse_config
 from zafka.storage.disk import PosixDisk
@@ -43,6 +43,13 @@ def grow_log(directory: Path, *, size_bytes: int, records_per_batch: int) -> Non
         flush(disk, log, log.begin_flush())
     flush(disk, log, log.checkpoint())
     log.close()
+
+
+def need_room(size_bytes: int) -> None:
+    """Refuse to fill a disk: half as much again must be free. Raises RuntimeError."""
+    free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+    if free_bytes < size_bytes * 1.5:
+        raise RuntimeError(f"{size_bytes / 1e9:.0f} GB are wanted in {tempfile.gettempdir()}, {free_bytes / 1e9:.0f} GB are free")
 
 
 def flush(disk: PosixDisk, log: Any, wanted: Any) -> None:
@@ -79,12 +86,12 @@ def prepared(*, size_bytes: int, records_per_batch: int) -> targets.Target:
     return targets.start_zafka(directory, port=int(target.bootstrap.rpartition(":")[2]))
 
 
-def partition_restart_ms(*, rounds: int = 9) -> list[float]:
+def partition_restart_ms(*, rounds: int = 9, size_bytes: int = GIB) -> list[float]:
     """SIGKILL of a partition actor with a 1 GB log of single-record batches, to the next acknowledgement.
 
     5,000 records that no checkpoint covers are written before each kill, as a busy partition would have it.
     """
-    target = prepared(size_bytes=GIB, records_per_batch=1)
+    target = prepared(size_bytes=size_bytes, records_per_batch=1)
     taken_ms = []
     try:
         probe = Probe(target.bootstrap, "big")

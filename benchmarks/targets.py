@@ -21,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import proc
+
 ROOT = Path(__file__).resolve().parent.parent
 KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", ROOT / ".peers" / "kafka" / "lib"))
 
@@ -36,26 +38,19 @@ class Target:
     started_s: float
     zmq: str = ""
 
-    def processes(self) -> list[psutil.Process]:
-        root = psutil.Process(self.process.pid)
-        return [root, *root.children(recursive=True)]
-
     def cpu_s(self) -> float:
-        """User and system seconds of all live broker processes."""
-        total = 0.0
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+        """User and system seconds of all broker processes, those that have ended included."""
+        return proc.tree_cpu_s(self.process.pid)
 
     def pss_bytes(self) -> int:
-        """Proportional set size of all processes: shared pages are counted once."""
-        return sum(process.memory_full_info().pss for process in self.processes())
+        return proc.tree_pss_bytes(self.process.pid)
+
+    def disk_bytes(self) -> int:
+        return proc.disk_bytes(self.directory / "data")
 
     def kill(self) -> None:
         """SIGKILL to every process at once."""
-        processes = self.processes()
+        processes = proc.tree(self.process.pid)
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,12 +32,7 @@ def create(
     name: str, partitions: int | None, replication_factor: int | None, configs: tuple[str, ...], bootstrap: str
 ) -> None:
     """Create the topic NAME."""
-    config: dict[str, str] = {}
-    for text in configs:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise click.UsageError(f"--config takes key=value, such as retention.ms=60000, not {text!r}")
-        config[key] = value
+    config = parse_config(configs)
     from zafka.client.admin import BY_BROKER_DEFAULT, Admin
 
     with Admin(bootstrap) as admin:
@@ -44,6 +40,16 @@ def create(
             name, partitions or BY_BROKER_DEFAULT, replication_factor or BY_BROKER_DEFAULT, config)
     count = len(made.partitions)
     click.echo(f"topic {name} created with {count} partition{'' if count == 1 else 's'}", err=True)
+
+
+def parse_config(texts: Iterable[str]) -> dict[str, str]:
+    config: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--config takes key=value, such as retention.ms=60000, not {text!r}")
+        config[key] = value
+    return config
 
 
 @topic.command("list")

@@ -147,3 +147,25 @@ def test_status_and_doctor(zafka: Zafka, topic: str, broker: Broker) -> None:
     assert f"└─ partition {topic}-0" in zafka("status", "--data-dir", str(broker.data_dir))
     findings = json.loads(zafka("doctor", "--format", "json"))
     assert {"cluster", "broker 1", "topics"} <= {finding["subject"] for finding in findings if finding["level"] == "ok"}
+
+
+@pytest.mark.parametrize("measurement", ["produce", "consume", "latency", "end-to-end"])
+def test_bench_measures_and_leaves_no_topic(zafka: Zafka, measurement: str) -> None:
+    load = ("--records", "300", "--size", "50", "--partitions", "3", "--rate", "1000", "--compression", "lz4")
+    told = json.loads(zafka("bench", measurement, *load, "--config", "fsync=os", "--format", "json"))
+    assert told["measurement"] == measurement
+    assert told["records"] >= 300 and told["partitions"] == 3
+    assert told["records_per_s"] * told["seconds"] == pytest.approx(told["records"])
+    if measurement in ("latency", "end-to-end"):
+        assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p99"] <= told["latency_ms"]["max"]
+    else:
+        assert told["latency_ms"] is None
+    assert not [name for name in zafka("topic", "list").splitlines() if name.startswith("zafka-bench-")]
+
+
+def test_bench_tells_people_and_leaves_no_topic_when_it_fails(zafka: Zafka) -> None:
+    told = zafka("bench", "produce", "--records", "2000")
+    assert told.startswith("produce  2,000 records of 100 B in ") and "records/s" in told
+    with pytest.raises(AssertionError, match=r"MESSAGE_TOO_LARGE|larger"):
+        zafka("bench", "produce", "--records", "1", "--size", "3000000")
+    assert not [name for name in zafka("topic", "list").splitlines() if name.startswith("zafka-bench-")]

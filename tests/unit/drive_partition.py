@@ -6,9 +6,10 @@ from pathlib import Path
 
 from tests.unit.disks import FullableDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
-from zafka.actors.actor import Effect, Exit, Mail, Now, Peer
+from zafka.actors.actor import Effect, Exit, Mail, Now, Peer, Send
 from zafka.actors.messages import (
     ActorUp,
+    Advanced,
     BecomeLeader,
     EpochEnd,
     FindEpochEnd,
@@ -95,6 +96,13 @@ def numbered(sequence: int, count: int = 1, *, epoch: int = 0, producer_id: int 
 
 def answers(effects: list[Effect]) -> list[ProduceAnswer]:
     return [answer for produced in bodies(effects, Produced) for answer in produced.answers]
+
+
+def visible(effects: list[Effect]) -> list[Advanced]:
+    """What the broker was told that readers may see, by itself or with the answers of the same commit."""
+    told = [effect.body for effect in effects if isinstance(effect, Send)]
+    found = [body.advanced if isinstance(body, Produced) else body for body in told]
+    return [body for body in found if isinstance(body, Advanced)]
 
 
 def offsets(effects: list[Effect]) -> list[int]:

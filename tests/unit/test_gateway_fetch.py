@@ -108,6 +108,13 @@ def test_a_reader_at_the_tail_waits_and_needs_no_question(bench: Bench) -> None:
     assert len(bench.gateway.deadlines) == 0 and not bench.gateway.routes.find("t", 0).readers  # type: ignore[union-attr]
 
 
+def test_what_a_commit_shows_comes_with_its_answers(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.FETCH, 12, fetch(2))
+    bench.tell(bench.partitions["t", 0], messages.Produced([], advanced(3, 3 * SIZE)))
+    assert [(each.position, each.length) for each in slices(bench)] == [(2 * SIZE, SIZE)]
+
+
 def test_an_empty_answer_comes_when_the_wait_is_over_with_empty_not_null_records(bench: Bench) -> None:
     client = bench.client()
     client.send(ApiKey.FETCH, 12, fetch(2, max_wait_ms=300))

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.drive import Drive, bodies
+from tests.unit.drive_partition import visible
 from tests.unit.log_tools import perform, read_batches
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors.actor import Effect, Mail, Now, Peer
-from zafka.actors.messages import ActorUp, Advanced, BecomeLeader, Produce, ProduceAnswer, Produced, ProduceItem
+from zafka.actors.messages import ActorUp, BecomeLeader, Produce, ProduceAnswer, Produced, ProduceItem
 from zafka.actors.partition import PartitionActor
 from zafka.actors.replica import Replica
 from zafka.actors.start import PartitionStart
@@ -138,7 +139,7 @@ class PartitionUnderFaults(RuleBasedStateMachine):
 
     def note(self, effects: list[Effect]) -> None:
         """What leaves the actor: visible offsets, and answers to each request at most once."""
-        for advanced in bodies(effects, Advanced):
+        for advanced in visible(effects):
             assert advanced.leader_epoch == self.epoch
             assert advanced.high_watermark >= self.high_watermark
             self.high_watermark = advanced.high_watermark
