@@ -1,6 +1,7 @@
 """Records inside a batch: written by clients and by coordinators, read by consumers; never by a broker's data path.
 
-Owns: the encoding of records, and its speed. May fail with: subclasses of `BadBatch` only, whatever the bytes are.
+Owns: the decoding of records, and its speed; what encodes them is in batch_builder.py, and to be had from here too.
+May fail with: subclasses of `BadBatch` only, whatever the bytes are.
 Source: KIP-98, KIP-82; Kafka DefaultRecord, DefaultRecordBatch, MemoryRecordsBuilder.
 
 One record; every number but `attributes` is a zigzag varint:
@@ -10,34 +11,28 @@ One record; every number but `attributes` is a zigzag varint:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from zafka.storage.batch import (
-    HEADER_BYTES,
-    LOG_APPEND_TIME,
-    NO_PRODUCER_ID,
-    TRANSACTIONAL_FLAG,
-    BatchHeader,
-    build_header,
-)
-from zafka.storage.codecs import NONE, compress, decompress
+from zafka.storage.batch import HEADER_BYTES, LOG_APPEND_TIME, BatchHeader
+from zafka.storage.batch_builder import NO_HEADERS, BatchBuilder, Headers, NewRecord, encode_batch, encode_varint
+from zafka.storage.codecs import decompress
 from zafka.storage.disk import Buffer
 from zafka.storage.errors import BatchTooLarge, CorruptBatch
 
-Headers = Sequence[tuple[str, bytes | None]]
-NO_HEADERS: Headers = ()
-Made = TypeVar("Made")
-NewRecord = tuple[int, bytes | None, bytes | None, Headers]  # timestamp_ms, key, value, headers
+__all__ = [
+    "BatchBuilder", "NewRecord", "Record", "decode_batch", "decode_batch_as", "encode_batch", "encode_varint",
+    "find_timestamp",
+]  # fmt: skip
 
-MAX_BATCH_BYTES = 2**31 - 1
+Made = TypeVar("Made")
+
 MAX_DECODED_BYTES = 128 * 1024 * 1024
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
 MAX_SEARCHED_RECORDS = 250_000  # about a tenth of a second of work
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
-_LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
 
 
 class Record(NamedTuple):
@@ -48,172 +43,6 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
-
-
-# -- encoding ------------------------------------------------------------------------------------
-
-
-def encode_varint(value: int) -> bytes:
-    """Zigzag, then seven bits a byte, lowest first."""
-    raw = value << 1 if value >= 0 else ~(value << 1)
-    out = bytearray()
-    while raw > 0x7F:
-        out.append(raw & 0x7F | 0x80)
-        raw >>= 7
-    out.append(raw)
-    return bytes(out)
-
-
-class _Encoded(dict[int, bytes]):
-    """A varint after fixed bytes, remembered where it is likely to come again."""
-
-    def __init__(self, before: bytes = b"") -> None:
-        super().__init__()
-        self.before = before
-
-    def __missing__(self, value: int) -> bytes:
-        encoded = self.before + encode_varint(value)
-        if -1 <= value < 16384:
-            self[value] = encoded
-        return encoded
-
-
-# Neighbours that are constant for most records go as one piece: half the time is spent per piece.
-_NUMBER = _Encoded()
-_NO_KEY_THEN = _Encoded(encode_varint(-1))
-_NO_HEADERS_THEN = _Encoded(encode_varint(0))
-_NULL = encode_varint(-1)
-_NO_HEADERS = encode_varint(0)
-
-
-def _encode_headers(headers: Headers) -> bytes:
-    parts = [_NUMBER[len(headers)]]
-    for name, value in headers:
-        key = name.encode()
-        parts += _NUMBER[len(key)], key
-        parts += (_NULL,) if value is None else (_NUMBER[len(value)], value)
-    return b"".join(parts)
-
-
-class BatchBuilder:
-    """Records of one batch to be, encoded as they come. `size_bytes` estimates the batch before compression."""
-
-    __slots__ = ("_base_timestamp", "_lengths", "_max_timestamp", "_parts", "record_count", "size_bytes")
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        # Where the next record's length is looked up; it also ends the record before, if that has no headers.
-        self._lengths = _NUMBER
-        self._base_timestamp = 0
-        self._max_timestamp = 0
-        self.record_count = 0
-        self.size_bytes = HEADER_BYTES
-
-    def __repr__(self) -> str:
-        return f"<BatchBuilder records={self.record_count} bytes={self.size_bytes}>"
-
-    def append(self, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
-        """Take one record, however large it is, and return the new `size_bytes`."""
-        self.extend(((timestamp_ms, key, value, headers),))
-        return self.size_bytes
-
-    def extend(self, records: Iterable[NewRecord], max_bytes: int = MAX_BATCH_BYTES) -> NewRecord | None:
-        """Take records until one would make the batch larger than `max_bytes`; the first one always fits.
-
-        records: keys and values are bytes or None; the caller has made sure.
-        Returns the record that was drawn from `records` and does not fit, or None when all were taken.
-        If `records` raises, the records before are taken.
-        """
-        number, no_key_then, no_headers_then = _NUMBER, _NO_KEY_THEN, _NO_HEADERS_THEN
-        parts, lengths, count, size = self._parts, self._lengths, self.record_count, self.size_bytes
-        base_timestamp, max_timestamp = self._base_timestamp, self._max_timestamp
-        last_timestamp, time, fixed, left = None, b"", 0, None
-        try:
-            for record in records:
-                timestamp, key, value, headers = record
-                if timestamp != last_timestamp:
-                    if count == 0:
-                        base_timestamp = max_timestamp = timestamp
-                    time = b"\0" + number[timestamp - base_timestamp]  # the attributes before it are never in use
-                    fixed = len(time) + 1  # the number of headers
-                    last_timestamp = timestamp
-                offset = number[count]
-                if value is None:
-                    value_bytes, value = -1, b""
-                else:
-                    value_bytes = len(value)
-                front = no_key_then[value_bytes] if key is None else number[len(key)] + key + number[value_bytes]
-                length = fixed + len(offset) + len(front) + len(value)
-                if headers:
-                    encoded_headers = _encode_headers(headers)
-                    length += len(encoded_headers) - 1
-                if size + length > max_bytes and count > 0:
-                    left = record
-                    break
-                if headers:
-                    parts += lengths[length], time, offset, front, value, encoded_headers
-                    lengths = number
-                else:
-                    parts += lengths[length], time, offset, front, value
-                    lengths = no_headers_then
-                if timestamp > max_timestamp:  # noqa: PLR1730 - max() is dear for each record
-                    max_timestamp = timestamp
-                size += length + _LENGTH_BYTES
-                count += 1
-        finally:  # `records` may be the caller's generator, and fail: what came before is in, and whole
-            self._lengths, self.record_count, self.size_bytes = lengths, count, size
-            self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
-        return left
-
-    def build(
-        self,
-        *,
-        codec: int = NONE,
-        level: int | None = None,
-        producer_id: int = NO_PRODUCER_ID,
-        producer_epoch: int = -1,
-        base_sequence: int = -1,
-        transactional: bool = False,
-    ) -> bytes:
-        """The batch, at base offset 0. The builder is left as it is."""
-        assert self.record_count > 0
-        end = b"" if self._lengths is _NUMBER else _NO_HEADERS
-        records = compress(codec, b"".join(self._parts) + end, level)
-        header = build_header(
-            records,
-            attributes=codec | (TRANSACTIONAL_FLAG if transactional else 0),
-            base_timestamp=self._base_timestamp,
-            max_timestamp=self._max_timestamp,
-            record_count=self.record_count,
-            producer_id=producer_id,
-            producer_epoch=producer_epoch,
-            base_sequence=base_sequence,
-        )
-        return header + records
-
-
-def encode_batch(
-    records: Iterable[NewRecord],
-    *,
-    codec: int = NONE,
-    level: int | None = None,
-    producer_id: int = NO_PRODUCER_ID,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
-    transactional: bool = False,
-) -> bytes:
-    """One batch of at least one record, at base offset 0. Raises BatchTooLarge beyond 2 GiB."""
-    builder = BatchBuilder()
-    if builder.extend(records) is not None:
-        raise BatchTooLarge(f"the records need more than {MAX_BATCH_BYTES} bytes")
-    return builder.build(
-        codec=codec,
-        level=level,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        base_sequence=base_sequence,
-        transactional=transactional,
-    )
 
 
 # -- decoding ------------------------------------------------------------------------------------
