@@ -17,6 +17,7 @@ import pytest
 import zafka
 from tests.unit.client_fake_broker import FakeBroker
 from zafka.client.errors import UnknownTopic
+from zafka.client.waiting import run
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import MetadataRequest
 
@@ -132,7 +133,7 @@ def test_an_unknown_topic_is_not_asked_for_for_ever(broker: FakeBroker) -> None:
         assert producer.send("nowhere", b"x").result(5).offset == 0
         with pytest.raises(UnknownTopic):
             producer.send("nowhere-else", b"x")
-        producer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0)  # a turn later
+        run(producer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0))  # a turn later
         assert not producer._core.cluster.wants("nowhere-else")
 
 
