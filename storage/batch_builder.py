@@ -155,18 +155,23 @@ class BatchBuilder:
             self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
         return left
 
-    def append_value(self, timestamp_ms: int, value: bytes) -> int:
-        """Take a record of nothing but a value, and return its index. The caller looks after `size_bytes` growing.
+    def append_value(self, timestamp_ms: int, value: bytes, max_bytes: int) -> int:
+        """Take a record of nothing but a value and return its index, or -1 if the batch would be larger than `max_bytes`.
 
-        Three times as fast as `extend`: runs of such records of one time are encoded together, by `_encode_plain`.
+        The first always fits. Three times as fast as `extend`: runs of such records of one time are encoded together,
+        by `_encode_plain`.
         """
+        size = self.size_bytes + len(value) + PLAIN_OVERHEAD_BYTES
+        index = self.record_count
+        if size > max_bytes and index:
+            return -1
         if timestamp_ms != self._plain_time or not self._plain:
             self._encode_plain()
-            self._plain_time, self._plain_from = timestamp_ms, self.record_count
+            self._plain_time, self._plain_from = timestamp_ms, index
         self._plain.append(value)
-        self.size_bytes += len(value) + PLAIN_OVERHEAD_BYTES
-        self.record_count = index = self._plain_from + len(self._plain)
-        return index - 1
+        self.size_bytes = size
+        self.record_count = index + 1
+        return index
 
     def extend_values(self, timestamp_ms: int, values: Sequence[bytes], start: int, max_bytes: int) -> int:
         """Take values from `start` on as `append_value` does, until one would make the batch larger than `max_bytes`.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 from zafka.storage.batch import HEADER_BYTES, LOG_APPEND_TIME, BatchHeader
@@ -20,6 +21,7 @@ from zafka.storage.batch_builder import NO_HEADERS, BatchBuilder, Headers, NewRe
 from zafka.storage.codecs import decompress
 from zafka.storage.disk import Buffer
 from zafka.storage.errors import BatchTooLarge, CorruptBatch
+from zafka.storage.record_runs import RUN_LEAST_RECORDS, find_run, read_raw
 
 __all__ = [
     "BatchBuilder", "NewRecord", "Record", "decode_batch", "decode_batch_as", "encode_batch", "encode_varint",
@@ -31,6 +33,7 @@ Made = TypeVar("Made")
 MAX_DECODED_BYTES = 128 * 1024 * 1024
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
 MAX_SEARCHED_RECORDS = 250_000  # about a tenth of a second of work
+_LOOK_AGAIN_RECORDS = 64  # where there was no run
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64
 
@@ -116,10 +119,10 @@ def find_timestamp(
     position = 0
     try:
         for _ in range(min(header.record_count, MAX_SEARCHED_RECORDS)):
-            length, position = _read_raw(body, position)
+            length, position = read_raw(body, position)
             end = position + (length >> 1)
-            time, position = _read_raw(body, position + 1)
-            delta, position = _read_raw(body, position)
+            time, position = read_raw(body, position + 1)
+            delta, position = read_raw(body, position)
             timestamp = header.base_timestamp + (time >> 1 ^ -(time & 1))
             if header.timestamp_type == LOG_APPEND_TIME:
                 timestamp = header.max_timestamp
@@ -152,27 +155,57 @@ def _read_body(data: Buffer, header: BatchHeader, max_bytes: int) -> bytes:
 def _decode_records(
     make: Callable[[int, int, bytes | None, bytes | None, Headers], Made], body: bytes, header: BatchHeader, from_delta: int
 ) -> list[Made]:
-    """Numbers of one or two bytes, which is most of them, are read in place; longer ones by `_read_raw`.
+    """All records: runs of one layout column by column, the others one by one."""
+    records: list[Made] = []
+    index, position, previous = 0, 0, -1
+    while index < header.record_count:
+        count = min(_LOOK_AGAIN_RECORDS, header.record_count - index)
+        run = find_run(body, position, header.record_count - index) if count >= RUN_LEAST_RECORDS else None
+        if run is not None and run.first_delta > previous and run.first_delta >= from_delta:
+            count = run.length
+            offsets = range(header.base_offset + run.first_delta, header.base_offset + run.first_delta + count)
+            timestamps = map(header.base_timestamp.__add__, run.times)
+            records += map(make, offsets, timestamps, run.keys, run.values, repeat(NO_HEADERS))
+            position, previous = run.end, run.first_delta + count - 1
+        else:
+            position, previous = _decode_some(make, body, header, from_delta, records, position, previous, count)
+        index += count
+    if position != len(body) or previous > header.last_offset_delta:
+        raise CorruptBatch(f"the records of the batch at offset {header.base_offset} do not end where the batch does")
+    return records
 
+
+def _decode_some(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
+    body: bytes,
+    header: BatchHeader,
+    from_delta: int,
+    records: list[Made],
+    position: int,
+    previous: int,
+    count: int,
+) -> tuple[int, int]:
+    """Decode `count` records from `position` on into `records`; returns the position and the offset delta reached.
+
+    Numbers of one or two bytes, which is most of them, are read in place; longer ones by `read_raw`.
     A raw number is what zigzag made of it: even ones are 0, 1, 2, ... and odd ones -1, -2, -3, ...
     A slice that goes beyond the end comes out shorter, and the read that follows it raises IndexError.
     """
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
-    records: list[Made] = []
-    append, position, previous = records.append, 0, -1
+    append = records.append
     last_time, timestamp = 0, base_timestamp
-    for _ in range(header.record_count):
+    for _ in range(count):
         if (length := body[position]) < 128:
             position += 1
         elif (high := body[position + 1]) < 128:
             length += (high << 7) - 128
             position += 2
         else:
-            length, position = _read_raw(body, position)
+            length, position = read_raw(body, position)
         end = position + (length >> 1)
         time, position = body[position + 1], position + 2  # the byte between is attributes, none of which is in use
         if time > 127:
-            time, position = _read_raw(body, position - 1)
+            time, position = read_raw(body, position - 1)
         if time != last_time:
             last_time, timestamp = time, base_timestamp + (time >> 1 ^ -(time & 1))
         if (delta := body[position]) < 128:
@@ -181,7 +214,7 @@ def _decode_records(
             delta += (high << 7) - 128
             position += 2
         else:
-            delta, position = _read_raw(body, position)
+            delta, position = read_raw(body, position)
         odd, delta = length | delta, delta >> 1
         if delta <= previous or odd & 1:
             raise CorruptBatch(f"record {delta} follows record {previous} in the batch at offset {base_offset}")
@@ -194,7 +227,7 @@ def _decode_records(
         else:
             start = position + 1
             if raw > 127:
-                raw, start = _read_raw(body, position)
+                raw, start = read_raw(body, position)
             odd, position = odd | raw, start + (raw >> 1)
             key = body[start:position]
         if (raw := body[position]) == 1:
@@ -203,7 +236,7 @@ def _decode_records(
             start = position + 1
             if raw > 127:
                 if (high := body[start]) > 127:
-                    raw, start = _read_raw(body, position)
+                    raw, start = read_raw(body, position)
                 else:
                     raw, start = raw + (high << 7) - 128, start + 1
             odd, position = odd | raw, start + (raw >> 1)
@@ -215,32 +248,18 @@ def _decode_records(
         if position != end or odd & 1:
             raise CorruptBatch(f"record {delta} of the batch at offset {base_offset} does not fill its length")
         append(make(base_offset + delta, timestamp, key, value, headers))
-    if position != len(body) or previous > header.last_offset_delta:
-        raise CorruptBatch(f"the records of the batch at offset {base_offset} do not end where the batch does")
-    return records
-
-
-def _read_raw(body: bytes, position: int) -> tuple[int, int]:
-    """A varint before zigzag is undone, and the position after it. At most nine bytes: what is larger says nothing."""
-    raw = shift = 0
-    while (byte := body[position]) > 127:
-        raw |= (byte & 127) << shift
-        shift += 7
-        position += 1
-        if shift > 56:
-            raise CorruptBatch(f"a number of more than 9 bytes before position {position} of the records")
-    return raw | byte << shift, position + 1
+    return position, previous
 
 
 def _read_headers(body: bytes, position: int) -> tuple[Headers, int]:
-    count, position = _read_raw(body, position)
+    count, position = read_raw(body, position)
     odd = count
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count >> 1):
         if (length := body[position]) < 128:
             position += 1
         else:
-            length, position = _read_raw(body, position)
+            length, position = read_raw(body, position)
         odd |= length
         start, position = position, position + (length >> 1)
         name = str(body[start:position], "utf-8", "replace")  # as Java does
@@ -251,7 +270,7 @@ def _read_headers(body: bytes, position: int) -> tuple[Headers, int]:
         if length < 128:
             position += 1
         else:
-            length, position = _read_raw(body, position)
+            length, position = read_raw(body, position)
         odd |= length
         start, position = position, position + (length >> 1)
         headers.append((name, body[start:position]))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch as KafkaPythonBatch
 from kafka.record.default_records import DefaultRecordBatchBuilder as KafkaPythonBuilder
 
-from zafka.storage import codecs
+import zafka.storage.records
+from zafka.storage import codecs, record_runs
 from zafka.storage.batch import HEADER_BYTES, build_header, check_batch, read_header, with_log_append_time
 from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.errors import BatchTooLarge, CorruptBatch, UnsupportedCodec
@@ -453,7 +454,7 @@ def test_records_of_nothing_but_a_value_are_encoded_as_all_are(steps: list[tuple
             continue
         if how == "value":
             first = fast.record_count
-            assert [fast.append_value(now_ms, value) for value in values] == list(range(first, first + count))
+            assert [fast.append_value(now_ms, value, 1 << 30) for value in values] == list(range(first, first + count))
         else:
             assert fast.extend_values(now_ms, values, 0, 1 << 30) == count
         for value in values:
@@ -470,4 +471,44 @@ def test_values_are_taken_until_the_batch_is_full() -> None:
     assert builder.extend_values(1, values, 0, 1000) == 0
     builder = BatchBuilder()
     taken = builder.extend_values(1, values, 3, 2000)
-    assert 14 <= taken <= 17 and builder.size_bytes <= 2000 and builder.record_count == taken
+    assert builder.append_value(1, bytes(100), 2000) == -1 and builder.append_value(1, b"", 1 << 20) == taken
+    assert BatchBuilder().append_value(1, bytes(10_000), 1000) == 0  # the first always
+    taken += 1
+    assert 15 <= taken <= 18 and builder.size_bytes <= 2000 and builder.record_count == taken
+
+
+def no_run(body: bytes, position: int, count: int) -> None:
+    """Instead of `find_run`."""
+
+
+@given(
+    st.integers(0, 1),  # 1: some records have another length
+    st.sampled_from([None, b"", b"key", b"k" * 70]),
+    st.sampled_from([0, 1, 63, 64, 200]),
+    st.integers(1, 300),
+    st.integers(0, 70),  # milliseconds from record to record
+    st.data(),
+)
+def test_runs_decode_as_record_by_record(
+    odd: int, key: bytes | None, value_bytes: int, count: int, step_ms: int, data: st.DataObject
+) -> None:
+    """Whole, from an offset within, and with any byte changed: the same records, or the same refusal."""
+    records = [
+        (1_000 + number * step_ms // 8, key, bytes(value_bytes + odd * (number % 50 == 49)), ()) for number in range(count)
+    ]
+    batch = bytearray(encode_batch(records))
+    header = read_header(batch)
+    for at in (None, data.draw(st.integers(61, len(batch) - 1))):
+        if at is not None:
+            batch[at] ^= 1 << data.draw(st.integers(0, 7))
+        for from_offset in (0, count // 2):
+            outcomes = []
+            for find_run in (record_runs.find_run, no_run):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(zafka.storage.records, "find_run", find_run)
+                    try:
+                        outcomes.append(decode_batch(batch, header, from_offset=from_offset))
+                    except CorruptBatch:
+                        outcomes.append(None)
+            assert outcomes[0] == outcomes[1]
+            assert at is not None or len(outcomes[0] or []) == count - from_offset

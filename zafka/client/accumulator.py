@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from zafka.client.batches import ProducerBatch
+from zafka.client.batches import Delivery, ProducerBatch
 from zafka.client.cluster import NEVER
 from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
 from zafka.client.metrics import Histogram
-from zafka.client.partitioning import Partitioner, StickyChoice
+from zafka.client.partitioning import STICKY, Partitioner, StickyChoice
 from zafka.client.waiting import Signal, until
 from zafka.storage.batch_builder import PLAIN_OVERHEAD_BYTES, BatchBuilder, NewRecord
 
@@ -122,8 +122,8 @@ class Accumulator:
 
     # Each of these puts in what there is room for. Who is told that there is none awaits `wait_for_room` and comes again.
 
-    def append(self, route: TopicRoute, partition: int, record: NewRecord) -> tuple[ProducerBatch, int] | None:
-        """Add one record; partition -1 lets the sticky choice decide. Returns its batch and its index in it.
+    def append(self, route: TopicRoute, partition: int, record: NewRecord) -> Delivery | None:
+        """Add one record; partition -1 lets the sticky choice decide. Returns its future.
 
         None: there is no room for it. Raises ClientClosed.
         """
@@ -142,29 +142,26 @@ class Accumulator:
                     raise
                 if left is None:
                     self.buffered_bytes += builder.size_bytes - before
-                    return batch, builder.record_count - 1
+                    return Delivery(batch, builder.record_count - 1, record[0])
                 self._close(route, batch, full=True)
 
-    def append_value(self, route: TopicRoute, timestamp_ms: int, value: bytes) -> tuple[ProducerBatch, int] | None:
+    def append_value(self, route: TopicRoute, timestamp_ms: int, value: bytes) -> Delivery | None:
         """`append` for a record of nothing but a value: what most are, and three times as fast."""
-        size = len(value) + PLAIN_OVERHEAD_BYTES
         with self._lock:
-            if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
-                self._check_ended()
-                return None
-            batch = route.current or self._find_batch(route, -1)
-            builder = batch.builder
-            if builder.size_bytes + size > self.batch_size and builder.record_count:
+            while True:
+                if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                    self._check_ended()
+                    return None
+                batch = route.current or self._find_batch(route, STICKY)
+                try:
+                    index = batch.builder.append_value(timestamp_ms, value, self.batch_size)
+                except BaseException:
+                    self._spoil(route, batch)
+                    raise
+                if index >= 0:
+                    self.buffered_bytes += len(value) + PLAIN_OVERHEAD_BYTES
+                    return Delivery(batch, index, timestamp_ms)
                 self._close(route, batch, full=True)
-                batch = self._find_batch(route, -1)
-                builder = batch.builder
-            try:
-                index = builder.append_value(timestamp_ms, value)
-                self.buffered_bytes += size
-            except BaseException:
-                self._spoil(route, batch)
-                raise
-            return batch, index
 
     def append_many(
         self, route: TopicRoute, partition: int, records: Iterable[NewRecord], pieces: list[Piece]

@@ -140,9 +140,9 @@ class AsyncProducer(ProducerBase):
         if route is None:
             route = await bridge.run(self._find_route(topic))
         partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
-        while (placed := self._accumulator.append(route, partition, record)) is None:
+        while (delivery := self._accumulator.append(route, partition, record)) is None:
             await bridge.run(self._accumulator.wait_for_room(self.max_block))
-        return AsyncDelivery(bridge, Delivery(placed[0], placed[1], record[0]))
+        return AsyncDelivery(bridge, delivery)
 
     async def send_many(
         self,

@@ -45,14 +45,13 @@ class Producer(ProducerBase):
             and len(value) <= self._plain_bytes_max
         ):  # fmt: skip
             timestamp_ms = time.time_ns() // 1_000_000
-            while (placed := self._accumulator.append_value(route, timestamp_ms, value)) is None:
+            while (delivery := self._accumulator.append_value(route, timestamp_ms, value)) is None:
                 run(self._accumulator.wait_for_room(self.max_block))
-        else:
-            partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
-            timestamp_ms = record[0]
-            while (placed := self._accumulator.append(route, partition, record)) is None:
-                run(self._accumulator.wait_for_room(self.max_block))
-        return Delivery(placed[0], placed[1], timestamp_ms)
+            return delivery
+        partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
+        while (delivery := self._accumulator.append(route, partition, record)) is None:
+            run(self._accumulator.wait_for_room(self.max_block))
+        return delivery
 
     def send_many(
         self,
