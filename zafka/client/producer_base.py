@@ -91,7 +91,8 @@ class ProducerBase:
     max_in_flight: requests per broker that wait for an answer, at most 5 with idempotence.
     delivery_timeout: seconds after which a record that was not acknowledged fails; until then everything that may
         pass, such as a broker that restarts, is retried. request_timeout: seconds for one answer.
-    buffer_memory: bytes that may wait; beyond them `send` blocks up to `max_block` seconds, then raises BufferFull.
+    buffer_memory: bytes that may wait; beyond them `send` waits for room. max_block: seconds that a `send` waits at
+        most, for room (then it raises BufferFull) or for the metadata of a topic.
     max_request_size: bytes of the largest record, and of a request with several batches.
     partitioner: where records go that come without a partition. "murmur2" (default: as Java's), "crc32" (as librdkafka's
         default, `consistent_random`) and "consistent" (as librdkafka's of that name) hash the key; records that have none
