@@ -177,13 +177,7 @@ def _decode_records(
 
 def _decode_some(
     make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
-    body: bytes,
-    header: BatchHeader,
-    from_delta: int,
-    records: list[Made],
-    position: int,
-    previous: int,
-    count: int,
+    body: bytes, header: BatchHeader, from_delta: int, records: list[Made], position: int, previous: int, count: int,
 ) -> tuple[int, int]:
     """Decode `count` records from `position` on into `records`; returns the position and the offset delta reached.
 
