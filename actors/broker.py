@@ -60,6 +60,7 @@ class BrokerActor:
             broker_id=start.broker_id, data_dir=data_dir, disk=disk, cluster=self.cluster,
             routes=self.gateway.routes, defaults=start.defaults)
         self.gateway.holds_topic = self.replicas.holds_topic
+        self.gateway.space = lambda: disk.space(data_dir)
         self.coordinator: Peer | None = None  # its newest incarnation, registered with or not
         self.greeting_due = False  # mail between us was lost
         self.next_offset = 0  # of `__cluster`: everything below is applied
@@ -83,6 +84,10 @@ class BrokerActor:
             messages.Advanced: lambda mail: self.replicas.on_advanced(mail.sender, mail.body),
             messages.Located: self._on_partition_answer,
             messages.OffsetListed: self._on_partition_answer,
+            messages.RecordsDeleted: self._on_partition_answer,
+            messages.ProducersDescribed: self._on_partition_answer,
+            messages.LogDescribed: self._on_partition_answer,
+            messages.EpochEnd: self._on_partition_answer,
             FilesRead: lambda mail: gateway.on_files_read(mail.body),
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),
@@ -100,6 +105,7 @@ class BrokerActor:
             messages.ClusterRecords: self._on_cluster_records,
             messages.TopicsCreated: self._on_coordinator_answer,
             messages.TopicsDeleted: self._on_coordinator_answer,
+            messages.PartitionsCreated: self._on_coordinator_answer,
             messages.ProducerIdsAllocated: self._on_coordinator_answer,
             messages.Shutdown: self._on_shutdown,
         }

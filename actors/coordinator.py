@@ -34,12 +34,19 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.cluster_state import AnyEvent, ClusterState
-from zafka.actors.messages import NewTopic, TopicResult
+from zafka.actors.messages import MorePartitions, NewTopic, TopicResult
 from zafka.actors.offline import give_up
 from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica, open_replica
 from zafka.actors.start import COORDINATOR_DISK_FAULT, SUPERVISOR, TOPOLOGY_REFUSED, CoordinatorStart
-from zafka.actors.topic_rules import Place, decide_topic, place_partitions
+from zafka.actors.topic_rules import (
+    TOO_MANY,
+    Place,
+    are_too_many,
+    decide_more_partitions,
+    decide_topic,
+    place_partitions,
+)
 from zafka.storage.batch import read_header
 from zafka.storage.config import INTERNAL_KEYS, check_topic_config, parse_config
 from zafka.storage.disk import Disk
@@ -98,6 +105,7 @@ class CoordinatorActor:
             messages.ClaimLeadership: self._claim_leadership,
             messages.CreateTopics: self._create_topics,
             messages.DeleteTopics: self._delete_topics,
+            messages.CreatePartitions: self._create_partitions,
             messages.AllocateProducerIds: self._allocate_producer_ids,
             messages.ReportFault: self._report_fault,
             messages.ReportRecovered: self._report_recovered,
@@ -193,6 +201,9 @@ class CoordinatorActor:
             elif isinstance(body, messages.DeleteTopics):
                 failed = [_failed(name, topic_id, reason) for name, topic_id in body.topics]
                 answers.append(Send(mail.sender, messages.TopicsDeleted(body.request_id, failed, -1)))
+            elif isinstance(body, messages.CreatePartitions):
+                failed = [_failed(more.name, NO_ID, reason) for more in body.topics]
+                answers.append(Send(mail.sender, messages.PartitionsCreated(body.request_id, failed, -1)))
             else:
                 self._postponed.append(mail)
         return answers
@@ -281,12 +292,14 @@ class CoordinatorActor:
         body: messages.CreateTopics = mail.body
         topics = {topic.name: topic for topic in body.topics}
         twice = _twice(topic.name for topic in body.topics)
+        too_many = are_too_many(topics.values(), self._defaults)
         results = []
         for name, topic in topics.items():
-            if name in twice:
-                results.append(TopicResult(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.", NO_ID))
-                continue
             try:
+                if name in twice:
+                    raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+                if too_many:
+                    raise Refused(ErrorCode.POLICY_VIOLATION, TOO_MANY)
                 results.append(self._create_topic(topic, validate_only=body.validate_only))
             except Refused as refused:
                 results.append(TopicResult(name, refused.error, refused.message, NO_ID))
@@ -296,9 +309,8 @@ class CoordinatorActor:
         partitions = decide_topic(
             topic, taken=self.state.topics_by_name, places=self._registered_places(), defaults=self._defaults,
             placed=self._placed())
-        topic_id = NO_ID
+        topic_id = self._new_id()
         if not validate_only:
-            topic_id = self._new_id()
             self._event(cluster_state.TopicCreated(topic_id, topic.name, partitions, topic.config))
         return TopicResult(topic.name, ErrorCode.NONE, "", topic_id, len(partitions), len(partitions[0]))
 
@@ -308,6 +320,26 @@ class CoordinatorActor:
     def _placed(self) -> int:
         """Partitions that the cluster has: the next one goes to the broker after the last one's."""
         return sum(len(topic.partitions) for topic in self.state.topics_by_name.values())
+
+    def _create_partitions(self, mail: Mail) -> Effects:
+        body: messages.CreatePartitions = mail.body
+        results = []
+        for more in body.topics:
+            try:
+                results.append(self._add_partitions(more, validate_only=body.validate_only))
+            except Refused as refused:
+                results.append(TopicResult(more.name, refused.error, refused.message, NO_ID))
+        return [Send(mail.sender, messages.PartitionsCreated(body.request_id, results, self._decided_offset))]
+
+    def _add_partitions(self, more: MorePartitions, *, validate_only: bool) -> TopicResult:
+        topic = self.state.topics_by_name.get(more.name)
+        if topic is None:
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "")
+        replicas = [partition.replicas for partition in topic.partitions]
+        added = decide_more_partitions(more, replicas, places=self._registered_places(), placed=self._placed())
+        if not validate_only:
+            self._event(cluster_state.PartitionsAdded(topic.topic_id, added))
+        return TopicResult(more.name, ErrorCode.NONE, "", topic.topic_id, more.count, len(replicas[0]))
 
     def _delete_topics(self, mail: Mail) -> Effects:
         body: messages.DeleteTopics = mail.body

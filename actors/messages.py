@@ -178,19 +178,24 @@ class Advanced(Message, frozen=True, tag=26):
 
 
 class Locate(Message, frozen=True, tag=27):
-    """Broker to partition: where do the batches from `offset` on lie? max_bytes is a wish, at least one batch is told."""
+    """Broker to partition: where do the batches from `offset` on lie? max_bytes is a wish, at least one batch is told.
+
+    last_fetched_epoch: -1, or the leader epoch of the record before `offset` in the reader's copy (KIP-595)."""
 
     request_id: int
     offset: int
     max_bytes: int
     current_leader_epoch: int
     isolation_level: int
+    last_fetched_epoch: int = -1
 
 
 class Located(Message, frozen=True, tag=28):
     """position, length: bytes in segment `segment_base_offset` that hold whole batches from the one with `offset`
     on, at most up to the high watermark (LSO at read_committed). length 0: nothing there yet. cold: the bytes may
-    not be in the page cache, or were written by an earlier process: check their CRCs."""
+    not be in the page cache, or were written by an earlier process: check their CRCs. diverging_epoch,
+    diverging_end_offset: -1, or where the reader's log and this one part, because `last_fetched_epoch` ended before
+    `offset`; then there is nothing else to tell."""
 
     request_id: int
     error: int
@@ -202,10 +207,13 @@ class Located(Message, frozen=True, tag=28):
     last_stable_offset: int
     log_start_offset: int
     cold: bool = True
+    diverging_epoch: int = -1
+    diverging_end_offset: int = -1
 
 
 class ListOffset(Message, frozen=True, tag=29):
-    """timestamp_ms: Kafka's: -1 latest, -2 earliest, -3 the record with the largest timestamp, else the first at or after."""
+    """timestamp_ms: Kafka's, of which the negative ones have names (`actors/partition_reads.py`), else the first at or
+    after."""
 
     request_id: int
     timestamp_ms: int
@@ -219,6 +227,64 @@ class OffsetListed(Message, frozen=True, tag=30):
     timestamp_ms: int
     offset: int
     leader_epoch: int
+
+
+class FindEpochEnd(Message, frozen=True, tag=31):
+    """Broker to partition: where did this leader epoch end?"""
+
+    request_id: int
+    leader_epoch: int
+    current_leader_epoch: int
+
+
+class EpochEnd(Message, frozen=True, tag=32):
+    """leader_epoch: the largest that the log knows up to the one that was asked for; -1, -1 if there is none."""
+
+    request_id: int
+    error: int
+    leader_epoch: int
+    end_offset: int
+
+
+class DeleteRecords(Message, frozen=True, tag=34):
+    """Broker to partition: begin the log at this offset; -1: at the high watermark. Answered once that is on disk."""
+
+    request_id: int
+    offset: int
+
+
+class RecordsDeleted(Message, frozen=True, tag=35):
+    """log_start_offset: as it is now; -1 on error."""
+
+    request_id: int
+    error: int
+    log_start_offset: int
+
+
+class DescribeProducers(Message, frozen=True, tag=36):
+    request_id: int
+
+
+class ProducersDescribed(Message, frozen=True, tag=37):
+    """producers: (id, epoch, last sequence, timestamp in ms of the last batch, coordinator epoch, first offset of the
+    open transaction) of each that the log remembers; -1 where there is none."""
+
+    request_id: int
+    error: int
+    producers: list[tuple[int, int, int, int, int, int]]
+
+
+class DescribeLog(Message, frozen=True, tag=38):
+    request_id: int
+
+
+class LogDescribed(Message, frozen=True, tag=39):
+    """size_bytes: of all segments that are part of the log. offset_lag: from the high watermark to its end."""
+
+    request_id: int
+    error: int
+    size_bytes: int
+    offset_lag: int
 
 
 # -- broker <-> coordinator ----------------------------------------------------------------------
@@ -354,6 +420,28 @@ class ReportRecovered(Message, frozen=True, tag=53):
     recovery_id: str
 
 
+class MorePartitions(Struct, array_like=True, frozen=True, gc=False):
+    """count: partitions that the topic is to have in all. assignment: replicas of each new one, None to have them placed."""
+
+    name: str
+    count: int
+    assignment: list[list[int]] | None = None
+
+
+class CreatePartitions(Message, frozen=True, tag=54):
+    request_id: int
+    topics: list[MorePartitions]
+    validate_only: bool = False
+
+
+class PartitionsCreated(Message, frozen=True, tag=55):
+    """results: with the number of partitions that each topic has from now on."""
+
+    request_id: int
+    results: list[TopicResult]
+    offset: int
+
+
 AnyMessage = (
     Started
     | Ready
@@ -378,6 +466,8 @@ AnyMessage = (
     | Located
     | ListOffset
     | OffsetListed
+    | FindEpochEnd
+    | EpochEnd
     | RegisterBroker
     | BrokerRegistered
     | ReadCluster
@@ -392,4 +482,12 @@ AnyMessage = (
     | ReportFault
     | DiskFault
     | ReportRecovered
+    | CreatePartitions
+    | PartitionsCreated
+    | DeleteRecords
+    | RecordsDeleted
+    | DescribeProducers
+    | ProducersDescribed
+    | DescribeLog
+    | LogDescribed
 )

@@ -14,15 +14,23 @@ import structlog
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send
 from zafka.actors.messages import (
     ActorUp,
+    DeleteRecords,
+    DescribeLog,
+    DescribeProducers,
     DiskFault,
+    EpochEnd,
+    FindEpochEnd,
     ListOffset,
     Locate,
     Located,
+    LogDescribed,
     OffsetListed,
     Produce,
     ProduceAnswer,
     Produced,
+    ProducersDescribed,
     Ready,
+    RecordsDeleted,
     ReplicaUp,
     Shutdown,
 )
@@ -71,6 +79,14 @@ class OfflinePartition:
                 return [Send(mail.sender, Located(request_id, error, -1, -1, 0, 0, -1, -1, -1))]
             case ListOffset(request_id=request_id):
                 return [Send(mail.sender, OffsetListed(request_id, error, -1, -1, -1))]
+            case DeleteRecords(request_id=request_id):
+                return [Send(mail.sender, RecordsDeleted(request_id, error, -1))]
+            case DescribeProducers(request_id=request_id):
+                return [Send(mail.sender, ProducersDescribed(request_id, error, []))]
+            case DescribeLog(request_id=request_id):
+                return [Send(mail.sender, LogDescribed(request_id, error, -1, -1))]
+            case FindEpochEnd(request_id=request_id):
+                return [Send(mail.sender, EpochEnd(request_id, error, -1, -1))]
             case Shutdown():
                 return [Exit(0, "shutdown")]
         return []

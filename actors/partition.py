@@ -6,12 +6,12 @@ answered with one message, so that small requests share what is dear. Records ar
 May fail with: a failed flush, after which nothing that this disk says is believed: `DiskFault` to the broker, a
 marker that keeps the next incarnation from serving (`storage/fault.py`), exit. A full disk is answered.
 Invariants: an answer to acks=1 or all leaves when the batch is committed, a duplicate's when its original is.
-Source: ReplicaManager.appendRecords, UnifiedLog.append, Partition.fetchOffsetForTimestamp.
+What readers ask is answered by `partition_reads.py`.
+Source: ReplicaManager.appendRecords, UnifiedLog.append.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -32,56 +32,43 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.deletion import Deletion
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
     Advanced,
     BecomeLeader,
     ConfigChanged,
+    DeleteRecords,
     DiskFault,
-    ListOffset,
-    Locate,
-    Located,
-    OffsetListed,
     Produce,
     ProduceAnswer,
     Produced,
     ProduceItem,
     Ready,
+    RecordsDeleted,
     ReplicaUp,
     Serving,
     Shutdown,
 )
 from zafka.actors.offline import OfflinePartition, give_up, with_way_out
-from zafka.actors.produce_rules import check_produced, follows
+from zafka.actors.partition_reads import READS, fence
+from zafka.actors.produce_rules import FirstRefused, check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
 from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
 from zafka.storage.batch import LOG_APPEND_TIME, BatchHeader
 from zafka.storage.config import parse_config
 from zafka.storage.disk import Disk
-from zafka.storage.errors import (
-    BadBatch,
-    CorruptLog,
-    DiskFull,
-    FailedFlush,
-    ForeignTopic,
-    OffsetOutOfRange,
-    StorageError,
-)
+from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, FailedFlush, ForeignTopic
 from zafka.storage.fault import read_marker, recovery_id
 from zafka.storage.producer_state import Duplicate
 from zafka.transport.kafka.errors import ErrorCode
 
 RETENTION_TIMER = "retention"
-UNLINK_TIMER = "unlink"
 RETENTION_CHECK = "log.retention.check.interval.ms"
 RETENTION_CHECK_MS = "300000"
-FIRST_REFUSED_MAX = 10_000
 DISK_FAULT_EXIT = 71
-
-LATEST, EARLIEST, MAX_TIMESTAMP = -1, -2, -3
-READ_COMMITTED = 1
 
 logger = structlog.get_logger(__name__)
 
@@ -117,14 +104,13 @@ class PartitionActor:
         self._written: list[ProduceAnswer] = []  # wait for what this turn wrote
         self._answers: list[ProduceAnswer] = []  # leave at the end of this turn
         self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
-        self._deleted: deque[tuple[float, list[Path]]] = deque()  # when to unlink which files
+        self._deletion = Deletion(replica)
         self._disk_full = False
-        # Epoch and sequence of the first batch of producers that the log does not know yet, refused for lack of room.
-        self._first_refused: dict[int, tuple[int, int]] = {}
+        self._refused = FirstRefused()
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
-            Locate: self._on_locate,
-            ListOffset: self._on_list_offset,
+            **dict.fromkeys(READS, self._on_read),
+            DeleteRecords: self._on_delete_records,
             BecomeLeader: self._on_become_leader,
             ConfigChanged: self._on_config_changed,
             Flushed: self._on_flushed,
@@ -154,9 +140,13 @@ class PartitionActor:
         for answers in replica.commit():
             self._answers += answers
         effects = self._news()
-        if self._broker is not None and self._answers:
-            effects.append(Send(self._broker, Produced(self._answers)))
-            self._answers = []
+        if self._broker is not None:
+            if self._answers:
+                effects.append(Send(self._broker, Produced(self._answers)))
+                self._answers = []
+            deleted, follow_up = self._deletion.answers(now)
+            effects += [Send(self._broker, answer) for answer in deleted]
+            effects += follow_up
         effects += replica.flush_effects(now)
         if replica.closed:
             effects.append(Exit(0, "shutdown"))
@@ -228,23 +218,9 @@ class PartitionActor:
                 return True
             if verdict.error:
                 raise Refused(ErrorCode(verdict.error), verdict.message)
-            self._check_first(header)
+            self._refused.check(header, self.replica.log.producers)
         self._newest[header.producer_id] = header
         return False
-
-    def _check_first(self, header: BatchHeader) -> None:
-        """Refuse a batch that overtook its producer's first one, which found the disk full and will come again.
-
-        The log lets a producer that it does not know begin anywhere, since it may have known it once.
-        """
-        producer_id, place = header.producer_id, (header.producer_epoch, header.base_sequence)
-        first = self._first_refused.get(producer_id)
-        if first is None or place[0] != first[0] or place == first:
-            self._first_refused.pop(producer_id, None)
-        elif self.replica.log.producers.get(producer_id) is None:
-            raise Refused(
-                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"sequence {place[1]} of producer {producer_id} comes before {first[1]}, which was refused")
 
     def _answer_duplicate(self, item: ProduceItem, original: Duplicate) -> None:
         replica = self.replica
@@ -268,7 +244,7 @@ class PartitionActor:
             self._on_disk_full(str(full))
             for item, header, _ in accepted:
                 self._refuse(item, ErrorCode.KAFKA_STORAGE_ERROR, str(full))
-                self._note_refused(header)
+                self._refused.note(header, replica.log.producers)
             return
         self._disk_full = False
         start_offset = replica.log.start_offset
@@ -276,11 +252,6 @@ class PartitionActor:
             time_ms = header.max_timestamp if header.timestamp_type == LOG_APPEND_TIME else -1
             answer = ProduceAnswer(item.request_id, 0, base_offset, time_ms, start_offset)
             (self._written if item.acks else self._answers).append(answer)
-
-    def _note_refused(self, header: BatchHeader) -> None:
-        known = header.producer_id < 0 or self.replica.log.producers.get(header.producer_id) is not None
-        if not known and len(self._first_refused) < FIRST_REFUSED_MAX:
-            self._first_refused.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
 
     def _refuse(self, item: ProduceItem, error: int, message: str = "") -> None:
         self._answers.append(ProduceAnswer(item.request_id, error, -1, -1, self.replica.log.start_offset, message))
@@ -292,78 +263,12 @@ class PartitionActor:
 
     # -- reads ---------------------------------------------------------------------------------
 
-    def _on_locate(self, mail: Mail, now: Now) -> Effects:
-        body: Locate = mail.body
-        replica = self.replica
-        error = self._fence(body.current_leader_epoch)
-        segment_base_offset = inode = position = length = 0
-        cold = True
-        if not error:
-            limit = self._limit_offset(body.isolation_level)
-            try:
-                segment_base_offset, inode, position, length, cold = replica.log.locate(
-                    body.offset, body.max_bytes, limit)
-            except (OffsetOutOfRange, CorruptLog) as failed:
-                error = self._read_error(failed)
-        located = Located(
-            body.request_id, error, segment_base_offset, inode, position, length, replica.high_watermark,
-            replica.last_stable_offset, replica.log.start_offset, cold)
-        return [*self._news(), Send(mail.sender, located)]
+    def _on_read(self, mail: Mail, now: Now) -> Effects:
+        return [*self._news(), Send(mail.sender, READS[type(mail.body)](self.replica, mail.body))]
 
-    def _on_list_offset(self, mail: Mail, now: Now) -> Effects:
-        body: ListOffset = mail.body
-        error = self._fence(body.current_leader_epoch)
-        if error:
-            return [Send(mail.sender, OffsetListed(body.request_id, error, -1, -1, -1))]
-        try:
-            timestamp_ms, offset, leader_epoch = self._find_offset(body.timestamp_ms, body.isolation_level)
-        except Refused as refused:
-            return [Send(mail.sender, OffsetListed(body.request_id, refused.error, -1, -1, -1))]
-        except (BadBatch, CorruptLog) as damaged:
-            return [Send(mail.sender, OffsetListed(body.request_id, self._read_error(damaged), -1, -1, -1))]
-        return [*self._news(), Send(mail.sender, OffsetListed(body.request_id, 0, timestamp_ms, offset, leader_epoch))]
-
-    def _find_offset(self, timestamp_ms: int, isolation_level: int) -> tuple[int, int, int]:
-        """(timestamp, offset, leader epoch), each -1 if there is none. Raises Refused."""
-        replica = self.replica
-        log = replica.log
-        limit = self._limit_offset(isolation_level)
-        if timestamp_ms == EARLIEST:
-            return -1, log.start_offset, log.leader_epochs.epoch_for(log.start_offset)
-        if timestamp_ms < MAX_TIMESTAMP:
-            raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"there is no offset for timestamp {timestamp_ms}")
-        found = None
-        if timestamp_ms == MAX_TIMESTAMP:
-            found = log.max_timestamp_offset()
-        elif timestamp_ms >= 0:
-            found = log.offset_for_timestamp(timestamp_ms)
-        if found is not None and found[1] < limit:
-            return found
-        if not replica.knows_latest:
-            raise Refused(ErrorCode.OFFSET_NOT_AVAILABLE, "the high watermark has not reached this epoch's start")
-        return (-1, limit, replica.leader_epoch) if timestamp_ms == LATEST else (-1, -1, -1)
-
-    def _read_error(self, error: StorageError) -> int:
-        """Damage is named in the log; the other offsets are served as before."""
-        if isinstance(error, OffsetOutOfRange):
-            return ErrorCode.OFFSET_OUT_OF_RANGE
-        logger.error("damaged bytes are not served", reason=str(error))
-        return ErrorCode.CORRUPT_MESSAGE
-
-    def _limit_offset(self, isolation_level: int) -> int:
-        replica = self.replica
-        return replica.last_stable_offset if isolation_level == READ_COMMITTED else replica.high_watermark
-
-    def _fence(self, current_leader_epoch: int) -> int:
-        """The error for a client that knows another leader epoch (KIP-320), 0 if there is none."""
-        replica = self.replica
-        if not replica.leads:
-            return ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if current_leader_epoch in (-1, replica.leader_epoch):
-            return 0
-        if current_leader_epoch < replica.leader_epoch:
-            return ErrorCode.FENCED_LEADER_EPOCH
-        return ErrorCode.UNKNOWN_LEADER_EPOCH
+    def _on_delete_records(self, mail: Mail, now: Now) -> Effects:
+        error = fence(self.replica, -1) or self._deletion.begin(mail.body)
+        return [Send(mail.sender, RecordsDeleted(mail.body.request_id, error, -1))] if error else []
 
     # -- leadership, configuration -------------------------------------------------------------
 
@@ -396,6 +301,7 @@ class PartitionActor:
         self._broker = None
         self._gathered.clear()
         self._answers.clear()
+        self._deletion.forget()
         self.replica.abandon()
 
     def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
@@ -442,25 +348,15 @@ class PartitionActor:
         if name == FLUSH_TIMER:
             self.replica.on_flush_timer()
             return []
-        return self._apply_retention(now) if name == RETENTION_TIMER else self._unlink_deleted(now)
+        return self._apply_retention(now) if name == RETENTION_TIMER else self._deletion.unlink(now)
 
     def _apply_retention(self, now: Now) -> Effects:
-        """Drop what is too old or too much. Readers that are in the middle of it have a while to finish."""
         log = self.replica.log
         effects: Effects = [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
         if self.replica.leads:
-            paths = log.apply_retention(now.wall_ms, self.replica.high_watermark)
+            effects += self._deletion.drop_segments(now)
             log.producers.expire(now.wall_ms, log.config.producer_id_expiration_ms)
-            if paths:
-                due_s = now.monotonic_s + log.config.file_delete_delay_ms / 1000
-                self._deleted.append((due_s, paths))
-                effects.append(SetTimer(UNLINK_TIMER, self._deleted[0][0]))
         return effects
-
-    def _unlink_deleted(self, now: Now) -> Effects:
-        while self._deleted and self._deleted[0][0] <= now.monotonic_s:
-            self.replica.log.unlink_deleted(self._deleted.popleft()[1])
-        return [SetTimer(UNLINK_TIMER, self._deleted[0][0])] if self._deleted else []
 
     def _on_shutdown(self, mail: Mail, now: Now) -> Effects:
         """What came with this turn is refused; what was appended before is flushed and answered."""

@@ -1,6 +1,6 @@
-"""What a partition takes from producers. Pure; the partition asks, nobody else.
+"""What a partition takes from producers. No effects; the partition asks, nobody else.
 
-Owns: the rules beyond what `storage/batch.py` checks in the bytes themselves.
+Owns: the rules beyond what `storage/batch.py` checks in the bytes themselves; `FirstRefused`.
 May fail with: `Refused` and `BadBatch`, both with the Kafka error code and the message for the client.
 Source: UnifiedLog.analyzeAndValidateRecords, LogValidator; KIP-98.
 """
@@ -11,7 +11,10 @@ from zafka.actors.messages import ProduceItem
 from zafka.actors.refused import Refused
 from zafka.storage.batch import BatchHeader, check_batch, check_timestamps, read_header, with_log_append_time
 from zafka.storage.config import LogConfig
+from zafka.storage.producer_state import ProducerStates
 from zafka.transport.kafka.errors import ErrorCode
+
+FIRST_REFUSED_MAX = 10_000
 
 
 def check_produced(
@@ -39,3 +42,30 @@ def follows(before: BatchHeader, batch: BatchHeader) -> bool:
     """Whether a producer's batch continues the one before; sequences begin at 0 again after 2^31 - 1."""
     following = (before.base_sequence + before.last_offset_delta + 1) & 0x7FFFFFFF
     return batch.base_sequence == following and batch.producer_epoch == before.producer_epoch
+
+
+class FirstRefused:
+    """First batches of producers that the log does not know yet, refused for lack of room: by epoch and sequence.
+
+    The log lets a producer that it does not know begin anywhere, since it may have known it once.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def note(self, header: BatchHeader, producers: ProducerStates) -> None:
+        """This batch was refused."""
+        known = header.producer_id < 0 or producers.get(header.producer_id) is not None
+        if not known and len(self._places) < FIRST_REFUSED_MAX:
+            self._places.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
+
+    def check(self, header: BatchHeader, producers: ProducerStates) -> None:
+        """Raises Refused for a batch that overtook its producer's first one, which will come again."""
+        producer_id, place = header.producer_id, (header.producer_epoch, header.base_sequence)
+        first = self._places.get(producer_id)
+        if first is None or place[0] != first[0] or place == first:
+            self._places.pop(producer_id, None)
+        elif producers.get(producer_id) is None:
+            raise Refused(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+                f"sequence {place[1]} of producer {producer_id} comes before {first[1]}, which was refused")

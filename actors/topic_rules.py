@@ -1,4 +1,4 @@
-"""Which topics may be created, and where their partitions go. Pure; the coordinator asks, nobody else.
+"""Which topics and partitions may be created, and where they go. Pure; the coordinator asks, nobody else.
 
 Owns: Kafka's rules and its words for what is refused.
 May fail with: `Refused`.
@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple
 
-from zafka.actors.messages import NewTopic
+from zafka.actors.messages import MorePartitions, NewTopic
 from zafka.actors.refused import Refused
 from zafka.storage.config import check_topic_config
 from zafka.storage.errors import InvalidConfig
 from zafka.transport.kafka.errors import ErrorCode
 
 NAME_LENGTH_MAX = 249  # so that "<name>-<partition>.<id>-delete" stays below a file name's 255 bytes
-PARTITIONS_MAX = 10_000  # of one topic in one request, as in Kafka
+PARTITIONS_MAX = 10_000  # in one request, as in Kafka
+TOO_MANY = "Excessively large number of partitions per request."
 INTERNAL_NAMES = ("__cluster", "__cluster_metadata")
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -53,13 +54,43 @@ def decide_topic(
     return partitions
 
 
+def are_too_many(topics: Iterable[NewTopic], defaults: Mapping[str, str]) -> bool:
+    """Whether topics that shall be created together have more partitions than one request may ask for."""
+    standard = int(defaults.get("num.partitions", "1"))
+    counts = (len(topic.assignment) or (standard if topic.partitions == -1 else topic.partitions) for topic in topics)
+    return sum(counts) > PARTITIONS_MAX
+
+
+def decide_more_partitions(
+    more: MorePartitions, partitions: Sequence[Sequence[int]], *, places: Sequence[Place], placed: int
+) -> list[list[int]]:
+    """The replicas of each partition that a topic gets beside those it has.
+
+    partitions: the replicas of those it has. placed: as in `decide_topic`. Raises Refused.
+    """
+    count = len(partitions)
+    if more.count == count:
+        raise Refused(ErrorCode.INVALID_PARTITIONS, f"Topic already has {count} partition(s).")
+    if more.count < count:
+        raise Refused(
+            ErrorCode.INVALID_PARTITIONS,
+            f"The topic {more.name} currently has {count} partition(s); {more.count} would not be an increase.")
+    added, factor = more.count - count, len(partitions[0])
+    if more.assignment is None:
+        return place_partitions(added, factor, places=places, placed=placed)
+    if len(more.assignment) != added:
+        raise Refused(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            f"Attempted to add {added} additional partition(s), but only {len(more.assignment)} assignment(s) were "
+            "specified.")
+    return _check_replicas(more.assignment, factor, [place.broker_id for place in places])
+
+
 def check_name(name: str, taken: Iterable[str]) -> None:
     """Refuse a name that no topic may have, or that another topic has or is too like."""
     if name in INTERNAL_NAMES:
         raise Refused(ErrorCode.INVALID_REQUEST, f"Creation of internal topic {name} is prohibited.")
-    reason = _illegal_name(name)
-    if reason:
-        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
+    check_legal_name(name)
     like = name.replace(".", "_")
     for other in taken:
         if other == name:
@@ -68,6 +99,13 @@ def check_name(name: str, taken: Iterable[str]) -> None:
             # Their metric names would be the same.
             raise Refused(
                 ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {other}")
+
+
+def check_legal_name(name: str) -> None:
+    """Refuse a name that no topic may have."""
+    reason = _illegal_name(name)
+    if reason:
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
 
 
 def _illegal_name(name: str) -> str:
@@ -89,7 +127,8 @@ def _place_topic(
     count, factor = topic.partitions, topic.replication_factor
     if factor == 0 or factor < -1:
         raise Refused(
-            ErrorCode.INVALID_REPLICATION_FACTOR, "Replication factor was set to an invalid non-positive value.")
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            "Replication factor must be larger than 0, or -1 to use the default value.")
     if count == 0 or count < -1:
         raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value.")
     if count == -1:
@@ -102,12 +141,13 @@ def _place_topic(
 def place_partitions(count: int, factor: int, *, places: Sequence[Place], placed: int) -> list[list[int]]:
     """Replicas of `count` new partitions, round robin over the brokers, on different racks as far as there are."""
     if count > PARTITIONS_MAX:
-        raise Refused(ErrorCode.POLICY_VIOLATION, f"{count} partitions are more than {PARTITIONS_MAX} in one request.")
+        raise Refused(ErrorCode.POLICY_VIOLATION, TOO_MANY)
     if factor > len(places):
         raise Refused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
             f"Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot "
-            f"be reached because only {len(places)} broker(s) are registered.")
+            f"be reached because only {len(places)} broker(s) are registered or some brokers have all their log "
+            "directories cordoned.")
     _check_factor(factor)
     ring = _across_racks(places)
     return [[ring[(placed + i + k) % len(ring)] for k in range(factor)] for i in range(count)]
@@ -136,24 +176,29 @@ def _check_assignment(topic: NewTopic, broker_ids: Sequence[int]) -> list[list[i
             raise Refused(
                 ErrorCode.INVALID_REQUEST,
                 f"A manual partition assignment was specified, but {name} was not set to -1.")
-    factor = len(topic.assignment[0])
-    for replicas in topic.assignment:
+    return _check_replicas(topic.assignment, len(topic.assignment[0]), broker_ids)
+
+
+def _check_replicas(
+    assignment: Sequence[Sequence[int]], factor: int, broker_ids: Sequence[int]
+) -> list[list[int]]:
+    for replicas in assignment:
         reason = _wrong_replicas(replicas, factor, broker_ids)
         if reason:
             raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"The manual partition assignment includes {reason}")
     _check_factor(factor)
-    return [list(replicas) for replicas in topic.assignment]
+    return [list(replicas) for replicas in assignment]
 
 
 def _wrong_replicas(replicas: Sequence[int], factor: int, broker_ids: Sequence[int]) -> str:
     if not replicas:
         return "an empty replica list."
-    if len(replicas) != factor:
-        return (f"a partition with {len(replicas)} replica(s), but this is not consistent with previous partitions, "
-                f"which have {factor} replica(s).")
-    for broker_id in replicas:
+    for broker_id in sorted(replicas):
         if broker_id not in broker_ids:
             return f"broker {broker_id}, but no such broker is registered."
         if replicas.count(broker_id) > 1:
             return f"the broker {broker_id} more than once."
+    if len(replicas) != factor:
+        return (f"a partition with {len(replicas)} replica(s), but this is not consistent with previous partitions, "
+                f"which have {factor} replica(s).")
     return ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zafka.runtime.broker_settings import BROKER_SETTINGS, check_broker_setting, kafka_setting_hint
+from zafka.actors.broker_settings import BROKER_SETTINGS, check_broker_setting, kafka_setting_hint
 from zafka.runtime.settings import (
     BrokerSettings,
     ListenerSettings,

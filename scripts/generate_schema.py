@@ -33,7 +33,8 @@ APIS = (
     "heartbeat", "leave_group", "sync_group", "describe_groups", "list_groups", "sasl_handshake", "api_versions",
     "create_topics", "delete_topics", "delete_records", "init_producer_id", "offset_for_leader_epoch",
     "describe_configs", "alter_configs", "sasl_authenticate", "create_partitions", "delete_groups",
-    "incremental_alter_configs", "describe_cluster",
+    "incremental_alter_configs", "describe_cluster", "describe_topic_partitions", "describe_log_dirs",
+    "list_config_resources", "describe_producers", "describe_transactions", "list_transactions",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.
@@ -66,7 +67,8 @@ def generate() -> dict[str, str]:
         schema = api_schema(api)
         files[f"schema/{api}.json"] = schema_text(schema)
         files[f"messages/{api}.py"] = module_text(schema)
-        structs[api] = [name for kind in ("request", "response") for name, _ in walk_structs(schema[kind])]
+        structs[api] = list(dict.fromkeys(
+            name for kind in ("request", "response") for name, _ in walk_structs(schema[kind])))
     files["messages/__init__.py"] = index_text(structs)
     return files
 
@@ -145,7 +147,8 @@ def merge_field(name: str, by_version: dict[int, type]) -> Field:
         if json.loads(default) not in (0, "", [], False) or default == "null":
             merged["default"] = -1 if kio_type == "datetime_i64" else json.loads(default)
     if nested:
-        assert "array" in merged or tag is not None, f"{name}: a struct that is neither in an array nor tagged"
+        alone = "array" not in merged and tag is None
+        assert not alone or "nullable" in merged, f"{name}: a struct that is never null, in no array and not tagged"
         merged["struct"] = same(shape.type_.__name__ for shape in shapes.values())
         merged["fields"] = merge_struct({version: shape.type_ for version, shape in shapes.items()})
     return merged
@@ -210,11 +213,14 @@ def module_text(schema: dict[str, Any]) -> str:
         "",
         "from msgspec import Struct",
     ]
-    structs = [struct for kind in TREES for struct in walk_structs(schema[kind])]
-    assert len({name for name, _ in structs}) == len(structs), schema["name"]
-    if any(field["type"] == "uuid" for _, fields in structs for field in fields):
+    structs: dict[str, Fields] = {}
+    for kind in TREES:
+        for name, fields in walk_structs(schema[kind]):
+            # A request may hand back what an answer gave, such as a cursor.
+            assert structs.setdefault(name, fields) == fields, f"two structs {name} in {schema['name']}"
+    if any(field["type"] == "uuid" for fields in structs.values() for field in fields):
         lines += ["", "from zafka.transport.kafka.types import ZERO_UUID"]
-    for name, fields in structs:
+    for name, fields in structs.items():
         lines += ["", "", f"class {name}(Struct, gc=False):"]
         lines += [f"    {field['name']}: {annotation(field)} = {initial(field)}" for field in fields] or ["    pass"]
     return "\n".join(lines) + "\n"

@@ -88,7 +88,8 @@ class ConfigKey(NamedTuple):
 
 
 class ConfigEntry(NamedTuple):
-    """One key as DescribeConfigs tells it."""
+    """One key as DescribeConfigs tells it. synonyms: (name, value, source) of where it comes from, first of all its
+    value's, then what would hold without that."""
 
     name: str
     value: str
@@ -96,6 +97,8 @@ class ConfigEntry(NamedTuple):
     source: int
     type: int
     documentation: str
+    read_only: bool = False
+    synonyms: tuple[tuple[str, str, int], ...] = ()
 
 
 # -- values --------------------------------------------------------------------------------------

@@ -81,6 +81,10 @@ class Disk(Protocol):
         """Unlink a directory with all that is in it, as far as it goes; not there is fine."""
         ...
 
+    def space(self, path: Path) -> tuple[int, int]:
+        """Bytes of the volume that a directory is on: in all, and those that may still be used."""
+        ...
+
     def fdatasync(self, file: File) -> None: ...
 
     def fsync_dir(self, path: Path) -> None: ...
@@ -161,6 +165,10 @@ class PosixDisk:
 
     def remove_tree(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+    def space(self, path: Path) -> tuple[int, int]:
+        volume = os.statvfs(path)
+        return volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
 
     def fdatasync(self, file: File) -> None:
         os.fdatasync(file.fd)

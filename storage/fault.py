@@ -28,6 +28,7 @@ class Recovered(Struct, frozen=True):
     that was given up. torn_bytes: cut from the end above the checkpoint, as at every start.
     finished: False while it is at work; who finds it so goes on with the same id. written: damaged segments are written
     anew, and what is left is to give them their names.
+    base_offset: of the segment that start_offset lies in, which may begin before it; -1: at start_offset.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Recovered(Struct, frozen=True):
     end_offset: int
     finished: bool = False
     written: bool = False
+    base_offset: int = -1
 
     @property
     def lost_offsets(self) -> int:

@@ -25,6 +25,7 @@ from zafka.storage.config import LogConfig
 from zafka.storage.disk import Disk, File, Flush
 from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange
 from zafka.storage.leader_epochs import LeaderEpochs
+from zafka.storage.location import CommitPoint, Location, TimestampOffset
 from zafka.storage.producer_state import ProducerStates
 from zafka.storage.records import find_timestamp
 from zafka.storage.roll import Run, expired_segments, should_roll
@@ -35,36 +36,6 @@ from zafka.storage.torn_tail import FULL_DISK
 HOT_BYTES = 64 * 1024 * 1024
 
 DELETED_SUFFIX = ".deleted"
-
-
-class Location(NamedTuple):
-    """Where whole batches lie: `length` bytes at `position` of the segment's file.
-
-    inode: of that file, so that a reader who opens it by name sees whether it is the same.
-    cold: the bytes may not be in the page cache, or another process wrote them: check their CRCs.
-    """
-
-    segment_base_offset: int
-    inode: int
-    position: int
-    length: int
-    cold: bool
-
-
-class CommitPoint(NamedTuple):
-    """Where in which file an offset begins, or would begin."""
-
-    segment_base_offset: int
-    inode: int
-    position: int
-
-
-class TimestampOffset(NamedTuple):
-    """A record found by its timestamp."""
-
-    timestamp: int
-    offset: int
-    leader_epoch: int
 
 
 class _Flushed(NamedTuple):
@@ -78,7 +49,8 @@ class _Flushed(NamedTuple):
 class Log:
     """One partition on disk. Single-threaded; every access to the disk goes through `disk`.
 
-    start_offset: below it nothing is served; retention moves it to the beginning of a segment.
+    start_offset: below it nothing is served; retention moves it to the beginning of a segment, `delete_records`
+        anywhere. It never goes back.
     flushed_offset: everything below is on disk; never goes back.
     end_offset: of the next record.
     high_watermark: kept for the owner, who says what it is; written into checkpoints.
@@ -114,6 +86,7 @@ class Log:
         self._checkpoint_in_flight = False
         self._storing: list[Segment] = []  # whose index files are being flushed for a checkpoint
         self._checkpointed_start = self._checkpointed_base = -1  # log start and active segment of the one on disk
+        self._wanted_start = start_offset  # >= start_offset: what the next checkpoint says
         # Dropped segments: below which offset they surely have their new names, and names that may not go yet.
         self._renamed_start = start_offset
         self._tombstones: list[Path] = []
@@ -313,7 +286,7 @@ class Log:
         """The checkpoint that holds once everything appended so far is on disk."""
         return Checkpoint(
             flushed_offset=self.end_offset,
-            log_start_offset=self.start_offset,
+            log_start_offset=self._wanted_start,
             high_watermark=self.high_watermark,
             segments=tuple(segment.row() for segment in self._segments),
             leader_epochs=tuple(self.leader_epochs.entries),
@@ -355,6 +328,7 @@ class Log:
         self.checkpoint_error = None
         self._checkpointed_start = checkpoint.log_start_offset
         self._checkpointed_base = checkpoint.segments[-1].base_offset
+        self._move_start(checkpoint.log_start_offset)
         tombstones, self._tombstones = self._tombstones, []
         self.unlink_deleted(tombstones)
 
@@ -443,7 +417,25 @@ class Log:
         active = self._active
         return segment is not active or position < max(self._opened_position, active.size_bytes - HOT_BYTES)
 
-    # -- retention -----------------------------------------------------------------------------
+    # -- deletion ------------------------------------------------------------------------------
+
+    def delete_records(self, offset: int) -> None:
+        """Have the log begin at `offset`, which is at most the high watermark.
+
+        `start_offset` moves once a checkpoint on disk says so: whoever has seen it never sees an older one. Begin a
+        flush afterwards (`flush_due`); segments below go with the next `apply_retention`.
+        Source: KIP-107; Kafka UnifiedLog.maybeIncrementLogStartOffset.
+        """
+        assert offset <= self.end_offset
+        if offset > self._wanted_start or (offset > self.start_offset and self.checkpoint_error):
+            self._wanted_start = max(self._wanted_start, offset)
+            self._checkpoint_wanted, self.checkpoint_error = True, None
+
+    def _move_start(self, offset: int) -> None:
+        if offset > self.start_offset:
+            self.start_offset = offset
+            self._wanted_start = max(self._wanted_start, offset)
+            self.leader_epochs.truncate_start(offset)
 
     def apply_retention(self, now_ms: int, limit_offset: int) -> list[Path]:
         """Drop the oldest segments that are too old or too many: start_offset moves, their files are renamed.
@@ -452,8 +444,10 @@ class Log:
         Begin a flush afterwards (`flush_due`), and hand the returned paths to `unlink_deleted` after
             `file.delete.delay.ms`.
         """
+        # No room for the checkpoint that moves the start: then renamed segments prove as much of it as they can.
+        start_offset = self._wanted_start if self.checkpoint_error else self.start_offset
         count = expired_segments(
-            self._segments, self.config, now_ms=now_ms, start_offset=self.start_offset, limit_offset=limit_offset
+            self._segments, self.config, now_ms=now_ms, start_offset=start_offset, limit_offset=limit_offset
         )
         if count == len(self._segments):
             # An active segment is dropped once its successor is on disk, which is the next time.
@@ -473,8 +467,7 @@ class Log:
                 paths.append(path.with_name(path.name + DELETED_SUFFIX))
                 self._disk.rename(path, paths[-1])
         if dropped:
-            self.start_offset = max(self.start_offset, self._segments[0].base_offset)
-            self.leader_epochs.truncate_start(self.start_offset)
+            self._move_start(self._segments[0].base_offset)
             self._names_changed = self._checkpoint_wanted = True
         return paths
 
@@ -492,7 +485,7 @@ class Log:
                     self._disk.unlink(path)
                 continue
             self._tombstones.append(path)
-            self._checkpoint_wanted = True
+            self._checkpoint_wanted = True  # it also tries a start again that found the disk full
             if base_offset < self._renamed_start:
                 file = self._disk.open(path)
                 self._disk.truncate(file, 0)

@@ -215,6 +215,15 @@ class ProducerStates:
             del self._producers[producer_id]
         return len(expired)
 
+    def describe(self) -> list[tuple[int, int, int, int, int, int]]:
+        """(id, epoch, last sequence, timestamp of the last batch, coordinator epoch, first offset of the open
+        transaction) of every producer, -1 where there is none."""
+        return [
+            (producer_id, producer.epoch, producer.last_sequence,
+             producer.batches[-1].timestamp if producer.batches else -1, producer.coordinator_epoch,
+             producer.transaction_first_offset)
+            for producer_id, producer in self._producers.items()]
+
     def snapshot(self) -> bytes:
         """All of it, in Kafka's format."""
         entries = []

@@ -63,28 +63,31 @@ class RecoveryReport:
 
 
 def recover(
-    disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None] | None = None
+    disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None] | None = None,
+    *, least_start: int = 0,
 ) -> tuple[Log, RecoveryReport]:
     """Open the log in `directory`; an empty one is made where there is none.
 
-    progress: called between steps of a long recovery.
+    progress: called between steps of a long recovery. least_start: where the log begins at least, for one without a
+        checkpoint to say so.
     Everything in the log that is returned is on disk.
     Raises CorruptLog, with nothing cut, FailedFlush, ForeignTopic and OSError.
     """
-    return _Recovery(disk, directory, config, now_ms, progress or no_progress).run()
+    return _Recovery(disk, directory, config, now_ms, progress or no_progress, least_start).run()
 
 
 class _Recovery:
     """The files of one directory on their way to a `Log`."""
 
     def __init__(
-        self, disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None]
+        self, disk: Disk, directory: Path, config: LogConfig, now_ms: int, progress: Callable[[], None], least_start: int
     ) -> None:
         self.disk = disk
         self.directory = directory
         self.config = config
         self.now_ms = now_ms
         self.progress = progress
+        self.least_start = least_start
         self.report = RecoveryReport()
         self.owner = b""
         self.checkpoint: Checkpoint | None = None
@@ -105,6 +108,8 @@ class _Recovery:
             if self.bases or self.checkpoint is not None:
                 self.open_checkpointed()
                 self.scan_rest()
+                if self.checkpoint is None:
+                    self.start_offset = max(self.start_offset, min(self.least_start, self.segments[-1].end_offset))
             else:
                 self.create_first()
             self.flush()
@@ -164,8 +169,10 @@ class _Recovery:
             if behind[0] > self.start_offset:
                 self.start_offset = behind[0]
                 self.report.changed = True
-        # A rename that a power cut took back leaves a segment below the start.
-        while len(self.bases) > 1 and self.bases[1] <= self.start_offset:
+        # A rename that a power cut took back leaves a segment below the start. The one that was active at the checkpoint
+        # stays until a newer one says that it may go, as in `Log.apply_retention`.
+        active = self.checkpoint.segments[-1].base_offset if self.checkpoint else 0
+        while len(self.bases) > 1 and self.bases[1] <= self.start_offset and self.bases[0] < active:
             for path in segment_paths(self.directory, self.bases.pop(0)):
                 if path.suffix == LOG_SUFFIX or path.name in self.indexes:
                     self.indexes.discard(path.name)

@@ -41,8 +41,10 @@ def plan(disk: Disk, verdict: Verdict, *, new_id: str, now_ms: int) -> Recovered
     torn_bytes = verdict.torn.size_bytes if verdict.torn else 0
     reasons = [damage.reason for segment in verdict.segments for damage in segment.damages]
     reason = next(iter([*filter(None, [verdict.marker]), *reasons]), "")
+    base_offset = verdict.segments[0].base_offset if verdict.segments else -1
     planned = Recovered(
-        new_id, now_ms, reason, verdict.lost, torn_bytes, verdict.start_offset, verdict.end_offset)
+        new_id, now_ms, reason, verdict.lost, torn_bytes, verdict.start_offset, verdict.end_offset,
+        base_offset=base_offset)
     if before is None or (before.finished and verdict.marker != UNFINISHED):
         return planned  # with that marker it had come to its end, all but the marker's
     return msgspec.structs.replace(
@@ -69,10 +71,12 @@ def repair(
         sync(disk, directories=(directory,))
         write_recovered(disk, directory, msgspec.structs.replace(planned, written=True))
         _put_in_place(disk, directory, [segment.base_offset for segment in damaged])
+    if verdict.is_damaged or verdict.checkpoint == "missing":  # or this was begun, and came as far as that
         _set_strangers_aside(disk, verdict)
     done = msgspec.structs.replace(planned, finished=True, written=False)
     if verdict.segments or verdict.topic_id is not None:  # else the first flush of all failed, and the next start makes it
-        log, report = recover(disk, directory, config, now_ms, progress)
+        # The checkpoint may be gone, and with it where records had been deleted to.
+        log, report = recover(disk, directory, config, now_ms, progress, least_start=planned.start_offset)
         log.close()
         assert not report.cut, "everything torn was cut before"
         done = msgspec.structs.replace(done, start_offset=log.start_offset, end_offset=log.end_offset)

@@ -174,7 +174,8 @@ class _Look:
         elif unfinished is not None and not unfinished.finished:
             # Its first step was to write down where the log begins and ends.
             verdict.start_offset = unfinished.start_offset
-            self.look_at_all(unfinished.start_offset, unfinished.end_offset)
+            base_offset = unfinished.start_offset if unfinished.base_offset < 0 else unfinished.base_offset
+            self.look_at_all(base_offset, unfinished.end_offset)
         elif self.sizes:
             self.look_at_all(verdict.start_offset, UNKNOWN)
         if verdict.segments:
@@ -206,12 +207,12 @@ class _Look:
         known = {row.base_offset for row in (*rows, last)}
         self.verdict.strangers = [base for base in self.sizes if base not in known and base < last.base_offset]
 
-    def look_at_all(self, start_offset: int, end_offset: int) -> None:
+    def look_at_all(self, first_base: int, end_offset: int) -> None:
         """Without a checkpoint: each segment ends where the next one begins."""
-        bases = sorted({start_offset, *(base for base in self.sizes if base >= start_offset)})
+        bases = sorted({first_base, *(base for base in self.sizes if base >= first_base)})
         for base, next_base in zip(bases, [*bases[1:], end_offset], strict=True):
             self.look_at(_Known(base, next_base, self.sizes.get(base, 0)), sealed=base != bases[-1])
-        self.verdict.strangers = [base for base in self.sizes if base < start_offset]
+        self.verdict.strangers = [base for base in self.sizes if base < first_base]
         last = self.verdict.segments[-1]
         if end_offset == UNKNOWN:
             self.take_for_torn(last)

@@ -3,6 +3,7 @@
 Versions 0-4. A version that we do not know is answered in the layout of version 0 with UNSUPPORTED_VERSION and our
 own range for this API, so that the client comes again with one that we know (KIP-511). The response header has no
 tagged fields in any version.
+Features (tags, since 3): none is told. Those of Kafka 4.3 promise groups, transactions and replication of its kinds.
 Source: ApiVersionsRequest, ApiVersionManager; KIP-511.
 """
 

@@ -29,9 +29,12 @@ VERSIONS = range(1, 7)
 ADVERTISED = VERSIONS
 
 STATES_SINCE = 6  # names and ids in one list, instead of names
-NO_NAME = "Neither topic name nor id were specified."
+NO_TOPIC = "This server does not host this topic-partition."
 NO_TOPIC_BY_ID = "This server does not host this topic ID."
 
+TWO_WAYS = "The provided topic name maps to an ID that was already supplied."
+
+State = tuple[str | None, bytes]  # as a client names a topic
 Wanted = tuple[str, bytes]  # a name, or "" and an id
 
 
@@ -98,16 +101,15 @@ def handle(gateway: Gateway, exchange: Exchange, request: DeleteTopicsRequest) -
     states = request.topics if exchange.version >= STATES_SINCE else [
         DeleteTopicState(name) for name in request.topic_names]
     deleting = Deleting(gateway, exchange, [])
-    times = Counter(key(state) for state in states)
-    for (name, topic_id), count in times.items():
-        if count > 1:
-            deleting.results.append(refused(name, topic_id, ErrorCode.INVALID_REQUEST, "Duplicate topic."))
-        elif not name and topic_id == ZERO_UUID:
-            deleting.results.append(refused("", topic_id, ErrorCode.INVALID_REQUEST, NO_NAME))
-        elif not name and topic_id not in gateway.cluster.topics_by_id:
-            deleting.results.append(refused("", topic_id, ErrorCode.UNKNOWN_TOPIC_ID, NO_TOPIC_BY_ID))
+    ids = {topic_id for name, topic_id in map(key, states) if name is None}
+    for state, count in Counter(map(key, states)).items():
+        error, message, topic_id = check(gateway, state, count, ids)
+        if error:
+            deleting.results.append(DeletableTopicResult(state[0], topic_id, error, message))
         else:
-            deleting.wanted.append((name, topic_id))
+            deleting.wanted.append((state[0] or "", state[1]))
+    twice = {result.topic_id for result in deleting.results if result.error_message == TWO_WAYS}
+    deleting.wanted = [(name, topic_id) for name, topic_id in deleting.wanted if topic_id not in twice]
     if not deleting.wanted:
         exchange.answer(DeleteTopicsResponse(responses=deleting.results))
         return
@@ -116,5 +118,27 @@ def handle(gateway: Gateway, exchange: Exchange, request: DeleteTopicsRequest) -
     gateway.coordinator.ask(lambda request_id: DeleteTopics(request_id, wanted), deleting)
 
 
-def key(state: DeleteTopicState) -> Wanted:
-    return (state.name or "", ZERO_UUID) if state.topic_id == ZERO_UUID else ("", state.topic_id)
+def key(state: DeleteTopicState) -> State:
+    return state.name, state.topic_id
+
+
+def check(gateway: Gateway, state: State, count: int, ids: set[bytes]) -> tuple[int, str, bytes]:
+    """Kafka's error for a topic that is named wrongly, 0 if it may be asked for; and its id, as the answer tells it.
+
+    count: how often it is named so. ids: of all topics that the request names by their ids.
+    """
+    name, topic_id = state
+    by_id = topic_id != ZERO_UUID
+    if name is None and not by_id:
+        return ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.", topic_id
+    if name is not None and by_id:
+        return ErrorCode.INVALID_REQUEST, "You may not specify both topic name and topic id.", topic_id
+    if count > 1:
+        return ErrorCode.INVALID_REQUEST, f"Duplicate topic {'id' if by_id else 'name'}.", topic_id
+    if by_id:
+        known = topic_id in gateway.cluster.topics_by_id
+        return (0 if known else ErrorCode.UNKNOWN_TOPIC_ID), NO_TOPIC_BY_ID, topic_id
+    topic = gateway.cluster.topics_by_name.get(name or "")
+    if topic is not None and topic.topic_id in ids:
+        return ErrorCode.INVALID_REQUEST, TWO_WAYS, topic.topic_id
+    return (0 if name else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), NO_TOPIC, topic_id

@@ -1,7 +1,8 @@
 """DescribeConfigs: what a topic or this broker is configured with, and where each value comes from.
 
 Versions 1-4. Synonyms (where a value would come from otherwise) are given since version 1, types and documentation
-since 3.
+since 3. A broker tells what it obeys, all of it read-only. Loggers, groups and client metrics are answered, and have
+nothing that could be set.
 Source: ConfigHelper.describeConfigs; KIP-226.
 """
 
@@ -10,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from zafka.actors.gateway.broker_config import describe_broker, describe_topic
 from zafka.actors.gateway.connection import Exchange
-from zafka.storage.config import ConfigEntry, describe_config
+from zafka.actors.refused import Refused
+from zafka.actors.topic_rules import check_legal_name
+from zafka.storage.config import ConfigEntry
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.describe_configs import (
@@ -30,7 +34,10 @@ KEY = ApiKey.DESCRIBE_CONFIGS
 VERSIONS = range(1, 5)
 ADVERTISED = VERSIONS
 
-TOPIC, BROKER = 2, 4  # resource types
+TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32  # resource types
+UNKNOWN_TYPE = (
+    "This most likely occurs because of a request being malformed by the client library or the message was sent to an "
+    "incompatible broker. See the broker logs for more details.")
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeConfigsRequest) -> None:
@@ -43,31 +50,61 @@ def handle(gateway: Gateway, exchange: Exchange, request: DescribeConfigsRequest
 def describe(
     gateway: Gateway, resource: DescribeConfigsResource, request: DescribeConfigsRequest
 ) -> DescribeConfigsResult:
-    result = DescribeConfigsResult(0, None, resource.resource_type, resource.resource_name)
-    if resource.resource_type == TOPIC:
-        topic = gateway.cluster.topics_by_name.get(resource.resource_name)
-        if topic is None:
-            result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            return result
-        entries = topic_configs(gateway, topic.config)
-    elif resource.resource_type == BROKER and resource.resource_name in ("", str(gateway.broker_id)):
-        entries = topic_configs(gateway, {})
-    else:
-        result.error_code = ErrorCode.INVALID_REQUEST
-        result.error_message = f"cannot describe resource type {resource.resource_type}, {resource.resource_name!r}"
+    result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
+    try:
+        entries = entries_of(gateway, resource.resource_type, resource.resource_name)
+    except Refused as refused:
+        result.error_code, result.error_message = refused.error, refused.message
         return result
-    keys = resource.configuration_keys
-    result.configs = [describe_entry(entry, request) for entry in entries if keys is None or entry.name in keys]
+    keys = None if resource.configuration_keys is None else frozenset(resource.configuration_keys)
+    # Kafka takes an empty list for all of them, as older clients mean it.
+    result.configs = [describe_entry(entry, request) for entry in entries if not keys or entry.name in keys]
     return result
+
+
+def entries_of(gateway: Gateway, kind: int, name: str) -> list[ConfigEntry]:
+    """The configuration of one resource. Raises Refused."""
+    if kind == TOPIC:
+        topic = gateway.cluster.topics_by_name.get(name)
+        if topic is None:
+            check_legal_name(name)
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "")
+        return topic_configs(gateway, topic.config)
+    if kind == BROKER:
+        if not name:
+            return []  # what holds for all brokers and can be changed while they run
+        check_broker(gateway, name, "expected {} or empty string, but received {}")
+        me = gateway.cluster.brokers.get(gateway.broker_id)
+        return describe_broker(
+            gateway.broker_id, rack=me.rack if me else "", log_dir=str(gateway.routes.data_dir),
+            endpoints=gateway.endpoints, defaults=gateway.defaults)
+    if kind == BROKER_LOGGER:
+        check_broker(gateway, name, "expected {} but received {}")
+        return []
+    if kind in (CLIENT_METRICS, GROUP):
+        if not name:
+            what = "Client metrics subscription" if kind == CLIENT_METRICS else "Group"
+            raise Refused(ErrorCode.INVALID_REQUEST, f"{what} name must not be empty")
+        return []
+    raise Refused(ErrorCode.INVALID_REQUEST, UNKNOWN_TYPE)
+
+
+def check_broker(gateway: Gateway, name: str, expected: str) -> None:
+    """Raises Refused for a name that is not this broker's id."""
+    if not (name.isascii() and name.lstrip("-").isdigit()):
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Broker id must be an integer, but it is: {name}")
+    if name != str(gateway.broker_id):
+        raise Refused(
+            ErrorCode.INVALID_REQUEST, "Unexpected broker id, " + expected.format(gateway.broker_id, name))
 
 
 def topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> list[ConfigEntry]:
     """Every topic configuration key, as it holds for a topic with these overrides."""
-    return describe_config(overrides, gateway.defaults)
+    return describe_topic(overrides, gateway.defaults)
 
 
 def describe_entry(entry: ConfigEntry, request: DescribeConfigsRequest) -> DescribeConfigsResourceResult:
-    synonyms = [DescribeConfigsSynonym(entry.name, entry.value, entry.source)] if request.include_synonyms else []
+    synonyms = [DescribeConfigsSynonym(*each) for each in entry.synonyms] if request.include_synonyms else []
     return DescribeConfigsResourceResult(
-        entry.name, entry.value, False, entry.source, False, synonyms, entry.type,
+        entry.name, entry.value, entry.read_only, entry.source, False, synonyms, entry.type,
         entry.documentation if request.include_documentation else None)

@@ -4,7 +4,9 @@ Owns: `Part`, the steps from an offset to whole batches: `look` (is there anythi
 where the position is not known, the slice to read, `take` of the bytes.
 Positions are remembered per offset (`Route.points`), so that a sequential reader needs no question to the partition;
 a remembered position is believed only if the batch that lies there begins with the wanted offset.
-Source: ReplicaManager.readFromLog; KIP-74 (limits), KIP-320 (leader epochs), KIP-98 (isolation).
+A reader that tells the epoch of its last record is first compared with the partition's log, in each leader epoch anew.
+Source: ReplicaManager.readFromLog; KIP-74 (limits), KIP-320 (leader epochs), KIP-595 (diverging epochs), KIP-98
+(isolation).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from zafka.actors.gateway.effects import Buffer, FileSlice, ReadFault
 from zafka.actors.gateway.routes import Point, Route
 from zafka.actors.messages import Locate, Located
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages.fetch import PartitionData
+from zafka.transport.kafka.messages.fetch import EpochEndOffset, FetchPartition, PartitionData
 
 if TYPE_CHECKING:
     from zafka.actors.gateway.fetch import LongPoll
@@ -57,21 +59,22 @@ class Part:
     exact: whole batches fill `length`, and they are all there; otherwise the bytes are cut to whole batches.
     told: the partition said where, so the first batch may begin before `offset`; otherwise it is believed only if
         it begins there.
+    compared_epoch: of the leader whose log was compared with the reader's, if `last_fetched_epoch` is one.
     """
 
     __slots__ = (
-        "attempts", "cut", "done", "exact", "leader_epoch", "length", "locating", "max_bytes", "offset", "point",
-        "poll", "response", "route", "size", "told", "wanted")
+        "attempts", "compared_epoch", "cut", "done", "exact", "last_fetched_epoch", "leader_epoch", "length",
+        "locating", "max_bytes", "offset", "point", "poll", "response", "route", "size", "told", "wanted")
 
-    def __init__(
-        self, poll: LongPoll, route: Route, response: PartitionData, *, offset: int, leader_epoch: int, max_bytes: int
-    ) -> None:
+    def __init__(self, poll: LongPoll, route: Route, response: PartitionData, asked: FetchPartition) -> None:
         self.poll = poll
         self.route = route
         self.response = response
-        self.offset = offset
-        self.leader_epoch = leader_epoch
-        self.max_bytes = max_bytes
+        self.offset = asked.fetch_offset
+        self.leader_epoch = asked.current_leader_epoch
+        self.last_fetched_epoch = asked.last_fetched_epoch
+        self.compared_epoch = -1
+        self.max_bytes = max(1, min(asked.partition_max_bytes, poll.max_bytes))
         self.point: Point | None = None
         self.length = 0
         self.exact = False
@@ -90,7 +93,7 @@ class Part:
 
     def look(self) -> None:
         """See what the partition shows now: an error, nothing yet, bytes at a known point, or a `Locate` to wait for."""
-        if self.locating or self.response.error_code:
+        if self.locating or self.response.error_code or self.response.diverging_epoch is not None:
             return
         route = self.route
         self.length = 0
@@ -104,7 +107,9 @@ class Part:
         response.log_start_offset = advanced.log_start_offset
         committed = self.poll.isolation_level == READ_COMMITTED
         limit = advanced.last_stable_offset if committed else advanced.high_watermark
-        if self.offset < advanced.log_start_offset:
+        if self.last_fetched_epoch >= 0 and self.compared_epoch != advanced.leader_epoch:
+            self.locate()
+        elif self.offset < advanced.log_start_offset:
             self.fail(ErrorCode.OFFSET_OUT_OF_RANGE)
         elif self.offset == limit == advanced.high_watermark:
             # The next batch will begin here, unless the log rolls before.
@@ -151,9 +156,12 @@ class Part:
             return
         self.point, self.length = None, 0
         request_id = route.routes.new_id()
-        question = Locate(request_id, self.offset, self.max_bytes, self.leader_epoch, self.poll.isolation_level)
+        question = Locate(
+            request_id, self.offset, self.max_bytes, self.leader_epoch, self.poll.isolation_level,
+            self.last_fetched_epoch)
         # A partition that is too busy to be asked has nothing for us now.
         if route.ask(question, request_id, self):
+            self.compared_epoch = route.advanced.leader_epoch
             self.locating = True
             self.poll.missing += 1
 
@@ -167,7 +175,9 @@ class Part:
         response.log_start_offset = located.log_start_offset
         if located.error:
             self.fail(located.error)
-        else:
+        elif located.diverging_epoch >= 0:
+            response.diverging_epoch = EpochEndOffset(located.diverging_epoch, located.diverging_end_offset)
+        elif located.length:  # else what lies there is not known: the next batch may not be the one that is wanted
             self.point = Point(located.segment_base_offset, located.inode, located.position, located.cold)
             self.length, self.exact, self.told = located.length, True, True
         self.poll.on_found()
@@ -238,3 +248,5 @@ class Part:
         response = self.response
         response.error_code = error
         response.high_watermark = response.last_stable_offset = response.log_start_offset = -1
+        response.aborted_transactions = None
+        self.poll.note_error(error, self.route.topic, response)

@@ -1,6 +1,6 @@
 """FindCoordinator: who leads a group or a transaction. Nobody yet.
 
-Versions 0-4; 4 asks for several keys at once (KIP-699). Groups are answered COORDINATOR_NOT_AVAILABLE, which is true
+Versions 0-6; 4 asks for several keys at once (KIP-699), 6 knows share groups (KIP-932), which are refused. Groups are answered COORDINATOR_NOT_AVAILABLE, which is true
 and which clients try again. For transactions a retry would only hide that they are not supported yet:
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED is the one answer that all clients take as final, and its message says why.
 Source: KafkaApis.handleFindCoordinatorRequest.
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
 KEY = ApiKey.FIND_COORDINATOR
-VERSIONS = range(5)
+VERSIONS = range(7)
 ADVERTISED = VERSIONS
 
 SEVERAL_KEYS_SINCE = 4
-GROUP, TRANSACTION = 0, 1
+GROUP, TRANSACTION, SHARE = 0, 1, 2
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: FindCoordinatorRequest) -> None:
@@ -42,6 +42,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: FindCoordinatorRequest
 def refusal(key_type: int) -> tuple[int, str]:
     if key_type == GROUP:
         return ErrorCode.COORDINATOR_NOT_AVAILABLE, "consumer groups are not supported yet by this cluster"
+    if key_type == SHARE:
+        return ErrorCode.INVALID_REQUEST, "share groups are not supported yet by this cluster"
     if key_type == TRANSACTION:
         return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not supported yet by this cluster"
     return ErrorCode.INVALID_REQUEST, f"unknown key type {key_type}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Protocol
 
 from zafka.actors.actor import Effects, Now, SetTimer
@@ -19,6 +20,7 @@ from zafka.actors.gateway.connection import Connection, Connections, Exchange
 from zafka.actors.gateway.coordinator_link import CoordinatorLink
 from zafka.actors.gateway.deadlines import Deadlines
 from zafka.actors.gateway.effects import AnswersBlocked, ConnectionOpened, FileSlice, FilesRead, ReadFiles
+from zafka.actors.gateway.fetch_session import FetchSessions
 from zafka.actors.gateway.init_producer_id import ProducerIds
 from zafka.actors.gateway.metadata import Creation
 from zafka.actors.gateway.registry import Served, served
@@ -53,6 +55,7 @@ class Gateway:
     """What all handlers share. `now` is the time of the turn that is running.
 
     holds_topic: true while a replica of this topic id exists here, stopped or not. served: the registry's.
+    space: bytes of the volume of the data directory, in all and those that may still be used.
     """
 
     def __init__(
@@ -69,8 +72,12 @@ class Gateway:
         self.coordinator = CoordinatorLink()
         self.deadlines = Deadlines()
         self.sequence_gaps = SequenceGaps()
+        # Ids that no earlier start of this broker has given; in the simulation they are the seed's.
+        ids = Random(f"{broker_id} {now.wall_ms} {now.monotonic_s}")
+        self.fetch_sessions = FetchSessions(slots=settings.fetch_sessions_max, random=ids)
         self.connections = Connections(limit=settings.connection_bytes_max, total_limit=settings.queued_bytes_max)
         self.holds_topic: Callable[[bytes], bool] = lambda topic_id: False
+        self.space: Callable[[], tuple[int, int]] = lambda: (-1, -1)
         self.served: Callable[[int, int], Served | None] = served
         self.producer_ids = ProducerIds(self)
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name

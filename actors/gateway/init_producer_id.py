@@ -1,6 +1,6 @@
 """InitProducerId: an id for an idempotent producer, from a block that the coordinator committed to this broker.
 
-Versions 0-4. From 3 on a producer may hand in its id and epoch to get the next epoch (KIP-360): what it sent before
+Versions 0-5; 5 says the same as 4, to clients that know transactions of its kind (KIP-890). From 3 on a producer may hand in its id and epoch to get the next epoch (KIP-360): what it sent before
 is fenced off at each partition by then. Transactions are not supported yet: an answer that clients take as final.
 Source: TransactionCoordinator.handleInitProducerId, RPCProducerIdManager.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
 KEY = ApiKey.INIT_PRODUCER_ID
-VERSIONS = range(5)
+VERSIONS = range(6)
 ADVERTISED = VERSIONS
 
 WAIT_S = 10.0
@@ -87,7 +87,10 @@ class ProducerIds:
 
 def handle(gateway: Gateway, exchange: Exchange, request: InitProducerIdRequest) -> None:
     known = 0 <= request.producer_id < gateway.cluster.next_producer_id
-    if request.transactional_id is not None:
+    halves = (request.producer_id < 0) != (request.producer_epoch < 0)
+    if request.transactional_id == "" or halves:
+        refuse(exchange, ErrorCode.INVALID_REQUEST)
+    elif request.transactional_id is not None:
         refuse(exchange, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     elif known and 0 <= request.producer_epoch < EPOCH_MAX - 1:
         exchange.answer(InitProducerIdResponse(

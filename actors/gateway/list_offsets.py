@@ -1,16 +1,21 @@
 """ListOffsets: the offset of a time, or of the log's two ends. Each partition answers for itself.
 
-Versions 1-7. Version 7 has the timestamp -3, the record with the largest timestamp (KIP-734). Later ones speak of
-tiered storage.
-Source: KafkaApis.handleListOffsetRequest; KIP-207 (OFFSET_NOT_AVAILABLE) is the partition's to say.
+Versions 1-11. Negative timestamps have names: -1 latest, -2 earliest, from 7 on -3 the record with the largest
+timestamp (KIP-734), from 8 on -4 the earliest on this disk (KIP-405), from 9 on -5 the latest in tiered storage
+(KIP-1005), from 11 on -6 the earliest that is still to go there (KIP-1023). Without tiered storage -4 is -2, and the
+last two have no offset. From 10 on the client says how long it waits.
+Source: KafkaApis.handleListOffsetRequest, ReplicaManager.fetchOffset; KIP-207 (OFFSET_NOT_AVAILABLE) is the
+partition's to say.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.gateway.produce import route_error
+from zafka.actors.gateway.questions import TIMEOUT_S, Questions
 from zafka.actors.messages import ListOffset, OffsetListed
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -26,95 +31,71 @@ if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
 KEY = ApiKey.LIST_OFFSETS
-VERSIONS = range(1, 8)
+VERSIONS = range(1, 12)
 ADVERTISED = VERSIONS
 
-MAX_TIMESTAMP = -3
-MAX_TIMESTAMP_SINCE = 7
-TIMEOUT_S = 30.0
-
-
-class Listing:
-    """One partition's part of a request."""
-
-    __slots__ = ("done", "pending", "response", "size")
-
-    def __init__(self, pending: Pending, response: ListOffsetsPartitionResponse) -> None:
-        self.pending = pending
-        self.response = response
-        self.size = 0
-        self.done = False
-
-    def on_answer(self, answer: OffsetListed) -> None:
-        if not self.done:
-            self.response.timestamp = answer.timestamp_ms
-            self.response.offset = answer.offset
-            self.response.leader_epoch = answer.leader_epoch
-            self.end(answer.error)
-
-    def on_lost(self, *, handed_over: bool) -> None:
-        self.end(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-
-    def end(self, error: int) -> None:
-        if not self.done:
-            self.done = True
-            self.response.error_code = error
-            self.pending.on_listing_done()
-
-
-class Pending:
-    def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
-        self.gateway = gateway
-        self.exchange = exchange
-        self.response = ListOffsetsResponse(topics=[])
-        self.listings: list[Listing] = []
-        self.missing = 1
-        self.bucket = 0
-
-    def on_listing_done(self) -> None:
-        self.missing -= 1
-        if not self.missing:
-            self.gateway.deadlines.cancel(self)
-            self.listings = []
-            self.exchange.answer(self.response)
-
-    def on_deadline(self) -> None:
-        for listing in self.listings:
-            listing.end(ErrorCode.REQUEST_TIMED_OUT)
+SINCE = {-1: 1, -2: 1, -3: 7, -4: 8, -5: 9, -6: 11}  # which timestamps have names, from which version on
+OFFSET_NOT_AVAILABLE_SINCE = 5
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) -> None:
-    pending = Pending(gateway, exchange)
+    response = ListOffsetsResponse(topics=[])
+    questions = Questions(gateway, exchange, response)
+    twice = named_twice(request)
+    told: set[tuple[str, int]] = set()
     for topic in request.topics:
-        responses: list[ListOffsetsPartitionResponse] = []
-        pending.response.topics.append(ListOffsetsTopicResponse(topic.name, responses))
+        parts: list[ListOffsetsPartitionResponse] = []
+        response.topics.append(ListOffsetsTopicResponse(topic.name, parts))
         for wanted in topic.partitions:
-            response = ListOffsetsPartitionResponse(wanted.partition_index)
-            responses.append(response)
-            response.error_code = ask(gateway, pending, response, topic.name, wanted, request.isolation_level)
-    if pending.missing > 1:
-        gateway.deadlines.set(pending, gateway.now.monotonic_s, TIMEOUT_S)
-    pending.on_listing_done()
+            key = topic.name, wanted.partition_index
+            if key in told:
+                continue
+            part = ListOffsetsPartitionResponse(wanted.partition_index)
+            parts.append(part)
+            if key in twice:
+                told.add(key)
+                part.error_code = ErrorCode.INVALID_REQUEST
+            else:
+                ask(questions, part, topic.name, wanted, request.isolation_level)
+    questions.start(request.timeout_ms / 1000 if request.timeout_ms > 0 else TIMEOUT_S)
+
+
+def named_twice(request: ListOffsetsRequest) -> set[tuple[str, int]]:
+    seen: set[tuple[str, int]] = set()
+    twice: set[tuple[str, int]] = set()
+    for topic in request.topics:
+        for wanted in topic.partitions:
+            key = topic.name, wanted.partition_index
+            (twice if key in seen else seen).add(key)
+    return twice
 
 
 def ask(
-    gateway: Gateway, pending: Pending, response: ListOffsetsPartitionResponse, topic: str,
-    wanted: ListOffsetsPartition, isolation_level: int,
-) -> int:
-    """Send the question to its partition; the error if it cannot be asked."""
+    questions: Questions, part: ListOffsetsPartitionResponse, topic: str, wanted: ListOffsetsPartition,
+    isolation_level: int,
+) -> None:
+    """Send the question to its partition, or say why not."""
+    gateway, timestamp_ms = questions.gateway, wanted.timestamp
+    if timestamp_ms < 0 and questions.exchange.version < SINCE.get(timestamp_ms, VERSIONS.stop):
+        part.error_code = ErrorCode.UNSUPPORTED_VERSION
+        return
     route = gateway.routes.find(topic, wanted.partition_index)
-    error = route_error(gateway, route, topic, wanted.partition_index)
-    if error:
-        return error
-    least = MAX_TIMESTAMP if pending.exchange.version >= MAX_TIMESTAMP_SINCE else MAX_TIMESTAMP + 1
-    if wanted.timestamp < least:
-        return ErrorCode.UNSUPPORTED_VERSION
-    assert route is not None
-    listing = Listing(pending, response)
-    request_id = gateway.routes.new_id()
-    question = ListOffset(request_id, wanted.timestamp, wanted.current_leader_epoch, isolation_level)
-    if not route.ask(question, request_id, listing):
-        return ErrorCode.NOT_LEADER_OR_FOLLOWER
-    pending.listings.append(listing)
-    pending.missing += 1
-    return 0
+    part.error_code = route_error(gateway, route, topic, wanted.partition_index)
+    if not part.error_code:
+        assert route is not None
+        epoch = wanted.current_leader_epoch
+        questions.ask(
+            route, lambda request_id: ListOffset(request_id, timestamp_ms, epoch, isolation_level), partial(take, part),
+            partial(refuse, part, questions.exchange.version))
+
+
+def take(part: ListOffsetsPartitionResponse, answer: OffsetListed) -> None:
+    part.timestamp = answer.timestamp_ms
+    part.offset = answer.offset
+    part.leader_epoch = answer.leader_epoch
+
+
+def refuse(part: ListOffsetsPartitionResponse, version: int, error: int) -> None:
+    if error == ErrorCode.OFFSET_NOT_AVAILABLE and version < OFFSET_NOT_AVAILABLE_SINCE:
+        error = ErrorCode.LEADER_NOT_AVAILABLE  # says the same to clients of that age, who do not know the other
+    part.error_code = error

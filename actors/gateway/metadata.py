@@ -1,8 +1,10 @@
 """Metadata: brokers, topics, leaders. A topic that is not there is created on the way, if that is wished.
 
-Versions 0-12. Version 0 asks for all topics by an empty list, later ones by null; topics can be asked for by id from
-12 on. A topic that is being created is answered with LEADER_NOT_AVAILABLE; clients ask again.
-Addresses are those of the listener that the client came in by, as Kafka does.
+Versions 0-13. Version 0 asks for all topics by an empty list, later ones by null; topics can be asked for by id from
+12 on: if one is, names are passed over. A topic that is being created is answered with LEADER_NOT_AVAILABLE; clients
+ask again. 13 has an error for all of it, REBOOTSTRAP_REQUIRED (KIP-1102), which nothing here gives. Nobody is refused
+anything, so whoever asks which operations are authorized is told all of them. Addresses are those of the listener that
+the client came in by, as Kafka does.
 Source: KafkaApis.handleTopicMetadataRequest, DefaultAutoTopicCreationManager.
 """
 
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
 KEY = ApiKey.METADATA
-VERSIONS = range(13)
+VERSIONS = range(14)
 ADVERTISED = VERSIONS
 
 TOPIC_IDS_SINCE = 12  # 10 and 11 have the field, and Kafka refuses it
+# Bits are Kafka's AclOperation codes: what a topic, and what a cluster, supports.
+TOPIC_OPERATIONS = sum(1 << operation for operation in (3, 4, 5, 6, 7, 8, 10, 11))
+CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12))
+NOT_ASKED = -(2**31)
 CREATIONS_MAX = 100  # under way at once; more have to ask again
 INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
 
@@ -59,17 +65,34 @@ class Creation:
 
 def handle(gateway: Gateway, exchange: Exchange, request: MetadataRequest) -> None:
     wanted = request.topics
+    cluster = gateway.cluster
     if wanted is None or (exchange.version == 0 and not wanted):
-        topics = [describe(name, topic) for name, topic in gateway.cluster.topics_by_name.items()]
+        topics = [describe(name, topic) for name, topic in cluster.topics_by_name.items()]
+    elif exchange.version < TOPIC_IDS_SINCE and any(topic.name is None or topic.topic_id != ZERO_UUID for topic in wanted):
+        exchange.answer(refusal_of_ids(wanted))
+        return
     else:
         # Each once, or a small request could have a huge answer.
-        once = {(topic.topic_id, topic.name): topic for topic in wanted}.values()
-        by_id = exchange.version >= TOPIC_IDS_SINCE
-        topics = [find(gateway, topic, request.allow_auto_topic_creation, by_id=by_id) for topic in once]
-    cluster = gateway.cluster
+        ids = {topic.topic_id: None for topic in wanted if topic.topic_id != ZERO_UUID}
+        if ids:
+            topics = [find_by_id(gateway, topic_id) for topic_id in ids]
+        else:
+            names = dict.fromkeys(topic.name or "" for topic in wanted)
+            topics = [find(gateway, name, request.allow_auto_topic_creation) for name in names]
+    if request.include_topic_authorized_operations:
+        for topic in topics:
+            topic.topic_authorized_operations = NOT_ASKED if topic.error_code else TOPIC_OPERATIONS
     exchange.answer(MetadataResponse(
         brokers=list(brokers(gateway, exchange.connection)), cluster_id=cluster.cluster_id,
-        controller_id=min(cluster.brokers, default=gateway.broker_id), topics=topics))
+        controller_id=min(cluster.brokers, default=gateway.broker_id), topics=topics,
+        cluster_authorized_operations=(
+            CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else NOT_ASKED)))
+
+
+def refusal_of_ids(wanted: list[MetadataRequestTopic]) -> MetadataResponse:
+    """The answer to ids, or topics without a name, in versions that have a field for them and must not use it."""
+    error = ErrorCode.INVALID_REQUEST
+    return MetadataResponse(topics=[MetadataResponseTopic(error, each.name or "", each.topic_id) for each in wanted])
 
 
 def brokers(gateway: Gateway, connection: Connection) -> Iterator[MetadataResponseBroker]:
@@ -89,18 +112,14 @@ def match_endpoint(endpoints: list[Endpoint], mine: Endpoint | None) -> Endpoint
     return next((endpoint for endpoint in fitting if endpoint.name == mine.name), fitting[0] if fitting else None)
 
 
-def find(
-    gateway: Gateway, wanted: MetadataRequestTopic, may_create: bool, *, by_id: bool
-) -> MetadataResponseTopic:
-    """One topic that was asked for, by its name or, if the version allows that, by its id."""
-    if wanted.topic_id != ZERO_UUID:
-        if not by_id:
-            return MetadataResponseTopic(ErrorCode.INVALID_REQUEST, wanted.name or "", wanted.topic_id)
-        known = gateway.cluster.topics_by_id.get(wanted.topic_id)
-        if known is None:
-            return MetadataResponseTopic(ErrorCode.UNKNOWN_TOPIC_ID, None, wanted.topic_id)
-        return describe(known.name, known)
-    name = wanted.name or ""
+def find_by_id(gateway: Gateway, topic_id: bytes) -> MetadataResponseTopic:
+    known = gateway.cluster.topics_by_id.get(topic_id)
+    if known is None:
+        return MetadataResponseTopic(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+    return describe(known.name, known)
+
+
+def find(gateway: Gateway, name: str, may_create: bool) -> MetadataResponseTopic:
     topic = gateway.cluster.topics_by_name.get(name)
     if topic is not None:
         return describe(name, topic)

@@ -1,7 +1,9 @@
 """Produce: batches go to their partitions as they came, and are answered when those have them on disk.
 
-Versions 3-11. 0-2 are advertised, because older librdkafka sends no compressed batches where they are missing
-(KAFKA-18659), and refused by closing the connection, as Kafka 4 does.
+Versions 3-13. 0-2 are advertised, because older librdkafka sends no compressed batches where they are missing
+(KAFKA-18659), and refused by closing the connection, as Kafka 4 does. From 10 on, who asks the wrong broker is told the
+right one (KIP-951); 12 lets transactional producers leave out AddPartitionsToTxn (KIP-890), which concerns nobody as
+long as they are refused; 13 names topics by id (KIP-516).
 Source: KafkaApis.handleProduceRequest; ProduceRequest.validateRecords; KIP-467 (record errors).
 """
 
@@ -10,11 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
+from zafka.actors.gateway.leaders import TopicKey, leader_of, name_of, nodes
 from zafka.actors.gateway.routes import Route
 from zafka.actors.messages import ProduceAnswer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.produce import (
+    LeaderIdAndEpoch,
+    NodeEndpoint,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
@@ -25,8 +30,11 @@ if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
 
 KEY = ApiKey.PRODUCE
-VERSIONS = range(3, 12)
-ADVERTISED = range(12)
+VERSIONS = range(3, 14)
+ADVERTISED = range(14)
+
+CURRENT_LEADER_SINCE = 10
+TOPIC_IDS_SINCE = 13
 
 ATTRIBUTES = 22  # position of their low byte in a record batch
 CODEC_MASK = 0x07
@@ -39,7 +47,7 @@ class Batch:
 
     __slots__ = ("done", "pending", "records", "response", "size", "topic")
 
-    def __init__(self, pending: Pending, topic: str, response: PartitionProduceResponse, records: memoryview) -> None:
+    def __init__(self, pending: Pending, topic: TopicKey, response: PartitionProduceResponse, records: memoryview) -> None:
         self.pending = pending
         self.topic = topic
         self.response = response
@@ -56,8 +64,8 @@ class Batch:
         response.log_append_time_ms = answer.log_append_time_ms
         response.log_start_offset = answer.log_start_offset
         response.error_message = answer.message or None
-        if answer.error and ErrorCode(answer.error).is_retriable:
-            self._turned_away()
+        if answer.error:
+            self._note(answer.error)
         self.done = True
         self.pending.on_batch_done()
 
@@ -68,19 +76,24 @@ class Batch:
     def fail(self, error: ErrorCode) -> None:
         if not self.done:
             self.response.error_code = error
-            self._turned_away()
+            self._note(error)
             self.done = True
             self.pending.on_batch_done()
 
-    def _turned_away(self) -> None:
-        gateway = self.pending.gateway
-        gateway.sequence_gaps.turned_away(self.topic, self.response.index, self.records, gateway.now.monotonic_s)
+    def _note(self, error: int) -> None:
+        if error == ErrorCode.NOT_LEADER_OR_FOLLOWER:
+            self.pending.misled.append((self.topic, self.response))
+        if ErrorCode(error).is_retriable:
+            gateway = self.pending.gateway
+            gateway.sequence_gaps.turned_away(self.topic, self.response.index, self.records, gateway.now.monotonic_s)
 
 
 class Pending:
-    """A request until all its batches are answered, or its time is up."""
+    """A request until all its batches are answered, or its time is up.
 
-    __slots__ = ("acks", "batches", "bucket", "exchange", "gateway", "missing", "response")
+    misled: topic and answer of what has to go to another broker, or to this one a little later."""
+
+    __slots__ = ("acks", "batches", "bucket", "exchange", "gateway", "misled", "missing", "response")
 
     def __init__(self, gateway: Gateway, exchange: Exchange, acks: int) -> None:
         self.gateway = gateway
@@ -88,6 +101,7 @@ class Pending:
         self.acks = acks
         self.response = ProduceResponse([])
         self.batches: list[Batch] = []  # those at a partition
+        self.misled: list[tuple[TopicKey, PartitionProduceResponse]] = []
         self.missing = 1  # batches without an answer, and one for `handle` itself
         self.bucket = 0
 
@@ -104,6 +118,8 @@ class Pending:
     def _finish(self) -> None:
         self.batches = []  # they know us: without a cycle there is nothing to collect
         if self.acks:
+            if self.misled and self.exchange.version >= CURRENT_LEADER_SINCE:
+                self._tell_leaders()
             self.exchange.answer(self.response)
             return
         for topic in self.response.responses:
@@ -111,39 +127,63 @@ class Pending:
                 if partition.error_code:
                     # The client learns of it in the only way there is.
                     error = ErrorCode(partition.error_code).name
-                    self.exchange.refuse(f"{error} for {topic.name}-{partition.index} with acks=0")
+                    self.exchange.refuse(f"{error} for {topic.name or topic.topic_id.hex()}-{partition.index} with acks=0")
                     return
         self.exchange.answer_nothing()
+
+    def _tell_leaders(self) -> None:
+        leaders = set()
+        for topic, response in self.misled:
+            leader = leader_of(self.gateway, topic, response.index)
+            response.current_leader = LeaderIdAndEpoch(*leader)
+            leaders.add(leader.leader_id)
+        self.response.node_endpoints = [
+            NodeEndpoint(*node) for node in nodes(self.gateway, self.exchange.connection, leaders)]
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: ProduceRequest) -> None:
     pending = Pending(gateway, exchange, request.acks)
     refusal = refusal_of(request)
+    by_id = exchange.version >= TOPIC_IDS_SINCE
     for topic in request.topic_data:
-        name = topic.name
         responses: list[PartitionProduceResponse] = []
-        pending.response.responses.append(TopicProduceResponse(name=name, partition_responses=responses))
+        pending.response.responses.append(TopicProduceResponse(topic.topic_id, topic.name, responses))
+        key = topic.topic_id if by_id else topic.name
+        name = name_of(gateway, key)
         for data in topic.partition_data:
             response = PartitionProduceResponse(data.index, base_offset=-1)
             responses.append(response)
-            route = gateway.routes.find(name, data.index)
-            records = data.records
-            error = refusal or route_error(gateway, route, name, data.index) or records_error(records, exchange.version)
-            if error:
-                response.error_code = error
-                gateway.sequence_gaps.turned_away(name, data.index, records, gateway.now.monotonic_s)
-                continue
-            assert route is not None and records is not None
-            if gateway.sequence_gaps.overtakes(name, data.index, records, gateway.now.monotonic_s):
-                response.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER
-                continue
-            batch = Batch(pending, name, response, records)
-            pending.batches.append(batch)
-            pending.missing += 1
-            route.produce(batch, request.acks, records)
+            route = None if name is None else gateway.routes.find(name, data.index)
+            error = (
+                refusal or topic_error(gateway, route, key, name, data.index)
+                or records_error(data.records, exchange.version))
+            begin(pending, key, response, route, data.records, error)
     if pending.missing > 1:
         gateway.deadlines.set(pending, gateway.now.monotonic_s, request.timeout_ms / 1000)
     pending.on_batch_done()
+
+
+def begin(
+    pending: Pending, topic: TopicKey, response: PartitionProduceResponse, route: Route | None,
+    records: memoryview | None, error: int,
+) -> None:
+    """Send one batch to its partition, unless there is an error."""
+    gateway = pending.gateway
+    now_s = gateway.now.monotonic_s
+    if error:
+        gateway.sequence_gaps.turned_away(topic, response.index, records, now_s)
+    else:
+        assert route is not None and records is not None
+        if not gateway.sequence_gaps.overtakes(topic, response.index, records, now_s):
+            batch = Batch(pending, topic, response, records)
+            pending.batches.append(batch)
+            pending.missing += 1
+            route.produce(batch, pending.acks, records)
+            return
+        error = ErrorCode.NOT_LEADER_OR_FOLLOWER
+    response.error_code = error
+    if error == ErrorCode.NOT_LEADER_OR_FOLLOWER:
+        pending.misled.append((topic, response))
 
 
 def refusal_of(request: ProduceRequest) -> int:
@@ -151,6 +191,18 @@ def refusal_of(request: ProduceRequest) -> int:
     if request.transactional_id is not None:
         return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     return 0 if -1 <= request.acks <= 1 else ErrorCode.INVALID_REQUIRED_ACKS
+
+
+def topic_error(
+    gateway: Gateway, route: Route | None, topic: TopicKey, name: str | None, partition: int, *,
+    foreign: int = ErrorCode.UNKNOWN_TOPIC_ID,
+) -> int:
+    """As `route_error`, where the topic may be named by its id. foreign: the replica is of a topic of that name before."""
+    if name is None:
+        return ErrorCode.UNKNOWN_TOPIC_ID
+    if route is not None and isinstance(topic, bytes) and route.topic_id != topic:
+        return foreign
+    return route_error(gateway, route, name, partition)
 
 
 def route_error(gateway: Gateway, route: Route | None, topic: str, partition: int) -> int:

@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway import (
     api_versions,
+    create_partitions,
     create_topics,
+    delete_records,
     delete_topics,
+    describe_cluster,
     describe_configs,
+    describe_log_dirs,
+    describe_producers,
+    describe_topic_partitions,
+    describe_transactions,
     fetch,
     find_coordinator,
     init_producer_id,
+    list_config_resources,
     list_offsets,
+    list_transactions,
     metadata,
+    offset_for_leader_epoch,
     produce,
 )
 from zafka.actors.gateway.connection import Exchange
@@ -53,7 +63,9 @@ APIS: dict[int, Api] = {
     module.KEY: Api(module.KEY, module.VERSIONS, module.ADVERTISED, module.handle)
     for module in (
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
-        init_producer_id, describe_configs)
+        init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
+        describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
+        describe_transactions, list_transactions)
 }
 
 

@@ -21,7 +21,7 @@ GAP_S = 10.0
 GAPS_MAX = 10_000
 HALF = 1 << 30  # sequences begin at 0 again after 2^31 - 1
 
-Key = tuple[str, int, int]
+Key = tuple[str | bytes, int, int]
 """Topic, partition, producer id."""
 
 
@@ -37,7 +37,7 @@ class SequenceGaps:
     def __init__(self) -> None:
         self._gaps: dict[Key, Gap] = {}
 
-    def turned_away(self, topic: str, partition: int, records: memoryview | None, now_s: float) -> None:
+    def turned_away(self, topic: str | bytes, partition: int, records: memoryview | None, now_s: float) -> None:
         """This batch was answered with an error that lets its client send it again."""
         if records is None or len(records) < HEADER_BYTES:
             return
@@ -52,7 +52,7 @@ class SequenceGaps:
             del self._gaps[next(iter(self._gaps))]
         self._gaps[key] = Gap(epoch, sequence, now_s + GAP_S)
 
-    def overtakes(self, topic: str, partition: int, records: memoryview, now_s: float) -> bool:
+    def overtakes(self, topic: str | bytes, partition: int, records: memoryview, now_s: float) -> bool:
         """Whether this batch may not pass. The one that was turned away closes its gap."""
         if not self._gaps or len(records) < HEADER_BYTES:
             return False

@@ -21,6 +21,8 @@ class Settings:
     queued_bytes_max: the same, all connections together.
     partition_bytes_max: handed over to one partition and not answered; less than its mailbox lets wait.
     fetch_bytes_max: records in one answer to Fetch.
+    described_partitions_max: partitions in one answer to DescribeTopicPartitions.
+    fetch_sessions_max: incremental fetch sessions, a number.
     """
 
     auto_create_topics: bool = True
@@ -29,6 +31,8 @@ class Settings:
     queued_bytes_max: int = 256 * MIB
     partition_bytes_max: int = 48 * MIB
     fetch_bytes_max: int = 55 * MIB
+    described_partitions_max: int = 2000
+    fetch_sessions_max: int = 1000
 
 
 def settings_from(defaults: Mapping[str, str]) -> Settings:
@@ -43,4 +47,6 @@ def settings_from(defaults: Mapping[str, str]) -> Settings:
         request_bytes_max=number("socket.request.max.bytes", standard.request_bytes_max),
         queued_bytes_max=number("queued.max.request.bytes", standard.queued_bytes_max),
         fetch_bytes_max=number("fetch.max.bytes", standard.fetch_bytes_max),
+        described_partitions_max=number("max.request.partition.size.limit", standard.described_partitions_max),
+        fetch_sessions_max=number("max.incremental.fetch.session.cache.slots", standard.fetch_sessions_max),
     )

@@ -1,9 +1,9 @@
-"""`zafka topic create|list|describe|delete`."""
+"""`zafka topic create|list|describe|alter|delete`."""
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,14 +15,9 @@ if TYPE_CHECKING:
     from zafka.client.consumer import Consumer
 
 
-class TopicGroup(NounGroup):
-    not_built: ClassVar[dict[str, str]] = {
-        "alter": "say it in the topology file, whose topics' configuration wins at the next `zafka up`"}
-
-
-@click.group(cls=TopicGroup)
+@click.group(cls=NounGroup)
 def topic() -> None:
-    """Create, list, describe and delete topics."""
+    """Create, list, describe, alter and delete topics."""
 
 
 @topic.command()
@@ -110,6 +105,33 @@ def as_text(described: dict[str, Any]) -> str:
     ]
     config = "".join(f"\n{key}={value}" for key, value in described["config"].items())
     return f"{described['name']}  {described['topic_id']}{config}\n{columns(header, rows)}"
+
+
+@topic.command()
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(1), metavar="N",
+              help="How many the topic is to have in all; they only ever become more.")
+@click.option("--config", multiple=True, hidden=True)
+@click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
+@bootstrap_option
+def alter(name: str, partitions: int | None, config: tuple[str, ...], dry_run: bool, bootstrap: str) -> None:
+    """Give the topic NAME more partitions.
+
+    Its configuration is altered in the topology file, which wins at the next `zafka up`.
+    """
+    if config:
+        raise click.UsageError(
+            "`zafka topic alter --config` is not supported yet: say it in the topology file, whose topics' "
+            "configuration wins at the next `zafka up`")
+    if partitions is None:
+        raise click.UsageError("say how many partitions the topic is to have: --partitions N")
+    from zafka.client.admin import Admin
+
+    with Admin(bootstrap) as admin:
+        made = admin.create_partitions(name, partitions, validate_only=dry_run)
+    count = len(made.partitions)
+    told = f"would have {partitions} partitions, has {count}" if dry_run else f"has {count} partitions"
+    click.echo(f"topic {name} {told}", err=True)
 
 
 @topic.command()

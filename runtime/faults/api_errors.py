@@ -18,13 +18,41 @@ from zafka.actors.gateway.fetch_part import NO_BYTES
 from zafka.actors.gateway.find_coordinator import SEVERAL_KEYS_SINCE
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import describe_producers
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from zafka.transport.kafka.messages.create_partitions import (
+    CreatePartitionsResponse,
+    CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
+)
 from zafka.transport.kafka.messages.create_topics import CreatableTopic, CreatableTopicResult, CreateTopicsResponse
+from zafka.transport.kafka.messages.delete_records import (
+    DeleteRecordsPartitionResult,
+    DeleteRecordsResponse,
+    DeleteRecordsTopic,
+    DeleteRecordsTopicResult,
+)
 from zafka.transport.kafka.messages.delete_topics import DeletableTopicResult, DeleteTopicsResponse, DeleteTopicState
+from zafka.transport.kafka.messages.describe_cluster import DescribeClusterResponse
 from zafka.transport.kafka.messages.describe_configs import (
     DescribeConfigsResource,
     DescribeConfigsResponse,
     DescribeConfigsResult,
+)
+from zafka.transport.kafka.messages.describe_log_dirs import (
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+    DescribeLogDirsResult,
+)
+from zafka.transport.kafka.messages.describe_topic_partitions import (
+    DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponseTopic,
+    TopicRequest,
+)
+from zafka.transport.kafka.messages.describe_transactions import (
+    DescribeTransactionsRequest,
+    DescribeTransactionsResponse,
+    TransactionState,
 )
 from zafka.transport.kafka.messages.fetch import FetchableTopicResponse, FetchResponse, FetchTopic, PartitionData
 from zafka.transport.kafka.messages.find_coordinator import (
@@ -33,13 +61,21 @@ from zafka.transport.kafka.messages.find_coordinator import (
     FindCoordinatorResponse,
 )
 from zafka.transport.kafka.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from zafka.transport.kafka.messages.list_config_resources import ListConfigResourcesResponse
 from zafka.transport.kafka.messages.list_offsets import (
     ListOffsetsPartitionResponse,
     ListOffsetsResponse,
     ListOffsetsTopic,
     ListOffsetsTopicResponse,
 )
+from zafka.transport.kafka.messages.list_transactions import ListTransactionsResponse
 from zafka.transport.kafka.messages.metadata import MetadataRequestTopic, MetadataResponseTopic
+from zafka.transport.kafka.messages.offset_for_leader_epoch import (
+    EpochEndOffset,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderTopic,
+    OffsetForLeaderTopicResult,
+)
 from zafka.transport.kafka.messages.produce import (
     PartitionProduceResponse,
     ProduceResponse,
@@ -47,6 +83,7 @@ from zafka.transport.kafka.messages.produce import (
     TopicProduceResponse,
 )
 
+LOG_DIRS_ERROR_SINCE = 3  # before, an answer has an error for each directory only
 MESSAGE = "injected by zafka chaos"
 
 NameOf = Callable[[bytes], str]
@@ -110,7 +147,7 @@ def _produce(topic: TopicProduceData, error: int) -> TopicProduceResponse:
     responses = [
         PartitionProduceResponse(data.index, error, base_offset=-1, error_message=MESSAGE)
         for data in topic.partition_data]
-    return TopicProduceResponse(name=topic.name, partition_responses=responses)
+    return TopicProduceResponse(topic.topic_id, topic.name, responses)
 
 
 def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
@@ -119,12 +156,16 @@ def _fetch(topic: FetchTopic, error: int) -> FetchableTopicResponse:
             wanted.partition, error, high_watermark=-1, last_stable_offset=-1, log_start_offset=-1,
             aborted_transactions=None, records=NO_BYTES)
         for wanted in topic.partitions]
-    return FetchableTopicResponse(topic=topic.topic, partitions=partitions)
+    return FetchableTopicResponse(topic.topic_id, topic.topic, partitions)
 
 
 def _list_offsets(topic: ListOffsetsTopic, error: int) -> ListOffsetsTopicResponse:
     partitions = [ListOffsetsPartitionResponse(wanted.partition_index, error) for wanted in topic.partitions]
     return ListOffsetsTopicResponse(topic.name, partitions)
+
+
+def _offset_for_leader_epoch(topic: OffsetForLeaderTopic, error: int) -> OffsetForLeaderTopicResult:
+    return OffsetForLeaderTopicResult(topic.topic, [EpochEndOffset(error, each.partition) for each in topic.partitions])
 
 
 def _metadata(topic: MetadataRequestTopic, error: int) -> MetadataResponseTopic:
@@ -149,6 +190,37 @@ def _describe_configs(resource: DescribeConfigsResource, error: int) -> Describe
     return DescribeConfigsResult(error, MESSAGE, resource.resource_type, resource.resource_name)
 
 
+def _create_partitions(topic: CreatePartitionsTopic, error: int) -> CreatePartitionsTopicResult:
+    return CreatePartitionsTopicResult(topic.name, error, MESSAGE)
+
+
+def _delete_records(topic: DeleteRecordsTopic, error: int) -> DeleteRecordsTopicResult:
+    return DeleteRecordsTopicResult(topic.name, [
+        DeleteRecordsPartitionResult(wanted.partition_index, -1, error) for wanted in topic.partitions])
+
+
+def _describe_producers(topic: describe_producers.TopicRequest, error: int) -> describe_producers.TopicResponse:
+    return describe_producers.TopicResponse(topic.name, [
+        describe_producers.PartitionResponse(index, error, MESSAGE) for index in topic.partition_indexes])
+
+
+def _describe_topic_partitions(topic: TopicRequest, error: int) -> DescribeTopicPartitionsResponseTopic:
+    return DescribeTopicPartitionsResponseTopic(error, topic.name)
+
+
+def _describe_log_dirs(request: DescribeLogDirsRequest, version: int, error: int) -> DescribeLogDirsResponse:
+    if version >= LOG_DIRS_ERROR_SINCE:
+        return DescribeLogDirsResponse(error_code=error)
+    return DescribeLogDirsResponse(results=[DescribeLogDirsResult(error)])
+
+
+def _describe_transactions(
+    request: DescribeTransactionsRequest, version: int, error: int
+) -> DescribeTransactionsResponse:
+    return DescribeTransactionsResponse(transaction_states=[
+        TransactionState(error, name) for name in request.transactional_ids])
+
+
 def _find_coordinator(request: FindCoordinatorRequest, version: int, error: int) -> FindCoordinatorResponse:
     if version >= SEVERAL_KEYS_SINCE:
         return FindCoordinatorResponse(coordinators=[
@@ -169,8 +241,11 @@ def _by_name(entry: Any, name_of: NameOf) -> str:
 
 
 FORMS: dict[int, Form] = {
-    ApiKey.PRODUCE: Form(Topics(("topic_data",), "responses", _by_name, _produce, lambda: ProduceResponse([]))),
-    ApiKey.FETCH: Form(Topics(("topics",), "responses", lambda entry, _: str(entry.topic), _fetch, FetchResponse)),
+    ApiKey.PRODUCE: Form(Topics(
+        ("topic_data",), "responses", lambda entry, name_of: entry.name or name_of(entry.topic_id), _produce,
+        lambda: ProduceResponse([]))),
+    ApiKey.FETCH: Form(Topics(
+        ("topics",), "responses", lambda entry, name_of: entry.topic or name_of(entry.topic_id), _fetch, FetchResponse)),
     ApiKey.LIST_OFFSETS: Form(Topics(("topics",), "topics", _by_name, _list_offsets, ListOffsetsResponse)),
     # Its answer names the brokers too, which no error takes away: it is never made without the handler.
     ApiKey.METADATA: Form(Topics(
@@ -181,10 +256,26 @@ FORMS: dict[int, Form] = {
     ApiKey.DELETE_TOPICS: Form(Topics(
         ("topics", "topic_names"), "responses", _name_of_deleted, _delete_topics, DeleteTopicsResponse)),
     ApiKey.INIT_PRODUCER_ID: Form(whole=_init_producer_id),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: Form(Topics(
+        ("topics",), "topics", lambda entry, _: str(entry.topic), _offset_for_leader_epoch, OffsetForLeaderEpochResponse)),
     ApiKey.DESCRIBE_CONFIGS: Form(Topics(
         ("resources",), "results",
         lambda entry, _: entry.resource_name if entry.resource_type == TOPIC else None,
         _describe_configs, DescribeConfigsResponse)),
+    ApiKey.CREATE_PARTITIONS: Form(Topics(
+        ("topics",), "results", _by_name, _create_partitions, CreatePartitionsResponse)),
+    ApiKey.DELETE_RECORDS: Form(Topics(("topics",), "topics", _by_name, _delete_records, DeleteRecordsResponse)),
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: Form(Topics(
+        ("topics",), "topics", _by_name, _describe_topic_partitions, DescribeTopicPartitionsResponse)),
+    ApiKey.DESCRIBE_PRODUCERS: Form(Topics(
+        ("topics",), "topics", _by_name, _describe_producers, describe_producers.DescribeProducersResponse)),
+    ApiKey.DESCRIBE_CLUSTER: Form(whole=lambda request, version, error: DescribeClusterResponse(
+        error_code=error, error_message=MESSAGE)),
+    ApiKey.DESCRIBE_LOG_DIRS: Form(whole=_describe_log_dirs),
+    ApiKey.LIST_CONFIG_RESOURCES: Form(whole=lambda request, version, error: ListConfigResourcesResponse(
+        error_code=error)),
+    ApiKey.DESCRIBE_TRANSACTIONS: Form(whole=_describe_transactions),
+    ApiKey.LIST_TRANSACTIONS: Form(whole=lambda request, version, error: ListTransactionsResponse(error_code=error)),
 }
 
 SESSION_ERRORS = frozenset({

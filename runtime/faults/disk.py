@@ -99,6 +99,9 @@ class FaultyDisk:
     def remove_tree(self, path: Path) -> None:
         self._disk.remove_tree(path)
 
+    def space(self, path: Path) -> tuple[int, int]:
+        return self._disk.space(path)
+
     def exists(self, path: Path) -> bool:
         return self._disk.exists(path)
 

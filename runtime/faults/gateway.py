@@ -16,6 +16,9 @@ import msgspec
 from zafka.actors.gateway import api_versions
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.gateway.effects import Buffer
+from zafka.actors.gateway.fetch import TOPIC_IDS_SINCE
+from zafka.actors.gateway.fetch_session import FINAL_EPOCH, INITIAL_EPOCH, wanted_in
+from zafka.actors.gateway.leaders import TopicKey
 from zafka.actors.gateway.registry import Handler, Served
 from zafka.runtime.faults.api_errors import (
     FORMS,
@@ -31,7 +34,8 @@ from zafka.runtime.faults.kinds import ApiFault
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import response_header
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages.fetch import FetchResponse
+from zafka.transport.kafka.messages.describe_topic_partitions import TopicRequest
+from zafka.transport.kafka.messages.fetch import FetchRequest, FetchResponse, FetchTopic
 from zafka.transport.kafka.messages.metadata import MetadataRequestTopic
 
 if TYPE_CHECKING:
@@ -139,15 +143,43 @@ def _turn_away(gateway: Gateway, refused: Sequence[Any], error: ErrorCode) -> No
     if error.is_retriable:
         for topic in refused:
             for data in topic.partition_data:
-                gateway.sequence_gaps.turned_away(topic.name, data.index, data.records, gateway.now.monotonic_s)
+                key = topic.name or topic.topic_id
+                gateway.sequence_gaps.turned_away(key, data.index, data.records, gateway.now.monotonic_s)
 
 
 def named(gateway: Gateway, api_key: int, version: int, request: Any) -> Any:
-    """The request with its topics named one by one, where it asks for all."""
+    """The request with its topics named one by one, where it asks for all, or for those of a session."""
+    if api_key == ApiKey.FETCH:
+        return without_session(gateway, version, request)
+    names = gateway.cluster.topics_by_name
+    if api_key == ApiKey.DESCRIBE_TOPIC_PARTITIONS and not request.topics:
+        return msgspec.structs.replace(request, topics=[TopicRequest(name) for name in names])
     if api_key != ApiKey.METADATA or request.topics or (request.topics is not None and version > 0):
         return request
-    names = gateway.cluster.topics_by_name
     return msgspec.structs.replace(request, topics=[MetadataRequestTopic(name=name) for name in names])
+
+
+def without_session(gateway: Gateway, version: int, request: FetchRequest) -> FetchRequest:
+    """The same fetch in full, so that its session ends: one with a hole in it is not what its fetcher believes it has.
+    Unchanged if it has no such session, which the handler will tell it."""
+    by_id = version >= TOPIC_IDS_SINCE
+    wanted = wanted_in(request.topics, by_id=by_id)
+    if request.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
+        session = gateway.fetch_sessions.find(request, by_id=by_id)
+        if session is None:
+            return request
+        wanted = {**session.partitions, **wanted}
+        for topic in request.forgotten_topics_data:
+            for partition in topic.partitions:
+                wanted.pop((topic.topic_id if by_id else topic.topic, partition), None)
+    topics: dict[TopicKey, FetchTopic] = {}
+    for (key, _), each in wanted.items():
+        if key not in topics:
+            topics[key] = FetchTopic(topic=key) if isinstance(key, str) else FetchTopic(key)
+            topics[key].partitions = []
+        topics[key].partitions.append(each.asked)
+    return msgspec.structs.replace(
+        request, session_epoch=FINAL_EPOCH, topics=list(topics.values()), forgotten_topics_data=[])
 
 
 def name_of(gateway: Gateway) -> NameOf:

@@ -64,6 +64,15 @@ def test_topics_are_created_listed_described_and_deleted(zafka: Zafka, topic: st
     assert topic not in zafka("topic", "list").splitlines()
 
 
+def test_a_topic_gets_more_partitions(zafka: Zafka, topic: str) -> None:
+    zafka("topic", "alter", topic, "--partitions", "4", "--dry-run")
+    (told,) = json.loads(zafka("topic", "describe", topic, "--format", "json"))
+    assert len(told["partitions"]) == 2
+    zafka("topic", "alter", topic, "--partitions", "4")
+    (told,) = json.loads(zafka("topic", "describe", topic, "--format", "json"))
+    assert [(one["partition"], one["leader"]) for one in told["partitions"]] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+
+
 def test_lines_go_in_and_come_out(zafka: Zafka, topic: str) -> None:
     lines = "".join(f"line {number}\n" for number in range(5000))
     zafka("produce", topic, "-p", "1", "-z", "zstd", data=lines)

@@ -28,6 +28,7 @@ from zafka.actors.gateway.effects import (
     ReadFiles,
     Respond,
 )
+from zafka.actors.gateway.fetch_session import FetchSessions
 from zafka.actors.gateway.registry import APIS
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.codec import request_header, request_writer
@@ -58,12 +59,16 @@ def requests(rng: random.Random) -> list[tuple[int, Any]]:
     partitions = [0, number()]
     return [
         (0, kafka.ProduceRequest(None, small, number(), [kafka.TopicProduceData(
-            name=name(), partition_data=[kafka.PartitionProduceData(each, records) for each in partitions])])),
+            topic_id(name()), name(), partition_data=[kafka.PartitionProduceData(each, records) for each in partitions])])),
         (1, kafka.FetchRequest(
             max_wait_ms=number(), min_bytes=number(), max_bytes=number(), isolation_level=rng.choice([0, 1, 7]),
-            session_id=number(), session_epoch=number(), topics=[kafka.FetchTopic(topic=name(), partitions=[
-                kafka.FetchPartition(each, number(), long_number(), partition_max_bytes=number())
-                for each in partitions])])),
+            session_id=rng.choice([0, 1, 2, 3, number()]), session_epoch=rng.choice([0, 0, -1, 1, 2, 3, number()]),
+            replica_id=rng.choice([-1, number()]), topics=[kafka.FetchTopic(topic_id(name()), name(), partitions=[
+                kafka.FetchPartition(
+                    each, rng.choice([-1, number()]), long_number(), rng.choice([-1, 0, number()]),
+                    partition_max_bytes=number())
+                for each in partitions])],
+            forgotten_topics_data=[kafka.ForgottenTopic(topic_id(name()), name(), [number()])])),
         (2, kafka.ListOffsetsRequest(number(), rng.choice([0, 1]), [kafka.ListOffsetsTopic(
             name(), [kafka.ListOffsetsPartition(each, number(), long_number()) for each in partitions])])),
         (3, kafka.MetadataRequest([kafka.MetadataRequestTopic(name=name()) for _ in range(3)])),
@@ -76,6 +81,8 @@ def requests(rng: random.Random) -> list[tuple[int, Any]]:
             [kafka.DeleteTopicState(rng.choice([None, name()]), rng.choice([bytes(16), topic_id("t")]))],
             [name()], number())),
         (22, kafka.InitProducerIdRequest(rng.choice([None, name()]), number(), long_number(), small)),
+        (23, kafka.OffsetForLeaderEpochRequest(number(), [kafka.OffsetForLeaderTopic(name(), [
+            kafka.OffsetForLeaderPartition(each, number(), number()) for each in partitions])])),
         (32, kafka.DescribeConfigsRequest(
             [kafka.DescribeConfigsResource(rng.choice([2, 4, 8]), name(), rng.choice([None, [name()]]))],
             True, True)),
@@ -91,12 +98,20 @@ def mutate(rng: random.Random, frame: bytearray) -> bytearray:
     return frame
 
 
+class FewIds(random.Random):
+    """So that requests find a session now and then."""
+
+    def randint(self, a: int, b: int) -> int:
+        return self.randrange(1, 5)
+
+
 class Chaos:
     """Plays all whom the broker deals with, badly."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.bench = Bench(Path(tempfile.mkdtemp())).start("t")
+        self.bench.gateway.fetch_sessions = FetchSessions(slots=3, random=FewIds(seed))
         self.connections: dict[int, list[int]] = {}  # requests without an answer, if there is to be one
         self.owed: list[tuple[Any, Any]] = []
         self.reads: list[Any] = []
@@ -163,10 +178,12 @@ class Chaos:
         elif isinstance(body, messages.Locate):
             told = messages.Located(
                 body.request_id, rng.choice([0, 0, 1]), 0, 5, 0, rng.choice([0, len(BATCH), 500]), 9, 9, 0,
-                rng.random() < 0.5)
+                rng.random() < 0.5, rng.choice([-1, -1, 3]), 1)
             self.owed.append((sent.to, told))
         elif isinstance(body, messages.ListOffset):
             self.owed.append((sent.to, messages.OffsetListed(body.request_id, 0, 1, 2, 3)))
+        elif isinstance(body, messages.FindEpochEnd):
+            self.owed.append((sent.to, messages.EpochEnd(body.request_id, 0, 1, 2)))
 
 
 @pytest.mark.parametrize("block", range(10))

@@ -6,6 +6,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | check | what must hold |
 |---|---|
 | watermark | a leader's high watermark never goes back, and with `fsync: always` is at most what was flushed |
+| log-start | who asks after records were deleted never sees where the partition began before (the readers look) |
 | epoch | leader epochs of a partition rise, and one incarnation leads in each |
 | offline | no replica says that its disk lied, unless a flush of it has failed |
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |

@@ -92,6 +92,7 @@ class Reader(Client):
     ) -> None:
         request = ListOffsetsRequest(-1, 0, [ListOffsetsTopic(
             self.topic, [ListOffsetsPartition(partition, -1, timestamp)])])
+        deleted = self.deleted_before(partition)
 
         def on_answer(answer: Any) -> None:
             told = answer.topics[0].partitions[0]
@@ -101,9 +102,15 @@ class Reader(Client):
                 self._again(broker_id, BACKOFF_S)
             else:
                 self.places[partition].offline = False
+                if timestamp == EARLIEST and told.offset < deleted:
+                    self.violate("log-start", f"{self.topic}-{partition} begins at {told.offset} after {deleted}")
                 on_offset(broker_id, partition, told.offset)
 
         self.ask(broker_id, ApiKey.LIST_OFFSETS, LIST_VERSION, request, on_answer, lambda: self._lost(broker_id))
+
+    def deleted_before(self, partition: int) -> int:
+        """Nothing below this offset may be shown to who asks from now on."""
+        return self.simulation.deleted_before.get((self.topic, partition), 0)
 
     def _on_earliest(self, broker_id: int, partition: int, offset: int) -> None:
         place = self.places[partition]
@@ -116,6 +123,7 @@ class Reader(Client):
 
     def _fetch(self, broker_id: int, partitions: list[int]) -> None:
         asked = {index: self.places[index].position for index in partitions}
+        deleted = {index: self.deleted_before(index) for index in partitions}
         wanted = [
             FetchPartition(index, fetch_offset=position, partition_max_bytes=self.random.choice((300, 2000, 20000)))
             for index, position in asked.items()]
@@ -127,6 +135,9 @@ class Reader(Client):
             failed = False
             for topic in answer.responses:
                 for told in topic.partitions:
+                    if not told.error_code and told.log_start_offset < deleted[told.partition_index]:
+                        self.violate("log-start", f"{self.topic}-{told.partition_index} begins at "
+                                     f"{told.log_start_offset} after {deleted[told.partition_index]}")
                     failed |= not self._take(told.partition_index, asked[told.partition_index], told)
             self._again(broker_id, BACKOFF_S if failed else 0.001)
 

@@ -89,6 +89,9 @@ class ProcessDisk:
         self.process.step("unlink", path)
         self.disk.remove_tree(path)
 
+    def space(self, path: Path) -> tuple[int, int]:
+        return self.disk.space(path)
+
     # -- files -----------------------------------------------------------------------------------
 
     def open(self, path: Path, *, create: bool = False) -> File:

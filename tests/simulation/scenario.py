@@ -21,6 +21,7 @@ class Scenario:
     """mode: liveness: after `faults_s` everything heals, and must come to its end; safety: it is cut off there.
 
     producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
+    deletes: topic whose records are deleted, "" for none.
     flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
     request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
@@ -36,6 +37,7 @@ class Scenario:
     batches: int = 12
     pause_s: float = 0.1
     admin_rounds: int = 0
+    deletes: str = ""
     last_fault: str = ""
     flush_s: float = 0.004
     request_s: float = 4.0
@@ -65,6 +67,8 @@ def draw(seed: int) -> Scenario:
     scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))
     scenario.flush_s = random.choice((0.004, 0.004, 0.06, 0.4))
     scenario.request_s = random.choice((4.0, 4.0, 0.2))
+    if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
+        scenario.deletes = topics[-1].name  # retention takes from it, too
     return scenario
 
 

@@ -16,6 +16,7 @@ from tests.simulation.admins import Admin, Describer
 from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
 from tests.simulation.consumers import Consumer, FullReader, Sampler
+from tests.simulation.deleters import Deleter
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
@@ -43,6 +44,7 @@ class Simulation:
         self.broker_ids = [broker.id for broker in scenario.settings.brokers]
         self.producers: list[Producer] = []
         self.clients: list[Client] = []
+        self.deleted_before: dict[tuple[str, int], int] = {}  # where each partition begins at least, for good
         self._producer_ids: dict[tuple[int, int], str] = {}
         self._make_clients()
 
@@ -57,6 +59,8 @@ class Simulation:
         for number, topic in enumerate(scenario.samplers):
             partitions = list(range(scenario.topics[topic].partitions))
             self.clients.append(Sampler(self, f"s{number}", topic, partitions))
+        if scenario.deletes:
+            self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.admin_rounds:
             self.clients.append(Admin(self, "admin", ADMIN_TOPIC, scenario.admin_rounds, scenario.faults_s / 8))
 

@@ -10,6 +10,8 @@ from zafka.actors.actor import Effect, Exit, Mail, Now, Peer
 from zafka.actors.messages import (
     ActorUp,
     BecomeLeader,
+    EpochEnd,
+    FindEpochEnd,
     ListOffset,
     Locate,
     Located,
@@ -65,8 +67,11 @@ class Partition(Drive):
     def produce(self, *batches: bytes, acks: int = -1) -> list[Effect]:
         return self.turn(self.mail(*batches, acks=acks))
 
-    def locate(self, offset: int, *, epoch: int = -1, max_bytes: int = 1 << 20) -> Located:
-        return only(self.send(BROKER, Locate(9, offset, max_bytes, epoch, 0)), Located)
+    def locate(self, offset: int, *, epoch: int = -1, max_bytes: int = 1 << 20, last_fetched_epoch: int = -1) -> Located:
+        return only(self.send(BROKER, Locate(9, offset, max_bytes, epoch, 0, last_fetched_epoch)), Located)
+
+    def epoch_end(self, leader_epoch: int, *, current: int = -1) -> EpochEnd:
+        return only(self.send(BROKER, FindEpochEnd(9, leader_epoch, current)), EpochEnd)
 
     def list_offset(self, timestamp_ms: int, *, epoch: int = -1, isolation: int = 0) -> OffsetListed:
         return only(self.send(BROKER, ListOffset(9, timestamp_ms, epoch, isolation)), OffsetListed)

@@ -201,6 +201,10 @@ class MemoryDisk:
 
     # -- Disk ----------------------------------------------------------------------------------
 
+    def space(self, path: Path) -> tuple[int, int]:
+        total = 1 << 40
+        return total, total if self.room_bytes is None else self.room_bytes
+
     def make_directory(self, path: Path) -> None:
         if str(path) in self._directories:
             return

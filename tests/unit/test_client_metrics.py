@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -70,10 +71,19 @@ def test_a_producer_counts_what_the_broker_saw(broker: FakeBroker) -> None:
         assert metrics.buffered_bytes == metrics.batches_waiting == 0
         assert metrics.bytes > 1001
         assert 0 < metrics.latency.p50 <= metrics.latency.max < 30_000
-        broker.fault = lambda api, when: "hang" if api is ApiKey.PRODUCE else None
+        hung = threading.Event()
+
+        def hang(api: ApiKey, when: str) -> str | None:
+            if api is ApiKey.PRODUCE:
+                hung.set()
+                return "hang"
+            return None
+
+        broker.fault = hang
         future = producer.send("one", bytes(5000))
         waiting = producer.metrics()
         assert waiting.batches_waiting == 1 and waiting.buffered_bytes > 5000
+        assert hung.wait(10)
         broker.fault = lambda api, when: None
         broker.restart()
         future.result(10)

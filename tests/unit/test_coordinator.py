@@ -321,7 +321,7 @@ def test_validate_only_says_the_same_and_does_nothing(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path).up()
     results = cluster.create(topic("orders", 3), topic("a b"), validate_only=True)
     assert outcome(results) == [("orders", 0), ("a b", ErrorCode.INVALID_TOPIC_EXCEPTION)]
-    assert (results[0].partitions, results[0].topic_id) == (3, bytes(16))
+    assert results[0].partitions == 3 and results[0].topic_id != bytes(16)  # Kafka gives an id away, too
     assert not cluster.read().topics_by_name
 
 
@@ -339,8 +339,8 @@ def test_validate_only_says_the_same_and_does_nothing(tmp_path: Path) -> None:
         (topic("__cluster"), ErrorCode.INVALID_REQUEST, "Creation of internal topic __cluster is prohibited."),
         (topic("t", 0), ErrorCode.INVALID_PARTITIONS, "non-positive"),
         (topic("t", -2), ErrorCode.INVALID_PARTITIONS, "non-positive"),
-        (topic("t", 10_001), ErrorCode.POLICY_VIOLATION, "10001 partitions are more than 10000"),
-        (topic("t", 1, 0), ErrorCode.INVALID_REPLICATION_FACTOR, "non-positive"),
+        (topic("t", 10_001), ErrorCode.POLICY_VIOLATION, "Excessively large number"),
+        (topic("t", 1, 0), ErrorCode.INVALID_REPLICATION_FACTOR, "must be larger than 0, or -1"),
         (topic("t", 1, 3), ErrorCode.INVALID_REPLICATION_FACTOR, "only 2 broker(s) are registered"),
         (topic("t", 1, 2), ErrorCode.INVALID_REPLICATION_FACTOR, "not supported yet"),
         (topic("t", -1, -1, [[1], [3]]), ErrorCode.INVALID_REPLICA_ASSIGNMENT, "broker 3, but no such broker"),

@@ -19,6 +19,7 @@ from zafka.runtime.faults.api_errors import FORMS, MESSAGE
 from zafka.runtime.faults.board import Board, Watch
 from zafka.runtime.faults.gateway import FaultyApis
 from zafka.runtime.faults.kinds import ApiFault
+from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import read_response_header
 from zafka.transport.kafka.errors import ErrorCode
@@ -40,9 +41,15 @@ from zafka.transport.kafka.messages import (
     ListOffsetsTopic,
     MetadataRequest,
     MetadataRequestTopic,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
+    delete_records,
+    describe_producers,
+    describe_topic_partitions,
 )
 
 SERVED = [(ApiKey(key), version) for key, api in APIS.items() for version in api.versions]
@@ -77,13 +84,13 @@ def faulty(tmp_path: Path) -> Iterator[Faulty]:
 
 def produce(*topics: str, acks: int = -1, batch: bytes = BATCH) -> ProduceRequest:
     data = [PartitionProduceData(0, memoryview(batch))]
-    return ProduceRequest(None, acks, 30_000, [TopicProduceData(name=name, partition_data=data) for name in topics])
+    return ProduceRequest(None, acks, 30_000, [TopicProduceData(topic_id(name), name, data) for name in topics])
 
 
 def fetch(*topics: str, max_wait_ms: int = 500) -> FetchRequest:
     wanted = [FetchPartition(0, fetch_offset=0, partition_max_bytes=1000)]
     return FetchRequest(max_wait_ms=max_wait_ms, min_bytes=1, topics=[
-        FetchTopic(topic=name, partitions=wanted) for name in topics])
+        FetchTopic(topic_id(name), name, wanted) for name in topics])
 
 
 REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
@@ -99,8 +106,23 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.DELETE_TOPICS: lambda version, names: DeleteTopicsRequest(
         [DeleteTopicState(name) for name in names], list(names), 1000),
     ApiKey.INIT_PRODUCER_ID: lambda version, names: InitProducerIdRequest(None, 1000),
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: lambda version, names: OffsetForLeaderEpochRequest(
+        -1, [OffsetForLeaderTopic(name, [OffsetForLeaderPartition(0, -1, 0)]) for name in names]),
     ApiKey.DESCRIBE_CONFIGS: lambda version, names: DescribeConfigsRequest(
         [DescribeConfigsResource(2, name, None) for name in names]),
+    ApiKey.CREATE_PARTITIONS: lambda version, names: kafka.CreatePartitionsRequest(
+        [kafka.CreatePartitionsTopic(name, 2, None) for name in names], 1000),
+    ApiKey.DELETE_RECORDS: lambda version, names: kafka.DeleteRecordsRequest(
+        [delete_records.DeleteRecordsTopic(name, [delete_records.DeleteRecordsPartition(0, 1)]) for name in names], 1000),
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: lambda version, names: kafka.DescribeTopicPartitionsRequest(
+        [describe_topic_partitions.TopicRequest(name) for name in names]),
+    ApiKey.DESCRIBE_PRODUCERS: lambda version, names: kafka.DescribeProducersRequest(
+        [describe_producers.TopicRequest(name, [0]) for name in names]),
+    ApiKey.DESCRIBE_CLUSTER: lambda version, names: kafka.DescribeClusterRequest(),
+    ApiKey.DESCRIBE_LOG_DIRS: lambda version, names: kafka.DescribeLogDirsRequest(None),
+    ApiKey.LIST_CONFIG_RESOURCES: lambda version, names: kafka.ListConfigResourcesRequest([]),
+    ApiKey.DESCRIBE_TRANSACTIONS: lambda version, names: kafka.DescribeTransactionsRequest(["x", "y"]),
+    ApiKey.LIST_TRANSACTIONS: lambda version, names: kafka.ListTransactionsRequest(),
 }
 
 
@@ -123,8 +145,9 @@ def errors_in(message: Any) -> list[int]:
 
 def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
-    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.CreateTopics, messages.DeleteTopics,
-             messages.AllocateProducerIds)
+    kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
+             messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
+             messages.DescribeProducers, messages.DescribeLog)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
@@ -133,7 +156,8 @@ def places_of(api: ApiKey, version: int) -> int:
     if FORMS[api].topics is not None:
         # Of the whole request, of each topic, of each partition.
         return {ApiKey.FETCH: 3 if version >= 7 else 2}.get(api, 2)
-    return 2 if api is ApiKey.FIND_COORDINATOR and version >= 4 else 1
+    several = api is ApiKey.DESCRIBE_TRANSACTIONS or (api is ApiKey.FIND_COORDINATOR and version >= 4)
+    return 2 if several else 1
 
 
 @pytest.mark.parametrize(("api", "version"), SERVED)
@@ -163,13 +187,13 @@ def test_kio_reads_it_too(faulty: Faulty, api: ApiKey, version: int) -> None:
 def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Faulty, api: ApiKey, version: int) -> None:
     faulty.fault(api, topic="t*", error=ERROR.name)
     faulty.client.send(api, version, REQUESTS[api](version, ("t", "u")))
-    if api in (ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS):  # answered without asking anybody
+    if api in (ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS, ApiKey.DESCRIBE_TOPIC_PARTITIONS):  # answered without asking anybody
         (response,) = faulty.client.answers()
         assert errors_in(response).count(ERROR) == 1
         assert "u" in str(response)
     else:
         (asked,) = work_in(faulty.bench)
-        if isinstance(asked, messages.CreateTopics):
+        if isinstance(asked, messages.CreateTopics | messages.CreatePartitions):
             assert [topic.name for topic in asked.topics] == ["u"]
         elif isinstance(asked, messages.DeleteTopics):
             assert [name for name, _ in asked.topics] == ["u"]
@@ -178,6 +202,13 @@ def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Fa
             assert send.to == faulty.bench.partitions["u", 0]
     faulty.client.send(api, version, REQUESTS[api](version, ("u",)))
     assert faulty.board.hits(faulty.board.posted[1]) == 1
+
+
+def test_a_request_for_all_topics_concerns_each_of_them(faulty: Faulty) -> None:
+    faulty.fault(ApiKey.DESCRIBE_TOPIC_PARTITIONS, topic="t", error=ERROR.name)
+    request = kafka.DescribeTopicPartitionsRequest([])
+    told = {topic.name: topic.error_code for topic in faulty.client.ask(ApiKey.DESCRIBE_TOPIC_PARTITIONS, 0, request).topics}
+    assert told == {"t": ERROR, "u": 0}
 
 
 def test_the_answer_of_a_split_request_has_both_parts(faulty: Faulty) -> None:
@@ -344,6 +375,36 @@ def test_a_broker_that_stops_does_not_wait_for_late_answers(faulty: Faulty) -> N
         assert client.answers() == []  # the error is there and late; the other waits for data
     faulty.bench.tell(SUPERVISOR, messages.Shutdown())
     assert errors_in(faulty.client.answers()[0]) == [0, ErrorCode.OFFSET_OUT_OF_RANGE]
-    read(faulty.bench, ReadFault.CORRUPT)  # a last look of the one that polls
+    (locate,) = faulty.bench.sent(messages.Locate)  # a last look of the one that polls
+    faulty.bench.tell(
+        faulty.bench.partitions["t", 0], messages.Located(locate.request_id, 0, 0, 5, 0, 9, 9, 9, 0))
+    read(faulty.bench, ReadFault.CORRUPT)
     assert errors_in(polling.answers()[0]) == [0, ErrorCode.CORRUPT_MESSAGE]
     assert faulty.bench.gateway.is_idle()
+
+
+@pytest.mark.parametrize("version", [12, 13])
+def test_a_fetch_in_a_session_is_refused_by_what_the_session_wants(faulty: Faulty, version: int) -> None:
+    """The session ends with it: its fetcher goes on with a full fetch."""
+    client = faulty.client
+
+    def ask(request: FetchRequest) -> Any:
+        client.send(ApiKey.FETCH, version, request)
+        for locate, name in [(each.body, each.to.name) for each in faulty.bench.sends(messages.Locate)]:
+            topic = name.split()[1].split("-")[0]
+            faulty.bench.tell(
+                faulty.bench.partitions[topic, 0], messages.Located(locate.request_id, 0, 0, 5, 0, 0, 0, 0, 0))
+        (response,) = client.answers()
+        return response
+
+    request = fetch("t", "u", max_wait_ms=0)
+    request.session_epoch = 0
+    begun = ask(request)
+    assert begun.session_id
+    faulty.fault(ApiKey.FETCH, topic="t", error=ERROR.name)
+    going_on = FetchRequest(session_id=begun.session_id, session_epoch=1)
+    response = ask(going_on)
+    told = {topic.topic or topic.topic_id: topic.partitions[0].error_code for topic in response.responses}
+    assert told == ({topic_id("t"): ERROR, topic_id("u"): 0} if version == 13 else {"t": ERROR, "u": 0})
+    assert response.session_id == 0 and len(faulty.bench.gateway.fetch_sessions) == 0
+    assert ask(going_on).error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND

@@ -1,4 +1,4 @@
-"""Metadata, topics, configuration, offsets, producer ids, coordinators: the APIs that are about the cluster."""
+"""Metadata, topics, configuration, producer ids, coordinators: the APIs that are about the cluster."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
 RANGES = {
-    ApiKey.PRODUCE: (3, 11), ApiKey.FETCH: (4, 12), ApiKey.LIST_OFFSETS: (1, 7), ApiKey.METADATA: (0, 12),
-    ApiKey.FIND_COORDINATOR: (0, 4), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
-    ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 4), ApiKey.DESCRIBE_CONFIGS: (1, 4),
+    ApiKey.PRODUCE: (3, 13), ApiKey.FETCH: (4, 18), ApiKey.LIST_OFFSETS: (1, 11), ApiKey.METADATA: (0, 13),
+    ApiKey.FIND_COORDINATOR: (0, 6), ApiKey.API_VERSIONS: (0, 4), ApiKey.CREATE_TOPICS: (2, 7),
+    ApiKey.DELETE_TOPICS: (1, 6), ApiKey.INIT_PRODUCER_ID: (0, 5), ApiKey.OFFSET_FOR_LEADER_EPOCH: (2, 4),
+    ApiKey.DESCRIBE_CONFIGS: (1, 4),
+    ApiKey.CREATE_PARTITIONS: (0, 3), ApiKey.DELETE_RECORDS: (0, 2),
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: (0, 0), ApiKey.DESCRIBE_CLUSTER: (0, 2), ApiKey.DESCRIBE_LOG_DIRS: (1, 5),
+    ApiKey.LIST_CONFIG_RESOURCES: (0, 1), ApiKey.DESCRIBE_PRODUCERS: (0, 0), ApiKey.DESCRIBE_TRANSACTIONS: (0, 0),
+    ApiKey.LIST_TRANSACTIONS: (0, 2),
 }
 
 
@@ -43,8 +48,8 @@ def test_the_served_ranges_are_those_of_the_issue() -> None:
 def test_api_versions_advertises_what_is_served_and_old_produce(bench: Bench, version: int) -> None:
     answer = bench.client().ask(ApiKey.API_VERSIONS, version, kafka.ApiVersionsRequest("librdkafka", "2.15.0"))
     advertised = {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
-    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 11)}
-    assert answer.error_code == 0
+    assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 13)}
+    assert answer.error_code == 0 and answer.supported_features == answer.finalized_features == []
 
 
 def test_a_client_name_that_is_none_is_refused(bench: Bench) -> None:
@@ -60,7 +65,7 @@ def metadata(*names: str, create: bool = True) -> kafka.MetadataRequest:
     return kafka.MetadataRequest(topics=topics, allow_auto_topic_creation=create)
 
 
-@pytest.mark.parametrize("version", range(13))
+@pytest.mark.parametrize("version", range(14))
 def test_metadata_tells_brokers_and_leaders(bench: Bench, version: int) -> None:
     bench.create("t", partitions=2)
     bench.serve("t", 1, epoch=3)
@@ -116,8 +121,30 @@ def test_a_topic_is_found_by_its_id(bench: Bench) -> None:
 def test_ids_in_versions_that_may_not_use_them_are_refused(bench: Bench, version: int) -> None:
     bench.create("t")
     wanted = [kafka.MetadataRequestTopic(topic_id("t"), None)]
-    (topic,) = bench.client().ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=wanted)).topics
-    assert topic.error_code == ErrorCode.INVALID_REQUEST
+    wanted.append(kafka.MetadataRequestTopic(name="t"))
+    answer = bench.client().ask(ApiKey.METADATA, version, kafka.MetadataRequest(topics=wanted))
+    assert [(topic.error_code, topic.name) for topic in answer.topics] == [
+        (ErrorCode.INVALID_REQUEST, ""), (ErrorCode.INVALID_REQUEST, "t")]
+
+
+def test_where_an_id_is_asked_for_names_are_passed_over(bench: Bench) -> None:
+    bench.create("t")
+    wanted = [kafka.MetadataRequestTopic(topic_id("t"), None), kafka.MetadataRequestTopic(name="new")]
+    answer = bench.client().ask(ApiKey.METADATA, 13, kafka.MetadataRequest(topics=wanted))
+    assert [topic.name for topic in answer.topics] == ["t"] and answer.error_code == 0
+    assert not bench.sent(messages.CreateTopics)
+
+
+@pytest.mark.parametrize("version", [8, 10, 13])
+def test_without_an_authorizer_every_operation_is_authorized(bench: Bench, version: int) -> None:
+    """The numbers that Apache Kafka 4.3 gives."""
+    bench.create("t")
+    request = kafka.MetadataRequest(
+        [kafka.MetadataRequestTopic(name="t")], include_cluster_authorized_operations=True,
+        include_topic_authorized_operations=True)
+    answer = bench.client().ask(ApiKey.METADATA, version, request)
+    assert answer.topics[0].topic_authorized_operations == 3576
+    assert answer.cluster_authorized_operations == (8096 if version <= 10 else -(2**31))
 
 
 def test_a_topic_that_is_missing_is_created_once_and_then_there(bench: Bench) -> None:
@@ -219,10 +246,12 @@ def test_a_dry_run_is_answered_at_once(bench: Bench) -> None:
 def test_what_is_wrong_in_a_request_for_topics_is_refused_without_a_question(bench: Bench) -> None:
     twice = [kafka.CreatableTopic("t", 1, 1), kafka.CreatableTopic("t", 1, 1)]
     gap = kafka.CreatableTopic("gap", -1, -1, [kafka.CreatableReplicaAssignment(1, [1])])
+    again = kafka.CreatableTopic("again", -1, -1, [kafka.CreatableReplicaAssignment(0, [1])] * 2)
     null = kafka.CreatableTopic("null", 1, 1, [], [kafka.CreatableTopicConfig("retention.ms", None)])
-    answer = bench.client().ask(ApiKey.CREATE_TOPICS, 7, create(*twice, gap, null))
+    answer = bench.client().ask(ApiKey.CREATE_TOPICS, 7, create(*twice, gap, again, null))
     assert {topic.name: topic.error_code for topic in answer.topics} == {
         "t": ErrorCode.INVALID_REQUEST, "gap": ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+        "again": ErrorCode.INVALID_REPLICA_ASSIGNMENT,
         "null": ErrorCode.INVALID_CONFIG}
     assert not bench.sent(messages.CreateTopics)
 
@@ -268,12 +297,32 @@ def test_deleting_what_is_not_there(bench: Bench) -> None:
     for version in (3, 6):
         nobody = kafka.DeleteTopicsRequest([kafka.DeleteTopicState("")], [""], 1_000)
         (refused,) = client.ask(ApiKey.DELETE_TOPICS, version, nobody).responses
-        assert refused.error_code == ErrorCode.INVALID_REQUEST
+        assert refused.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     client.send(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest([kafka.DeleteTopicState("no")], timeout_ms=1_000))
     (asked,) = bench.sent(messages.DeleteTopics)
     result = messages.TopicResult("no", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "", bytes(16))
     bench.tell(COORDINATOR, messages.TopicsDeleted(asked.request_id, [result], 4))
     assert [each.error_code for each in client.answers()[0].responses] == [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+
+
+def test_topics_that_are_named_wrongly_are_refused_in_kafka_s_words(bench: Bench) -> None:
+    bench.create("t")
+    name, by_id = kafka.DeleteTopicState("t"), kafka.DeleteTopicState(None, topic_id("t"))
+    neither, both = kafka.DeleteTopicState(None), kafka.DeleteTopicState("t", topic_id("t"))
+    client = bench.client()
+
+    def refused(*states: kafka.DeleteTopicState) -> tuple[str | None, bytes, int, str]:
+        answer = client.ask(ApiKey.DELETE_TOPICS, 6, kafka.DeleteTopicsRequest(list(states), timeout_ms=1_000))
+        (result,) = answer.responses
+        return result.name, result.topic_id, result.error_code, result.error_message
+
+    wrong = int(ErrorCode.INVALID_REQUEST)
+    assert refused(neither) == (None, bytes(16), wrong, "Neither topic name nor id were specified.")
+    assert refused(both) == ("t", topic_id("t"), wrong, "You may not specify both topic name and topic id.")
+    assert refused(name, name) == ("t", bytes(16), wrong, "Duplicate topic name.")
+    assert refused(by_id, by_id) == (None, topic_id("t"), wrong, "Duplicate topic id.")
+    assert refused(name, by_id) == (
+        "t", topic_id("t"), wrong, "The provided topic name maps to an ID that was already supplied.")
 
 
 # -- configuration -------------------------------------------------------------------------------
@@ -290,12 +339,12 @@ def test_configuration_of_a_topic(bench: Bench, version: int) -> None:
     assert unknown.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
-def test_only_the_keys_that_were_asked_for(bench: Bench) -> None:
+def test_only_the_keys_that_were_asked_for_and_all_for_an_empty_list(bench: Bench) -> None:
     bench.create("t")
     bench.create("u")
     resources = [kafka.DescribeConfigsResource(2, "t", ["retention.ms"]), kafka.DescribeConfigsResource(2, "u", [])]
-    some, none = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
-    assert [entry.name for entry in some.configs] == ["retention.ms"] and none.configs == []
+    some, whole = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources)).results
+    assert [entry.name for entry in some.configs] == ["retention.ms"] and len(whole.configs) > 30
 
 
 def test_configuration_of_this_broker_and_of_none(bench: Bench) -> None:
@@ -304,57 +353,10 @@ def test_configuration_of_this_broker_and_of_none(bench: Bench) -> None:
     assert mine.configs and other.error_code == ErrorCode.INVALID_REQUEST
 
 
-# -- offsets -------------------------------------------------------------------------------------
-
-
-def offsets(timestamp: int, topic: str = "t", epoch: int = -1) -> kafka.ListOffsetsRequest:
-    partition = kafka.ListOffsetsPartition(0, epoch, timestamp)
-    return kafka.ListOffsetsRequest(-1, 0, [kafka.ListOffsetsTopic(topic, [partition])])
-
-
-@pytest.mark.parametrize("version", range(1, 8))
-def test_offsets_are_the_partition_s_to_tell(tmp_path: Path, version: int) -> None:
-    bench = Bench(tmp_path).start("t")
-    client = bench.client()
-    client.send(ApiKey.LIST_OFFSETS, version, offsets(1234))
-    (asked,) = bench.sent(messages.ListOffset)
-    assert (asked.timestamp_ms, asked.current_leader_epoch, asked.isolation_level) == (1234, -1, 0)
-    bench.tell(bench.partitions["t", 0], messages.OffsetListed(asked.request_id, 0, 1240, 17, 3))
-    (part,) = client.answers()[0].topics[0].partitions
-    assert (part.error_code, part.timestamp, part.offset) == (0, 1240, 17)
-    assert part.leader_epoch == (3 if version >= 4 else -1)
-
-
-def test_offsets_that_cannot_be_asked_for(tmp_path: Path) -> None:
-    bench = Bench(tmp_path).start("t")
-    bench.create("starting")
-    client = bench.client()
-
-    def ask(version: int, request: kafka.ListOffsetsRequest) -> int:
-        answer = client.ask(ApiKey.LIST_OFFSETS, version, request)
-        return int(answer.topics[0].partitions[0].error_code)
-
-    assert ask(7, offsets(-1, "none")) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    assert ask(7, offsets(-1, "starting")) == ErrorCode.NOT_LEADER_OR_FOLLOWER
-    assert ask(6, offsets(-3)) == ask(7, offsets(-4)) == ErrorCode.UNSUPPORTED_VERSION
-
-
-def test_offsets_of_a_partition_that_dies_or_is_silent(tmp_path: Path) -> None:
-    bench = Bench(tmp_path).start("t")
-    client = bench.client()
-    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
-    bench.down("t")
-    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
-    bench.serve("t", epoch=1)
-    client.send(ApiKey.LIST_OFFSETS, 7, offsets(-1))
-    bench.pass_time(31)
-    assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.REQUEST_TIMED_OUT
-
-
 # -- producer ids and coordinators ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", range(5))
+@pytest.mark.parametrize("version", range(6))
 def test_producer_ids_come_from_a_block(bench: Bench, version: int) -> None:
     client = bench.client()
     request = kafka.InitProducerIdRequest(None, 60_000)
@@ -372,7 +374,10 @@ def test_a_producer_with_an_id_gets_its_next_epoch(bench: Bench) -> None:
     client = bench.client()
     answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0, 77, 4))
     assert (answer.error_code, answer.producer_id, answer.producer_epoch) == (0, 77, 5)
-    for producer_id, epoch in ((5000, 1), (77, 32766), (77, -1)):
+    for producer_id, epoch in ((77, -1), (-1, 3)):
+        answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0, producer_id, epoch))
+        assert answer.error_code == ErrorCode.INVALID_REQUEST
+    for producer_id, epoch in ((5000, 1), (77, 32766), (-1, -1)):
         client.send(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest(None, 0, producer_id, epoch))
         assert not bench.of(Respond)  # a new id is needed
 
@@ -395,12 +400,16 @@ def test_transactions_are_refused_for_good(bench: Bench) -> None:
     client = bench.client()
     answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest("x", 60_000))
     assert answer.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    answer = client.ask(ApiKey.INIT_PRODUCER_ID, 4, kafka.InitProducerIdRequest("", 60_000))
+    assert answer.error_code == ErrorCode.INVALID_REQUEST
     answer = client.ask(ApiKey.FIND_COORDINATOR, 3, kafka.FindCoordinatorRequest("x", 1))
     assert answer.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     assert "not supported yet" in answer.error_message
+    answer = client.ask(ApiKey.FIND_COORDINATOR, 6, kafka.FindCoordinatorRequest("", 2, ["x:y:0"]))
+    assert [each.error_code for each in answer.coordinators] == [ErrorCode.INVALID_REQUEST]
 
 
-@pytest.mark.parametrize("version", range(5))
+@pytest.mark.parametrize("version", range(7))
 def test_groups_have_no_coordinator_yet(bench: Bench, version: int) -> None:
     client = bench.client()
     answer = client.ask(ApiKey.FIND_COORDINATOR, version, kafka.FindCoordinatorRequest("g", 0, ["g", "h"]))

@@ -1,6 +1,6 @@
 """Fetch: long polls, limits, where bytes are looked for, what is answered when they are not where they should be.
 
-Source: KIP-74 (limits), KIP-227 (sessions), KIP-320 (leader epochs).
+Source: KIP-74 (limits), KIP-320 (leader epochs). What came with versions 7 to 18: test_gateway_fetch_versions.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ SIZE = len(ONE)
 def fetch(
     offset: int | list[int], *, topic: str = "t", max_wait_ms: int = 500, min_bytes: int = 1, max_bytes: int = 1 << 20,
     partition_max_bytes: int = 1 << 20, epoch: int = -1, isolation_level: int = 0, session_epoch: int = -1,
+    session_id: int = 0, last_fetched_epoch: int = -1,
 ) -> FetchRequest:
     offsets = [offset] if isinstance(offset, int) else offset
     partitions = [
-        FetchPartition(index, epoch, each, partition_max_bytes=partition_max_bytes)
+        FetchPartition(
+            index, epoch, each, last_fetched_epoch=last_fetched_epoch, partition_max_bytes=partition_max_bytes)
         for index, each in enumerate(offsets)]
     return FetchRequest(
         max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=max_bytes, isolation_level=isolation_level,
-        session_epoch=session_epoch, topics=[FetchTopic(topic=topic, partitions=partitions)])
+        session_id=session_id, session_epoch=session_epoch, topics=[FetchTopic(topic_id(topic), topic, partitions)])
 
 
 def parts_of(response: Any) -> list[tuple[int, bytes]]:
@@ -62,7 +64,7 @@ def bench(tmp_path: Path) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize("version", range(4, 13))
+@pytest.mark.parametrize("version", range(4, 19))
 def test_bytes_are_located_read_and_served_as_they_are(bench: Bench, version: int) -> None:
     client = bench.client()
     client.send(ApiKey.FETCH, version, fetch(0))
@@ -74,8 +76,10 @@ def test_bytes_are_located_read_and_served_as_they_are(bench: Bench, version: in
     read(bench, ONE + TWO)
     (response,) = client.answers()
     assert parts_of(response) == [(0, ONE + TWO)]
-    part = response.responses[0].partitions[0]
-    assert (part.high_watermark, part.last_stable_offset) == (2, 2)
+    (topic,) = response.responses
+    assert (topic.topic, topic.topic_id) == (("", topic_id("t")) if version >= 13 else ("t", bytes(16)))
+    part = topic.partitions[0]
+    assert (part.high_watermark, part.last_stable_offset, part.preferred_read_replica) == (2, 2, -1)
     assert response.session_id == 0 and part.aborted_transactions is None
 
 
@@ -243,6 +247,18 @@ def test_beyond_the_high_watermark_the_partition_decides(bench: Bench) -> None:
     client.send(ApiKey.FETCH, 12, fetch(77))
     locate(bench, error=ErrorCode.OFFSET_OUT_OF_RANGE)
     assert parts_of(client.answers()[0]) == [(ErrorCode.OFFSET_OUT_OF_RANGE, b"")]
+
+
+def test_what_lies_where_an_offset_is_not_yet_committed_is_not_believed_later(bench: Bench) -> None:
+    """The log has five batches, two of them committed. A place that was told for offset 3 while nothing was there for
+    readers is the log's end, which is not where 3 lies."""
+    client = bench.client()
+    client.send(ApiKey.FETCH, 12, fetch(3, max_wait_ms=60_000))
+    locate(bench, position=5 * SIZE, length=0)
+    bench.tell(bench.partitions["t", 0], advanced(7, 7 * SIZE))
+    assert not bench.of(ReadFiles)
+    locate(bench, position=3 * SIZE, length=SIZE, hw=7)
+    assert [each.position for each in slices(bench)] == [3 * SIZE]
 
 
 def test_read_committed_ends_at_the_last_stable_offset(bench: Bench) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.broker_bench import SUPERVISOR, Bench, Client, make_batch
+from tests.unit.broker_bench import BROKER_ID, SUPERVISOR, Bench, Client, make_batch, topic_id
+from zafka.actors import cluster_state as cs
 from zafka.actors import messages
 from zafka.actors.actor import Mail
 from zafka.actors.gateway.effects import CloseConnection, Respond
@@ -21,13 +22,15 @@ SMALL = make_batch(b"v")
 
 
 def produce(
-    topic: str, *batches: bytes | None, acks: int = -1, timeout_ms: int = 30_000, transactional_id: str | None = None
+    topic: str, *batches: bytes | None, acks: int = -1, timeout_ms: int = 30_000, transactional_id: str | None = None,
+    id_of: str | None = None,
 ) -> ProduceRequest:
-    """Each batch to the partition of its place."""
+    """Each batch to the partition of its place. id_of: the topic of the id, if that is to be another one."""
     data = [
         PartitionProduceData(index, None if batch is None else memoryview(batch))
         for index, batch in enumerate(batches)]
-    return ProduceRequest(transactional_id, acks, timeout_ms, [TopicProduceData(name=topic, partition_data=data)])
+    return ProduceRequest(transactional_id, acks, timeout_ms, [
+        TopicProduceData(topic_id(id_of or topic), topic, data)])
 
 
 def answer(bench: Bench, *items: messages.ProduceItem, partition: int = 0, error: int = 0, offset: int = 0) -> None:
@@ -39,7 +42,7 @@ def errors(response: Any) -> list[int]:
     return [part.error_code for topic in response.responses for part in topic.partition_responses]
 
 
-@pytest.mark.parametrize("version", range(3, 12))
+@pytest.mark.parametrize("version", range(3, 14))
 def test_a_batch_goes_to_its_partition_as_it_came_and_is_answered(tmp_path: Path, version: int) -> None:
     bench = Bench(tmp_path).start("t")
     client = bench.client()
@@ -257,3 +260,69 @@ def test_nothing_overtakes_a_batch_that_the_partition_refused_for_now(tmp_path: 
     assert errors(client.ask(ApiKey.PRODUCE, 9, produce("t", of_producer(1)))) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
     client.send(ApiKey.PRODUCE, 9, produce("t", of_producer(0)))
     assert bench.sent(messages.Produce)
+
+
+# -- topic ids and leaders (KIP-516, KIP-951) ----------------------------------------------------------
+
+
+def test_an_id_that_nobody_knows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    response = client.ask(ApiKey.PRODUCE, 13, produce("t", SMALL, SMALL, id_of="other"))
+    assert errors(response) == [ErrorCode.UNKNOWN_TOPIC_ID] * 2
+    assert response.responses[0].topic_id == topic_id("other")
+    client.send(ApiKey.PRODUCE, 13, produce("t", SMALL, acks=0, id_of="other"))
+    assert client.answers() == [] and "UNKNOWN_TOPIC_ID" in client.closed
+
+
+def test_the_replica_of_a_topic_that_had_the_name_before_takes_nothing(tmp_path: Path) -> None:
+    """The topic is deleted and created again in one go; the replica of the old one is still there in that turn."""
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    route = bench.gateway.routes.find("t", 0)
+    assert route is not None
+    route.topic_id = b"of another topic"
+    assert errors(client.ask(ApiKey.PRODUCE, 13, produce("t", SMALL))) == [ErrorCode.UNKNOWN_TOPIC_ID]
+
+
+def test_a_batch_does_not_overtake_one_whose_topic_was_not_known_yet(tmp_path: Path) -> None:
+    first, second = (make_batch(b"v", producer_id=7, producer_epoch=0, base_sequence=each) for each in (0, 1))
+    bench = Bench(tmp_path).start()
+    client = bench.client()
+    assert errors(client.ask(ApiKey.PRODUCE, 13, produce("t", first))) == [ErrorCode.UNKNOWN_TOPIC_ID]
+    bench.create("t")
+    bench.serve("t")
+    assert errors(client.ask(ApiKey.PRODUCE, 13, produce("t", second))) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    client.send(ApiKey.PRODUCE, 13, produce("t", first))
+    client.send(ApiKey.PRODUCE, 13, produce("t", second))
+    assert bench.sent(messages.Produce)
+
+
+@pytest.mark.parametrize("version", [9, 10, 13])
+def test_who_asks_the_wrong_broker_is_told_the_right_one(tmp_path: Path, version: int) -> None:
+    bench = Bench(tmp_path).start("t")
+    endpoints = [messages.Endpoint("kafka", "kafka", "other.example", 9), messages.Endpoint("zmq", "zmq", "x", 1)]
+    bench.commit(
+        cs.BrokerRegistered(BROKER_ID + 1, 1, "b", endpoints),
+        cs.TopicCreated(topic_id("far"), "far", [[BROKER_ID + 1]], {}),
+        cs.LeaderChanged(topic_id("far"), 0, BROKER_ID + 1, 6, 6, [BROKER_ID + 1], 1))
+    response = bench.client().ask(ApiKey.PRODUCE, version, produce("far", SMALL))
+    assert errors(response) == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+    leader = response.responses[0].partition_responses[0].current_leader
+    nodes = [(node.node_id, node.host, node.port, node.rack) for node in response.node_endpoints]
+    if version < 10:
+        assert leader is None and nodes == []
+    else:
+        assert (leader.leader_id, leader.leader_epoch) == (BROKER_ID + 1, 6)
+        assert nodes == [(BROKER_ID + 1, "other.example", 9, "b")]
+
+
+def test_a_partition_that_died_is_led_here_all_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    bench.down("t")
+    response = client.ask(ApiKey.PRODUCE, 10, produce("t", SMALL))
+    part = response.responses[0].partition_responses[0]
+    assert part.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert (part.current_leader.leader_id, part.current_leader.leader_epoch) == (BROKER_ID, 0)
+    assert [node.port for node in response.node_endpoints] == [9092]

@@ -257,6 +257,24 @@ def test_clients_of_another_epoch_are_told_so(tmp_path: Path) -> None:
     for epoch, error in ((4, ErrorCode.FENCED_LEADER_EPOCH), (5, 0), (6, ErrorCode.UNKNOWN_LEADER_EPOCH), (-1, 0)):
         assert partition.locate(0, epoch=epoch).error == error
         assert partition.list_offset(-1, epoch=epoch).error == error
+        assert partition.epoch_end(5, current=epoch).error == error
+
+
+def test_where_an_epoch_ended_and_where_a_reader_s_log_parts_from_ours(tmp_path: Path) -> None:
+    """KIP-320, KIP-595: epoch 0 wrote offsets 0 to 2, epoch 4 wrote 3 and 4."""
+    partition = Partition(tmp_path, {"fsync": "always"})
+    partition.lead()
+    partition.produce(batch(b"a", b"b", b"c"))
+    partition.send(BROKER, BecomeLeader(4, partition.config))
+    partition.produce(batch(b"d", b"e"))
+    ends = [(end.leader_epoch, end.end_offset) for end in map(partition.epoch_end, (0, 3, 4, 5, -1))]
+    assert ends == [(0, 3), (0, 3), (4, 5), (-1, -1), (-1, -1)]
+    for offset, epoch, diverging in ((2, 0, (-1, -1)), (3, 0, (-1, -1)), (4, 0, (0, 3)), (5, 3, (0, 3)), (5, 4, (-1, -1))):
+        located = partition.locate(offset, last_fetched_epoch=epoch)
+        assert (located.error, located.diverging_epoch, located.diverging_end_offset) == (0, *diverging)
+        assert located.high_watermark == 5 and (located.length > 0) == (offset < 5 and diverging == (-1, -1))
+    assert partition.locate(5, last_fetched_epoch=5).error == ErrorCode.OFFSET_OUT_OF_RANGE
+    assert partition.locate(-1, last_fetched_epoch=0).error == ErrorCode.OFFSET_OUT_OF_RANGE
 
 
 def test_offsets_are_found_by_time(leader: Partition) -> None:
@@ -281,7 +299,9 @@ def test_the_ends_and_the_largest_timestamp_are_found(leader: Partition) -> None
     assert listed(-2) == (-1, 0, 0)
     assert listed(-1) == listed(-1, isolation=1) == (-1, 2, 0)
     assert listed(-3) == (NOW_MS + 7, 0, 0)
-    assert leader.list_offset(-4).error == ErrorCode.UNSUPPORTED_VERSION
+    assert listed(-4) == listed(-2)
+    assert listed(-5) == listed(-6) == (-1, -1, -1)  # nothing is tiered
+    assert leader.list_offset(-7).error == ErrorCode.UNSUPPORTED_VERSION
 
 
 def test_after_an_election_the_latest_offset_is_told_once_it_cannot_go_back(leader: Partition) -> None:

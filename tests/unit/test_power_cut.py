@@ -45,7 +45,9 @@ class LogUnderPowerCuts(RuleBasedStateMachine):
         self.epoch = 0
         self.appended: list[Written] = []  # as they should be in the log
         self.tried: list[Written] = []  # since the last recovery; a failed append may come back with a power cut
-        self.start_offset = 0  # the furthest that retention has gone
+        self.start_offset = 0  # the furthest that retention and deletions may have gone
+        self.shown_start = 0  # the furthest deletion that was shown: it never comes back
+        self.wanted_start = 0
         self.flushed_offset = 0  # the furthest that the log has said is on disk
         self.flushes: deque[Flush] = deque()
         self.deleted: list[Path] = []
@@ -94,6 +96,11 @@ class LogUnderPowerCuts(RuleBasedStateMachine):
         if following is not None:
             self.flushes.append(following)
         self.flushed_offset = max(self.flushed_offset, self.log.flushed_offset)
+        self.look_at_start()
+
+    def look_at_start(self) -> None:
+        if self.log.start_offset >= self.wanted_start and not self.log.checkpoint_error:
+            self.shown_start = max(self.shown_start, self.wanted_start)
 
     @precondition(lambda self: len(self.flushes) < 3)
     @rule()
@@ -106,6 +113,19 @@ class LogUnderPowerCuts(RuleBasedStateMachine):
     def apply_retention(self) -> None:
         self.deleted += self.log.apply_retention(self.now_ms, self.log.flushed_offset)
         self.start_offset = max(self.start_offset, self.log.start_offset)
+
+    @rule(batches=st.integers(0, 4))
+    def delete_records(self, batches: int) -> None:
+        """Of everything from the start on but the last few batches that are on disk."""
+        index = self.index_of(self.log.flushed_offset) - batches
+        if index >= self.index_of(self.log.start_offset):
+            index = min(index, len(self.appended))
+            offset = self.log.flushed_offset if batches == 0 else self.appended[index][0].base_offset
+            before = self.log.start_offset
+            self.log.delete_records(offset)
+            assert self.log.start_offset == before  # until a checkpoint is on disk
+            self.wanted_start = max(self.wanted_start, offset)
+            self.start_offset = max(self.start_offset, offset)
 
     @rule()
     def unlink_deleted(self) -> None:
@@ -161,7 +181,7 @@ class LogUnderPowerCuts(RuleBasedStateMachine):
                 getattr(self, what)()
         except PowerCut:
             if what == "apply_retention":
-                self.start_offset = self.flushed_offset  # any part of it may have been done
+                self.start_offset = max(self.start_offset, self.flushed_offset)  # any part of it may have been done
         self.disk.power_cut()
         self.recover()
 
@@ -184,7 +204,8 @@ class LogUnderPowerCuts(RuleBasedStateMachine):
         assert not report.warnings or self.disk.room_bytes is not None, report
         log = self.log
         assert log.flushed_offset == log.end_offset >= self.flushed_offset
-        assert log.start_offset <= self.start_offset
+        assert self.shown_start <= log.start_offset <= self.start_offset
+        self.wanted_start = log.start_offset
         found = [(header, data[16:]) for header, data in read_batches(self.disk, log, max_bytes=700)]
         flushed = [(header, data) for header, data in found if header.base_offset < self.flushed_offset]
         assert flushed == self.appended[self.index_of(log.start_offset) : self.index_of(self.flushed_offset)]

@@ -82,13 +82,28 @@ def check(disk: MemoryDisk, held: Held, lost: list[Range], *, end: int, start: i
     assert (log.start_offset, log.end_offset) == (start, end)
     kept = [batch for batch in held.batches if start <= batch[0] < end and not any(a <= batch[0] < b for a, b in lost)]
     assert records_of(disk, log) == kept
-    assert [offset for a, b in holes_of(disk, log) for offset in range(a, b)] == [
-        offset for a, b in lost for offset in range(a, b)]
+    assert [offset for a, b in holes_of(disk, log) for offset in range(a, b) if offset >= start] == [
+        offset for a, b in lost for offset in range(a, b) if offset >= start]
     for offset in range(start, end, 2):
         log.locate(offset, 300, end)
     log.close()
     assert snapshot(disk) == before
     assert not disk.open_files
+
+
+def test_deleted_records_stay_deleted_and_their_segment_stays() -> None:
+    disk = new_disk()
+    held = grown(disk, above=0)
+    log = opened(disk)
+    start = held.bases[1] + 4
+    log.delete_records(start)
+    flush(disk, log)
+    log.close()
+    wound(disk, held, start + 6)
+    lost = look(disk).lost
+    assert look(disk).segments[0].base_offset == held.bases[1] < start
+    mend(disk)
+    check(disk, held, lost, end=held.end, start=start)
 
 
 def test_damage_in_the_middle_leaves_a_hole_and_what_is_behind_it() -> None:
@@ -277,18 +292,21 @@ def test_any_damage_costs_what_the_verdict_says_and_nothing_else(data: st.DataOb
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 60), min_size=1, max_size=4),
-       power=st.booleans(), above=st.integers(0, 6))
+       power=st.booleans(), above=st.integers(0, 6), start=st.sampled_from((0, 0, 4, 18)))
 def test_interrupted_anywhere_and_done_again_it_comes_to_the_same(
-    data: st.DataObject, seed: int, cuts: list[int], power: bool, above: int
+    data: st.DataObject, seed: int, cuts: list[int], power: bool, above: int, start: int
 ) -> None:
     """kill -9 and power cuts between any two calls of the disk; in between, nobody may open the log by mistake."""
     disk = new_disk(seed)
     held = grown(disk, below=12, above=above)
     log, _ = recover(disk, DIRECTORY, CONFIG, NOW_MS)  # what stood above the checkpoint is on disk, too
+    log.delete_records(start)
+    flush(disk, log)
     log.close()
     held = held._replace(flushed=held.end)
     damage(disk, held, data)
     verdict = look(disk)
+    assert verdict.start_offset == start
     finished, checkpoint = False, disk.read(CHECKPOINT)
     for calls in cuts:
         disk.calls_left = calls
@@ -301,7 +319,7 @@ def test_interrupted_anywhere_and_done_again_it_comes_to_the_same(
         kept_out = finished or read_marker(disk, DIRECTORY)
         assert kept_out or snapshot(disk)[CHECKPOINT.name] == checkpoint, "begun, and nothing keeps others out"
     mend(disk)
-    check(disk, held, verdict.lost, end=verdict.end_offset)
+    check(disk, held, verdict.lost, end=verdict.end_offset, start=start)
     recovered = read_recovered(disk, DIRECTORY)
     assert recovered is not None and recovered.finished
     assert finished or recovered.lost == verdict.lost, "it forgot what an unfinished one had given up"

@@ -174,9 +174,15 @@ class _StructReader:
         return element
 
     def read_struct(self, field: Field, target: str) -> None:
-        """A struct outside of an array: only ever a tagged field."""
+        """A struct outside of an array: tagged, or behind a byte that says whether it is null."""
         inner = _StructReader(self.source, self.version, flexible=self.flexible, depth=self.depth + 1)
-        self.source.line(f"{target} = {inner.read(field.struct, field.fields)}")
+        if field.tag is not None:
+            self.source.line(f"{target} = {inner.read(field.struct, field.fields)}")
+            return
+        self.fixed("b", "n")
+        self.flush()
+        with self.non_null(field, target):
+            self.source.line(f"{target} = {inner.read(field.struct, field.fields)}")
 
     def read_tags(self, tagged: list[Field]) -> None:
         emit = self.source.line

@@ -73,6 +73,8 @@ class _FieldsWriter:
             self.write_array(field, value)
         elif field.type in FIXED:
             self.fixed(FIXED[field.type], value)
+        elif field.type == "struct" and field.tag is None:
+            self.write_nullable_struct(field, value)
         elif field.type == "struct":
             self.write_struct(value, field.fields)
         elif field.is_nullable_in(self.version):
@@ -85,6 +87,16 @@ class _FieldsWriter:
                 self.write_bytes(field, local)
         else:
             self.write_bytes(field, value)
+
+    def write_nullable_struct(self, field: Field, value: str) -> None:
+        """A struct that is neither in an array nor tagged has a byte before it: 1, or -1 for null."""
+        self.flush()
+        with self.source.block(f"if {value} is None:"):
+            self.append(repr(b"\xff"))
+        with self.source.block("else:"):
+            self.fixed("b", "1")
+            self.write_struct(value, field.fields)
+            self.flush()
 
     def null(self, letter: str) -> bytes:
         return b"\0" if self.flexible else struct.pack(">" + letter, -1)

@@ -1,4 +1,4 @@
-"""`zafka.Admin`: topics and configuration.
+"""`zafka.Admin`: topics, partitions, records and configuration.
 
 Owns: the blocking face of `admin_base.AdminBase`. Every method waits for its answer.
 """
@@ -20,6 +20,7 @@ from zafka.client.admin_base import (
     TopicInfo,
 )
 from zafka.client.core import list_topics
+from zafka.client.records import TopicPartition
 from zafka.client.waiting import run
 
 __all__ = [
@@ -71,6 +72,27 @@ class Admin(AdminBase):
     ) -> list[ConfigEntry]:
         """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
         return run(self._describe_configs(topic, broker, documentation))
+
+    def create_partitions(
+        self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
+        validate_only: bool = False,
+    ) -> TopicInfo:
+        """Give a topic more partitions: `partitions` in all. Returns it once they have leaders.
+
+        assignment: broker ids of each new partition's replicas; without it the brokers choose.
+        validate_only: change nothing, only say whether it could be done.
+        Records stay where they are, so a key may go to another partition from now on.
+        Raises UnknownTopic, BrokerRefused.
+        """
+        return run(self._create_partitions(topic, partitions, assignment, validate_only))
+
+    def delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
+        """Delete all records before these offsets, for good; -1 stands for all that there is.
+
+        offsets: by (topic, partition). Returns the first offset that is left of each; on disk when this returns.
+        Raises UnknownTopic, BrokerRefused, RequestTimedOut.
+        """
+        return run(self._delete_records(offsets))
 
     def close(self) -> None:
         """End the I/O thread. Closing again does nothing."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zafka.client.addresses import Address
 from zafka.client.cluster import Target
 from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
+from zafka.client.deletion import delete_records_request, read_deleted
 from zafka.client.errors import (
     BrokerRefused,
     ConfigError,
@@ -20,14 +21,20 @@ from zafka.client.errors import (
     RequestTimedOut,
     UnknownTopic,
     ZafkaError,
+    error_name,
     is_retriable,
 )
+from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
     CreatableReplicaAssignment,
     CreatableTopic,
     CreatableTopicConfig,
+    CreatePartitionsAssignment,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreatePartitionsTopic,
     CreateTopicsRequest,
     CreateTopicsResponse,
     DeleteTopicsRequest,
@@ -297,6 +304,62 @@ class AdminBase:
             )
             for entry in sorted(result.configs, key=lambda entry: entry.name)
         ]
+
+    # -- partitions and records ------------------------------------------------------------------
+
+    async def _create_partitions(
+        self, topic: str, partitions: int, assignment: Iterable[Iterable[int]] | None, validate_only: bool
+    ) -> TopicInfo:
+        check_count("partitions", partitions)
+        chosen = None if assignment is None else [CreatePartitionsAssignment(list(replicas)) for replicas in assignment]
+
+        async def attempt(names: list[str], timeout_s: float) -> Results:
+            wanted = [CreatePartitionsTopic(name, partitions, chosen) for name in names]
+            request = CreatePartitionsRequest(wanted, int(timeout_s * 1000), validate_only)
+            answer: CreatePartitionsResponse = await self._core.ask(
+                Target.CONTROLLER, ApiKey.CREATE_PARTITIONS, request, timeout_s, repeat=False
+            )
+            if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.results):
+                raise UnknownTopic(f"topic {topic!r} does not exist")
+            return [(result.name, result.error_code, result.error_message) for result in answer.results]
+
+        for name, code, detail in await self._until_certain([topic], attempt, ErrorCode.INVALID_PARTITIONS):
+            raise BrokerRefused(f"topic {name!r} was not given {partitions} partitions", code, detail)
+        return (await self._describe_topics(topic))[0]
+
+    async def _delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
+        core = self._core
+        wanted = {TopicPartition(*where): offset for where, offset in offsets.items()}
+        await core.wait_for_topics({where.topic for where in wanted}, self._timeout)
+        for where in wanted:
+            if not 0 <= where.partition < len(core.cluster.topics[where.topic].leaders):
+                raise UnknownTopic(f"topic {where.topic!r} has no partition {where.partition}")
+        deadline_s = time.monotonic() + self._timeout
+        done: dict[TopicPartition, int] = {}
+        problem = "no leader"
+        while len(done) < len(wanted):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimedOut(f"records of {len(wanted) - len(done)} partitions were not deleted: {problem}")
+            by_leader: dict[int, dict[TopicPartition, int]] = {}
+            for where, offset in wanted.items():
+                if where not in done and (leader := core.cluster.leader(*where)) >= 0:
+                    by_leader.setdefault(leader, {})[where] = offset
+            answers = [
+                core.begin_ask(leader, ApiKey.DELETE_RECORDS, delete_records_request(part, int(left_s * 1000)), left_s)
+                for leader, part in by_leader.items()
+            ]
+            for answer in await core.await_all(answers, left_s):
+                found, errors = read_deleted(answer)
+                done |= found
+                for where, code in errors.items():
+                    problem = error_name(code)
+                    if not is_retriable(code):
+                        raise BrokerRefused(f"records of {where.topic}-{where.partition} were not deleted", code)
+            if len(done) < len(wanted):
+                core.io.call(core.cluster.refresh_soon)
+                await core.sleep(RETRY_S)
+        return {where: done[where] for where in wanted}
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -328,6 +328,27 @@ class AsyncAdmin(AdminBase):
         """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
         return await _run(self, self._describe_configs(topic, broker, documentation))
 
+    async def create_partitions(
+        self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
+        validate_only: bool = False,
+    ) -> TopicInfo:
+        """Give a topic more partitions: `partitions` in all. Returns it once they have leaders.
+
+        assignment: broker ids of each new partition's replicas; without it the brokers choose.
+        validate_only: change nothing, only say whether it could be done.
+        Records stay where they are, so a key may go to another partition from now on.
+        Raises UnknownTopic, BrokerRefused.
+        """
+        return await _run(self, self._create_partitions(topic, partitions, assignment, validate_only))
+
+    async def delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
+        """Delete all records before these offsets, for good; -1 stands for all that there is.
+
+        offsets: by (topic, partition). Returns the first offset that is left of each; on disk when this returns.
+        Raises UnknownTopic, BrokerRefused, RequestTimedOut.
+        """
+        return await _run(self, self._delete_records(offsets))
+
     async def close(self) -> None:
         """End the I/O thread. Closing again does nothing."""
         if self._bridge is not None:

@@ -5,7 +5,7 @@ One struct serves all versions of an API; a field that a version lacks keeps its
 out on writing. Durations and times are ints, uuids 16 bytes, `records` a slice of the frame.
 Names that several APIs use are imported from their API's module:
   AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EpochEndOffset, LeaderIdAndEpoch,
-  NodeEndpoint
+  NodeEndpoint, TopicRequest, TransactionState
 """
 # ruff: noqa: I001
 
@@ -80,6 +80,33 @@ if TYPE_CHECKING:
         DescribedGroup as DescribedGroup,
         DescribedGroupMember as DescribedGroupMember,
     )
+    from zafka.transport.kafka.messages.describe_log_dirs import (
+        DescribableLogDirTopic as DescribableLogDirTopic,
+        DescribeLogDirsPartition as DescribeLogDirsPartition,
+        DescribeLogDirsRequest as DescribeLogDirsRequest,
+        DescribeLogDirsResponse as DescribeLogDirsResponse,
+        DescribeLogDirsResult as DescribeLogDirsResult,
+        DescribeLogDirsTopic as DescribeLogDirsTopic,
+    )
+    from zafka.transport.kafka.messages.describe_producers import (
+        DescribeProducersRequest as DescribeProducersRequest,
+        DescribeProducersResponse as DescribeProducersResponse,
+        PartitionResponse as PartitionResponse,
+        ProducerState as ProducerState,
+        TopicResponse as TopicResponse,
+    )
+    from zafka.transport.kafka.messages.describe_topic_partitions import (
+        Cursor as Cursor,
+        DescribeTopicPartitionsRequest as DescribeTopicPartitionsRequest,
+        DescribeTopicPartitionsResponse as DescribeTopicPartitionsResponse,
+        DescribeTopicPartitionsResponsePartition as DescribeTopicPartitionsResponsePartition,
+        DescribeTopicPartitionsResponseTopic as DescribeTopicPartitionsResponseTopic,
+    )
+    from zafka.transport.kafka.messages.describe_transactions import (
+        DescribeTransactionsRequest as DescribeTransactionsRequest,
+        DescribeTransactionsResponse as DescribeTransactionsResponse,
+        TopicData as TopicData,
+    )
     from zafka.transport.kafka.messages.fetch import (
         AbortedTransaction as AbortedTransaction,
         FetchPartition as FetchPartition,
@@ -121,6 +148,11 @@ if TYPE_CHECKING:
         MemberIdentity as MemberIdentity,
         MemberResponse as MemberResponse,
     )
+    from zafka.transport.kafka.messages.list_config_resources import (
+        ConfigResource as ConfigResource,
+        ListConfigResourcesRequest as ListConfigResourcesRequest,
+        ListConfigResourcesResponse as ListConfigResourcesResponse,
+    )
     from zafka.transport.kafka.messages.list_groups import (
         ListGroupsRequest as ListGroupsRequest,
         ListGroupsResponse as ListGroupsResponse,
@@ -133,6 +165,10 @@ if TYPE_CHECKING:
         ListOffsetsResponse as ListOffsetsResponse,
         ListOffsetsTopic as ListOffsetsTopic,
         ListOffsetsTopicResponse as ListOffsetsTopicResponse,
+    )
+    from zafka.transport.kafka.messages.list_transactions import (
+        ListTransactionsRequest as ListTransactionsRequest,
+        ListTransactionsResponse as ListTransactionsResponse,
     )
     from zafka.transport.kafka.messages.metadata import (
         MetadataRequest as MetadataRequest,
@@ -227,6 +263,21 @@ _MODULES = {
     "describe_groups": (
         "DescribeGroupsRequest", "DescribeGroupsResponse", "DescribedGroup", "DescribedGroupMember",
     ),
+    "describe_log_dirs": (
+        "DescribableLogDirTopic", "DescribeLogDirsPartition", "DescribeLogDirsRequest", "DescribeLogDirsResponse",
+        "DescribeLogDirsResult", "DescribeLogDirsTopic",
+    ),
+    "describe_producers": (
+        "DescribeProducersRequest", "DescribeProducersResponse", "PartitionResponse", "ProducerState",
+        "TopicResponse",
+    ),
+    "describe_topic_partitions": (
+        "Cursor", "DescribeTopicPartitionsRequest", "DescribeTopicPartitionsResponse",
+        "DescribeTopicPartitionsResponsePartition", "DescribeTopicPartitionsResponseTopic",
+    ),
+    "describe_transactions": (
+        "DescribeTransactionsRequest", "DescribeTransactionsResponse", "TopicData",
+    ),
     "fetch": (
         "AbortedTransaction", "FetchPartition", "FetchRequest", "FetchResponse", "FetchTopic",
         "FetchableTopicResponse", "ForgottenTopic", "PartitionData", "ReplicaState", "SnapshotId",
@@ -249,12 +300,18 @@ _MODULES = {
     "leave_group": (
         "LeaveGroupRequest", "LeaveGroupResponse", "MemberIdentity", "MemberResponse",
     ),
+    "list_config_resources": (
+        "ConfigResource", "ListConfigResourcesRequest", "ListConfigResourcesResponse",
+    ),
     "list_groups": (
         "ListGroupsRequest", "ListGroupsResponse", "ListedGroup",
     ),
     "list_offsets": (
         "ListOffsetsPartition", "ListOffsetsPartitionResponse", "ListOffsetsRequest", "ListOffsetsResponse",
         "ListOffsetsTopic", "ListOffsetsTopicResponse",
+    ),
+    "list_transactions": (
+        "ListTransactionsRequest", "ListTransactionsResponse",
     ),
     "metadata": (
         "MetadataRequest", "MetadataRequestTopic", "MetadataResponse", "MetadataResponseBroker",

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 
 class BrokerSetting(NamedTuple):
-    """low and high bound a whole number; both -1: true or false."""
+    """low and high bound a whole number; both -1: true or false. is_long: Kafka's type of it has 64 bits."""
 
     default: str
     meaning: str
     low: int = -1
     high: int = -1
+    is_long: bool = False
 
 
 BROKER_SETTINGS = {
@@ -24,13 +25,17 @@ BROKER_SETTINGS = {
     "auto.create.topics.enable": BrokerSetting("true", "a Kafka client's first use of a topic creates it"),
     "socket.request.max.bytes": BrokerSetting("104857600", "the largest request", 1024, 2**31 - 1),
     "queued.max.request.bytes": BrokerSetting(
-        "268435456", "requests and answers of all connections that may wait", 1024 * 1024, 2**40),
+        "268435456", "requests and answers of all connections that may wait", 1024 * 1024, 2**40, is_long=True),
     "fetch.max.bytes": BrokerSetting("57671680", "records in one answer to Fetch", 1024, 2**31 - 1),
+    "max.request.partition.size.limit": BrokerSetting(
+        "2000", "partitions in one answer to DescribeTopicPartitions", 1, 2**31 - 1),
+    "max.incremental.fetch.session.cache.slots": BrokerSetting(
+        "1000", "incremental fetch sessions of one broker", 0, 100_000),
     "max.connections": BrokerSetting("10000", "connections of one broker, both doors together", 1, 1_000_000),
     "connections.max.idle.ms": BrokerSetting(
-        "600000", "how long a connection may be silent before it is ended", 1000, 2**31 - 1),
+        "600000", "how long a connection may be silent before it is ended", 1000, 2**31 - 1, is_long=True),
     "log.retention.check.interval.ms": BrokerSetting(
-        "300000", "how often old segments are looked for", 100, 2**31 - 1),
+        "300000", "how often old segments are looked for", 100, 2**31 - 1, is_long=True),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
 }
 

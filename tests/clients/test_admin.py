@@ -1,0 +1,262 @@
+"""Administration by real clients: more partitions, deleted records, and everything that describes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
+from kafka.admin import KafkaAdminClient
+from kafka.admin import NewPartitions as PythonNewPartitions
+from kafka.structs import TopicPartition as PythonPartition
+
+import zafka
+from tests.clients.conftest import MakeTopic
+from zafka.client.errors import BrokerRefused, UnknownTopic
+from zafka.testing import Broker
+
+TIMEOUT_S = 60
+
+
+def fill(bootstrap: str, topic: str, count: int, partition: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "enable.idempotence": True})
+    for number in range(count):
+        producer.produce(topic, b"v%d" % number, partition=partition)
+        if number % 10 == 0:
+            producer.flush(TIMEOUT_S)  # so that there is more than one batch
+    assert producer.flush(TIMEOUT_S) == 0
+
+
+def read(bootstrap: str, topic: str, partition: int = 0) -> list[int]:
+    """Offsets of all records that are left."""
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True,
+        "auto.offset.reset": "earliest"})
+    try:
+        consumer.assign([TopicPartition(topic, partition, 0)])
+        offsets = []
+        while True:
+            message = consumer.poll(TIMEOUT_S)
+            assert message is not None
+            if message.error():
+                assert message.error().name() == "_PARTITION_EOF"
+                return offsets
+            offsets.append(message.offset())
+    finally:
+        consumer.close()
+
+
+# -- confluent-kafka -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap})
+
+
+def test_confluent_adds_partitions_and_writes_to_them_at_once(
+    admin: AdminClient, bootstrap: str, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(2)
+    admin.create_partitions([NewPartitions(topic, 5)], validate_only=True)[topic].result(TIMEOUT_S)
+    assert len(admin.list_topics(topic).topics[topic].partitions) == 2
+    admin.create_partitions([NewPartitions(topic, 5)])[topic].result(TIMEOUT_S)
+    found = admin.list_topics(topic).topics[topic].partitions
+    assert sorted(found) == [0, 1, 2, 3, 4] and all(part.leader >= 0 for part in found.values())
+    fill(bootstrap, topic, 3, partition=4)
+    assert read(bootstrap, topic, 4) == [0, 1, 2]
+    for count in (5, 3):
+        with pytest.raises(Exception, match="INVALID_PARTITIONS"):
+            admin.create_partitions([NewPartitions(topic, count)])[topic].result(TIMEOUT_S)
+
+
+def test_confluent_deletes_records(admin: AdminClient, bootstrap: str, make_topic: MakeTopic) -> None:
+    topic = make_topic()
+    fill(bootstrap, topic, 50)
+
+    def delete(offset: int) -> int:
+        (future,) = admin.delete_records([TopicPartition(topic, 0, offset)]).values()
+        return int(future.result(TIMEOUT_S).low_watermark)
+
+    assert delete(15) == 15
+    assert read(bootstrap, topic) == list(range(15, 50))
+    assert delete(7) == 15
+    with pytest.raises(Exception, match="OFFSET_OUT_OF_RANGE"):
+        delete(51)
+    assert delete(-1) == 50
+    assert read(bootstrap, topic) == []
+    fill(bootstrap, topic, 2)
+    assert read(bootstrap, topic) == [50, 51]
+
+
+def test_confluent_describes_cluster_topics_and_configuration(admin: AdminClient, make_topic: MakeTopic) -> None:
+    topic = make_topic(3, retention_ms="1234567")
+    cluster = admin.describe_cluster().result(TIMEOUT_S)
+    assert cluster.cluster_id and [node.id for node in cluster.nodes] == [cluster.controller.id]
+    resources = [ConfigResource("topic", topic), ConfigResource("broker", str(cluster.controller.id))]
+    by_topic, by_broker = (future.result(TIMEOUT_S) for future in admin.describe_configs(resources).values())
+    retention = by_topic["retention.ms"]
+    assert retention.value == "1234567" and not retention.is_default and not retention.is_read_only
+    assert [(name, each.value) for name, each in retention.synonyms.items()][:1] == [("retention.ms", "1234567")]
+    assert by_broker["num.partitions"].is_read_only and by_broker["log.retention.ms"].value
+
+
+def test_confluent_creates_with_everything_that_can_be_said(admin: AdminClient) -> None:
+    name = f"made-{os.urandom(4).hex()}"
+    dry = NewTopic(name, 3, 1, config={"segment.bytes": "2000000"})
+    admin.create_topics([dry], validate_only=True)[name].result(TIMEOUT_S)
+    assert name not in admin.list_topics().topics
+    broker_id = next(iter(admin.list_topics().brokers))
+    chosen = NewTopic(name, 2, replica_assignment=[[broker_id], [broker_id]])
+    admin.create_topics([chosen])[name].result(TIMEOUT_S)
+    assert len(admin.list_topics(name).topics[name].partitions) == 2
+    for wrong, error in (
+        (NewTopic(name, 1, 1), "TOPIC_ALREADY_EXISTS"), (NewTopic("a b", 1, 1), "TOPIC_EXCEPTION"),
+        (NewTopic(f"{name}-2", 1, 9), "INVALID_REPLICATION_FACTOR"),
+        (NewTopic(f"{name}-2", 1, 1, config={"retention.ms": "x"}), "INVALID_CONFIG"),
+        (NewTopic(f"{name}-2", 1, replica_assignment=[[99]]), "INVALID_REPLICA_ASSIGNMENT"),
+    ):
+        with pytest.raises(Exception, match=error):
+            admin.create_topics([wrong])[wrong.topic].result(TIMEOUT_S)
+
+
+# -- kafka-python --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def python_admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=bootstrap)
+    yield client
+    client.close()
+
+
+def test_kafka_python_adds_partitions_deletes_records_and_describes(
+    python_admin: KafkaAdminClient, bootstrap: str, make_topic: MakeTopic
+) -> None:
+    topic = make_topic()
+    python_admin.create_partitions({topic: PythonNewPartitions(3)})
+    (described,) = python_admin.describe_topics([topic])
+    assert len(described["partitions"]) == 3
+    fill(bootstrap, topic, 10)
+    python_admin.delete_records({PythonPartition(topic, 0): 4})
+    assert read(bootstrap, topic) == list(range(4, 10))
+    assert python_admin.describe_cluster()["cluster_id"]
+    assert topic in json.dumps(python_admin.describe_log_dirs(), default=str)
+
+
+# -- Java's tools --------------------------------------------------------------------------------
+
+
+class Tools:
+    def __init__(self, java: list[str], bootstrap: str) -> None:
+        self.java = java
+        self.bootstrap = bootstrap
+
+    def run(self, tool: str, *arguments: str, first: tuple[str, ...] = ()) -> str:
+        done = subprocess.run(
+            [*self.java, tool, *first, "--bootstrap-server", self.bootstrap, *arguments], check=False,
+            capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tools(java_tools: list[str], bootstrap: str) -> Tools:
+    return Tools(java_tools, bootstrap)
+
+
+def test_java_topic_command_alters_and_describes_in_pages(tools: Tools, make_topic: MakeTopic) -> None:
+    topic = make_topic(2)
+    command = "org.apache.kafka.tools.TopicCommand"
+    tools.run(command, "--alter", "--topic", topic, "--partitions", "6")
+    told = tools.run(command, "--describe", "--topic", topic, "--partition-size-limit-per-response", "2")
+    assert re.findall(r"Partition: (\d+)\s+Leader: 1", told) == ["0", "1", "2", "3", "4", "5"]
+    assert "PartitionCount: 6" in told
+
+
+def test_java_log_dirs_and_delete_records(tools: Tools, bootstrap: str, make_topic: MakeTopic, tmp_path: object) -> None:
+    topic = make_topic()
+    fill(bootstrap, topic, 30)
+    told = tools.run("org.apache.kafka.tools.LogDirsCommand", "--describe", "--topic-list", topic)
+    described = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
+    ((partition,),) = (
+        directory["partitions"] for broker in described["brokers"] for directory in broker["logDirs"])
+    assert partition["partition"] == f"{topic}-0" and partition["size"] > 30 and partition["offsetLag"] == 0
+    wanted = f"{tmp_path}/delete.json"
+    with open(wanted, "w") as file:
+        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "offset": 12}]}, file)
+    told = tools.run("org.apache.kafka.tools.DeleteRecordsCommand", "--offset-json-file", wanted)
+    assert "low_watermark: 12" in told
+    assert read(bootstrap, topic) == list(range(12, 30))
+    offsets = tools.run("org.apache.kafka.tools.GetOffsetShell", "--topic-partitions", f"{topic}:0", "--time", "-2")
+    assert offsets.strip() == f"{topic}:0:12"
+
+
+def test_java_configuration_cluster_and_producers(tools: Tools, bootstrap: str, make_topic: MakeTopic) -> None:
+    topic = make_topic(1, retention_ms="7654321")
+    fill(bootstrap, topic, 5)
+    config = "kafka.admin.ConfigCommand"
+    told = tools.run(config, "--describe", "--entity-type", "topics", "--entity-name", topic)
+    assert "retention.ms=7654321" in told and "DYNAMIC_TOPIC_CONFIG:retention.ms=7654321" in told
+    told = tools.run(config, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "1")
+    assert "socket.request.max.bytes=104857600" in told
+    told = tools.run("org.apache.kafka.tools.ClusterTool", first=("cluster-id",))
+    assert re.search(r"Cluster ID: \S{22}", told)
+    told = tools.run("org.apache.kafka.tools.ClusterTool", first=("list-endpoints",))
+    assert bootstrap.rsplit(":", 1)[1] in told
+    told = tools.run(
+        "org.apache.kafka.tools.TransactionsCommand", "describe-producers", "--topic", topic, "--partition", "0")
+    assert re.search(r"^\d+\s+0\s+-1\s+4\s", told, re.MULTILINE), told
+    assert tools.run("org.apache.kafka.tools.TransactionsCommand", "list").count("\n") <= 1
+
+
+# -- zafka's own ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as running:
+        yield running
+
+
+@pytest.fixture(params=["kafka", "zmq"])
+def ours(request: pytest.FixtureRequest, broker: Broker) -> Iterator[zafka.Admin]:
+    with zafka.Admin(broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers) as client:
+        yield client
+
+
+def test_our_admin_adds_partitions(ours: zafka.Admin, broker: Broker) -> None:
+    topic = f"more-{os.urandom(4).hex()}"
+    ours.create_topic(topic, 1)
+    assert len(ours.create_partitions(topic, 3, validate_only=True).partitions) == 1
+    made = ours.create_partitions(topic, 3)
+    assert [part.partition for part in made.partitions] == [0, 1, 2] and all(part.leader == 1 for part in made.partitions)
+    fill(broker.bootstrap_servers, topic, 2, partition=2)
+    with pytest.raises(BrokerRefused, match="currently has 3 partition"):
+        ours.create_partitions(topic, 2)
+    with pytest.raises(UnknownTopic):
+        ours.create_partitions(f"{topic}-none", 2)
+
+
+@pytest.mark.parametrize("victim", ["partition", "all"])
+def test_deleted_records_stay_deleted_whoever_is_killed(ours: zafka.Admin, broker: Broker, victim: str) -> None:
+    topic = f"deleted-{os.urandom(4).hex()}"
+    ours.create_topic(topic, 1)
+    fill(broker.bootstrap_servers, topic, 40)
+    assert ours.delete_records({(topic, 0): 23}) == {(topic, 0): 23}
+    names = [f"partition {topic}-0"] if victim == "partition" else [f"partition {topic}-0", "broker 1", "coordinator"]
+    for name in names:
+        broker.kill(name)
+    with zafka.Consumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+        assert consumer.beginning_offsets([(topic, 0)]) == {(topic, 0): 23}
+    assert read(broker.bootstrap_servers, topic) == list(range(23, 40))
+    assert ours.delete_records({(topic, 0): -1}) == {(topic, 0): 40}
+    with pytest.raises(UnknownTopic, match="no partition 7"):
+        ours.delete_records({(topic, 7): 1})
+    with pytest.raises(BrokerRefused, match="OFFSET_OUT_OF_RANGE"):
+        ours.delete_records({(topic, 0): 41})
