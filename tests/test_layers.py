@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "actors": ("zafka.actors", "zafka.storage", "zafka.transport"),
     "runtime": ("zafka.runtime", "zafka.actors", "zafka.storage", "zafka.transport", "zafka.client", "zafka.testing"),
     "zafka": (
-        "zafka.client", "zafka.transport", "zafka.storage.batch", "zafka.storage.records", "zafka.storage.config",
+        "zafka.client", "zafka.transport", "zafka.storage.batch", "zafka.storage.batch_builder", "zafka.storage.records", "zafka.storage.config",
         "zafka.storage.errors",
     ),
 }

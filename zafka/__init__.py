@@ -22,12 +22,21 @@ __version__ = VERSION
 if TYPE_CHECKING:
     from zafka import actor as actor
     from zafka.client.admin import Admin as Admin
+    from zafka.client.admin import NewTopic as NewTopic
+    from zafka.client.aio import AsyncAdmin as AsyncAdmin
+    from zafka.client.aio import AsyncConsumer as AsyncConsumer
+    from zafka.client.aio import AsyncDeliveries as AsyncDeliveries
+    from zafka.client.aio import AsyncDelivery as AsyncDelivery
+    from zafka.client.aio import AsyncProducer as AsyncProducer
     from zafka.client.batches import Deliveries as Deliveries
     from zafka.client.batches import Delivery as Delivery
     from zafka.client.batches import RecordMetadata as RecordMetadata
     from zafka.client.batches import Span as Span
     from zafka.client.consumer import Consumer as Consumer
     from zafka.client.errors import ZafkaError as ZafkaError
+    from zafka.client.metrics import ConsumerMetrics as ConsumerMetrics
+    from zafka.client.metrics import Latency as Latency
+    from zafka.client.metrics import ProducerMetrics as ProducerMetrics
     from zafka.client.producer import Producer as Producer
     from zafka.client.records import OffsetAndTimestamp as OffsetAndTimestamp
     from zafka.client.records import Record as Record
@@ -36,12 +45,21 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "Admin": "zafka.client.admin",
+    "AsyncAdmin": "zafka.client.aio",
+    "AsyncConsumer": "zafka.client.aio",
+    "AsyncDeliveries": "zafka.client.aio",
+    "AsyncDelivery": "zafka.client.aio",
+    "AsyncProducer": "zafka.client.aio",
     "Broker": "zafka.testing",
     "Consumer": "zafka.client.consumer",
+    "ConsumerMetrics": "zafka.client.metrics",
     "Deliveries": "zafka.client.batches",
     "Delivery": "zafka.client.batches",
+    "Latency": "zafka.client.metrics",
+    "NewTopic": "zafka.client.admin",
     "OffsetAndTimestamp": "zafka.client.records",
     "Producer": "zafka.client.producer",
+    "ProducerMetrics": "zafka.client.metrics",
     "Record": "zafka.client.records",
     "RecordMetadata": "zafka.client.batches",
     "Span": "zafka.client.batches",
@@ -50,8 +68,9 @@ _MODULE_OF = {
 }
 
 __all__ = [
-    "Admin", "Broker", "Consumer", "Deliveries", "Delivery", "OffsetAndTimestamp", "Producer", "Record",
-    "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
+    "Admin", "AsyncAdmin", "AsyncConsumer", "AsyncDeliveries", "AsyncDelivery", "AsyncProducer", "Broker", "Consumer",
+    "ConsumerMetrics", "Deliveries", "Delivery", "Latency", "NewTopic", "OffsetAndTimestamp", "Producer",
+    "ProducerMetrics", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 

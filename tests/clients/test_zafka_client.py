@@ -222,3 +222,20 @@ def test_a_consumer_reads_on_while_its_actors_are_killed(broker: Broker | None, 
             broker.kill(victim)
         seen += [record.value for record in islice(consumer, 5_000)]
     assert seen == [b"%06d" % number for number in range(20_000)]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("crc32", "consistent_random"), ("consistent", "consistent"), ("murmur2", "murmur2")])
+def test_keys_go_where_librdkafka_sends_them(door: str, kafka_address: str, ours: str, theirs: str) -> None:
+    topic = make_topic(door, 7)
+    keys = [b"key-%d" % number for number in range(100)] + [b"\x80\xff" * 9, "schlüssel".encode()]
+    other = confluent_kafka.Producer({"bootstrap.servers": kafka_address, "partitioner": theirs})
+    for key in keys:
+        other.produce(topic, b"theirs", key=key)
+    assert other.flush(30) == 0
+    with Producer(door, partitioner=ours) as producer:
+        for key in keys:
+            producer.send(topic, b"ours", key=key)
+    with Consumer(topic, bootstrap_servers=door, auto_offset_reset="earliest") as consumer:
+        places = {(record.key, record.partition, record.value) for record in islice(consumer, 2 * len(keys))}
+    assert {place[:2] for place in places if place[2] == b"ours"} == {place[:2] for place in places if place[2] == b"theirs"}
+    assert len({place[1] for place in places}) > 3

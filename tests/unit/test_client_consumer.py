@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -22,6 +23,7 @@ from zafka.client.errors import (
 )
 from zafka.client.fetcher import next_offset_of
 from zafka.client.records import Record, TopicPartition
+from zafka.client.waiting import run, until
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -214,10 +216,9 @@ def test_a_slow_reader_bounds_what_is_fetched_ahead(broker: FakeBroker) -> None:
         assert offsets(consumer.poll(5, max_records=1)) == [0]
         fetcher = consumer._fetcher
         reading = fetcher.readings[ONE]
-        with fetcher.ready:
-            assert fetcher.ready.wait_for(lambda: reading.buffered_bytes >= 4000, 5)
+        assert run(until(fetcher.ready, lambda: reading.buffered_bytes >= 4000 or None, time.monotonic() + 5))
         asked = broker.count(ApiKey.FETCH)
-        consumer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0)  # a turn later
+        run(consumer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0))  # a turn later
         assert broker.count(ApiKey.FETCH) == asked and reading.buffered_bytes <= 8000
         assert offsets(list(islice(consumer, 5099))) == list(range(1, 5100))
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import pytest
 import zafka
 from tests.unit.client_fake_broker import FakeBroker
 from zafka.client.errors import UnknownTopic
+from zafka.client.waiting import run
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import MetadataRequest
 
@@ -124,6 +126,77 @@ def test_a_client_from_before_a_fork_says_so(broker: FakeBroker) -> None:
     assert out.splitlines() == ["this client was made before a fork; make one in the child process"] * 3 + ["1"]
 
 
+def test_a_client_that_is_collected_warns_and_its_records_arrive(broker: FakeBroker) -> None:
+    """The I/O thread does not keep the client alive, sends what waits, and ends by itself."""
+
+    def left() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread not in before and thread.name.startswith("zafka-")]
+
+    before = threading.enumerate()
+    producer: zafka.Producer | None = zafka.Producer(broker.address, linger_ms=60_000)
+    assert producer is not None
+    producer.send("one", b"x")
+    with pytest.warns(ResourceWarning, match="<Producer .* was never closed"):
+        producer = None
+    consumer: zafka.Consumer | None = zafka.Consumer("one", bootstrap_servers=broker.address)
+    assert consumer is not None
+    with pytest.warns(ResourceWarning, match="<Consumer .* was never closed"):
+        consumer = None
+    admin: zafka.Admin | None = zafka.Admin(broker.address)
+    assert admin is not None
+    with pytest.warns(ResourceWarning, match="<Admin .* was never closed"):
+        admin = None
+    deadline_s = time.monotonic() + 20
+    while left():
+        assert time.monotonic() < deadline_s, left()
+        threading.Event().wait(0.02)
+    assert broker.topics["one"][0].end_offset == 1
+
+
+def test_a_program_that_drops_its_producer_at_its_end_still_delivers(broker: FakeBroker) -> None:
+    program = start_program(
+        f"def work():\n    p = zafka.Producer({broker.address!r}, linger_ms=1000); p.send('one', b'x')\nwork()\n"
+    )
+    _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (0, "")
+    assert broker.topics["one"][0].end_offset == 1
+
+
+def test_an_async_program_that_forgets_to_close_still_delivers(broker: FakeBroker) -> None:
+    program = start_program(
+        "import asyncio\nasync def main():\n"
+        f"    global p\n    p = zafka.AsyncProducer({broker.address!r}, linger_ms=1000)\n"
+        "    await p.start()\n    await p.send('one', b'x')\nasyncio.run(main())\n"
+    )
+    _, err = program.communicate(timeout=30)
+    assert (program.returncode, err) == (0, "")
+    assert broker.topics["one"][0].end_offset == 1
+
+
+def test_a_child_makes_clients_of_its_own_and_the_parent_goes_on(broker: FakeBroker) -> None:
+    program = start_program(
+        "import os\n"
+        f"p = zafka.Producer({broker.address!r}, linger_ms=50); waiting = p.send('one', b'parent')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        f"    with zafka.Producer({broker.address!r}) as own: own.send('one', b'child').result(10)\n"
+        "    raise SystemExit(0)\n"
+        "status = os.waitpid(pid, 0)[1]\n"
+        "waiting.result(10); p.send('one', b'parent').result(10); p.close(); print('status', status)\n"
+    )
+    out, err = program.communicate(timeout=30)
+    assert (out, err, program.returncode) == ("status 0\n", "", 0)
+    # What waited in the parent when it forked was not sent by the child, too.
+    assert broker.topics["one"][0].end_offset == 3
+
+
+def test_importing_is_quick_and_light() -> None:
+    """By what is loaded, which does not depend on the machine: a blocking producer needs no asyncio and no broker."""
+    heavy = "import sys, zafka; zafka.Producer; print([n for n in ('asyncio', 'rich', 'click', 'uvloop', 'yaml') if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out == "[]\n"
+
+
 def test_an_unknown_topic_is_not_asked_for_for_ever(broker: FakeBroker) -> None:
     with zafka.Producer(broker.address) as producer:
         with pytest.raises(UnknownTopic):
@@ -132,7 +205,7 @@ def test_an_unknown_topic_is_not_asked_for_for_ever(broker: FakeBroker) -> None:
         assert producer.send("nowhere", b"x").result(5).offset == 0
         with pytest.raises(UnknownTopic):
             producer.send("nowhere-else", b"x")
-        producer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0)  # a turn later
+        run(producer._core.ask(1, ApiKey.METADATA, MetadataRequest(), 5.0))  # a turn later
         assert not producer._core.cluster.wants("nowhere-else")
 
 

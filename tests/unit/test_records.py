@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch as KafkaPythonBatch
 from kafka.record.default_records import DefaultRecordBatchBuilder as KafkaPythonBuilder
 
-from zafka.storage import codecs
+import zafka.storage.records
+from zafka.storage import codecs, record_runs
 from zafka.storage.batch import HEADER_BYTES, build_header, check_batch, read_header, with_log_append_time
 from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.errors import BatchTooLarge, CorruptBatch, UnsupportedCodec
@@ -427,3 +428,87 @@ def test_a_search_through_very_many_records_ends_early() -> None:
         else:
             with pytest.raises(BatchTooLarge, match="among the first"):
                 find_timestamp(data, read_header(data), 10)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "value", "values"]),
+            st.integers(0, 3),  # milliseconds that passed
+            st.integers(0, 3),  # another length
+            st.integers(1, 200),  # how many
+        ),
+        min_size=1, max_size=12,
+    )
+)  # fmt: skip
+def test_records_of_nothing_but_a_value_are_encoded_as_all_are(steps: list[tuple[str, int, int, int]]) -> None:
+    """However runs of them come and end: the batch is the one that record by record gives."""
+    fast, slow, now_ms = BatchBuilder(), BatchBuilder(), 1_700_000_000_000
+    for how, passed_ms, odd, count in steps:
+        now_ms += passed_ms
+        values = [bytes(70 + (odd if number == 11 else 0)) for number in range(count)]
+        if how == "append":
+            for value in values:
+                fast.append(now_ms, b"key" if odd else None, value)
+                slow.append(now_ms, b"key" if odd else None, value)
+            continue
+        if how == "value":
+            first = fast.record_count
+            assert [fast.append_value(now_ms, value, 1 << 30) for value in values] == list(range(first, first + count))
+        else:
+            assert fast.extend_values(now_ms, values, 0, 1 << 30) == count
+        for value in values:
+            slow.append(now_ms, None, value)
+    assert fast.record_count == slow.record_count
+    assert fast.build() == slow.build()
+    assert fast.size_bytes >= len(fast.build())
+
+
+def test_values_are_taken_until_the_batch_is_full() -> None:
+    builder = BatchBuilder()
+    values = [bytes(100)] * 50
+    assert builder.extend_values(1, [bytes(10_000)], 0, 1000) == 1  # the first always
+    assert builder.extend_values(1, values, 0, 1000) == 0
+    builder = BatchBuilder()
+    taken = builder.extend_values(1, values, 3, 2000)
+    assert builder.append_value(1, bytes(100), 2000) == -1 and builder.append_value(1, b"", 1 << 20) == taken
+    assert BatchBuilder().append_value(1, bytes(10_000), 1000) == 0  # the first always
+    taken += 1
+    assert 15 <= taken <= 18 and builder.size_bytes <= 2000 and builder.record_count == taken
+
+
+def no_run(body: bytes, position: int, count: int) -> None:
+    """Instead of `find_run`."""
+
+
+@given(
+    st.integers(0, 1),  # 1: some records have another length
+    st.sampled_from([None, b"", b"key", b"k" * 70]),
+    st.sampled_from([0, 1, 63, 64, 200]),
+    st.integers(1, 300),
+    st.integers(0, 70),  # milliseconds from record to record
+    st.data(),
+)
+def test_runs_decode_as_record_by_record(
+    odd: int, key: bytes | None, value_bytes: int, count: int, step_ms: int, data: st.DataObject
+) -> None:
+    """Whole, from an offset within, and with any byte changed: the same records, or the same refusal."""
+    records = [
+        (1_000 + number * step_ms // 8, key, bytes(value_bytes + odd * (number % 50 == 49)), ()) for number in range(count)
+    ]
+    batch = bytearray(encode_batch(records))
+    header = read_header(batch)
+    for at in (None, data.draw(st.integers(61, len(batch) - 1))):
+        if at is not None:
+            batch[at] ^= 1 << data.draw(st.integers(0, 7))
+        for from_offset in (0, count // 2):
+            outcomes = []
+            for find_run in (record_runs.find_run, no_run):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(zafka.storage.records, "find_run", find_run)
+                    try:
+                        outcomes.append(decode_batch(batch, header, from_offset=from_offset))
+                    except CorruptBatch:
+                        outcomes.append(None)
+            assert outcomes[0] == outcomes[1]
+            assert at is not None or len(outcomes[0] or []) == count - from_offset

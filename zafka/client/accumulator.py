@@ -11,16 +11,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from zafka.client.batches import ProducerBatch
+from zafka.client.batches import Delivery, ProducerBatch
 from zafka.client.cluster import NEVER
 from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
-from zafka.client.partitioning import StickyChoice, partition_of_key
-from zafka.client.waiting import wait_step
-from zafka.storage.records import BatchBuilder, NewRecord
+from zafka.client.metrics import Histogram
+from zafka.client.partitioning import STICKY, Partitioner, StickyChoice
+from zafka.client.waiting import Signal, until
+from zafka.storage.batch_builder import PLAIN_OVERHEAD_BYTES, BatchBuilder, NewRecord
 
+Piece = tuple[ProducerBatch, int, int]  # a batch, the index of its first record that is meant, how many are
 MayLeave = Callable[[str, int], bool]
 
 STAYS_OPEN_S = 1.0  # beyond its linger, while it could not leave
@@ -33,28 +35,34 @@ FAILURES_KEPT_MAX = 1000
 class TopicRoute:
     """A topic as the producer sees it: where records go, and the open batch of each partition."""
 
-    __slots__ = ("led", "name", "of_key", "open", "partition_count", "sticky")
+    __slots__ = ("current", "led", "name", "of_key", "open", "partition_count", "partitioner", "sticky")
 
-    def __init__(self, name: str, batch_size: int) -> None:
+    def __init__(self, name: str, batch_size: int, partitioner: Partitioner) -> None:
         self.name = name
+        self.partitioner = partitioner
         self.partition_count = 0
         self.led: tuple[int, ...] = ()
         self.open: list[ProducerBatch | None] = []
+        self.current: ProducerBatch | None = None  # the open batch that the sticky choice leads to, if that is known
         self.sticky = StickyChoice(batch_size)
-        self.of_key: dict[bytes, int] = {}
+        self.of_key: dict[bytes | None, int] = {}
 
     def update(self, partition_count: int, led: tuple[int, ...]) -> None:
         """Take new metadata. A topic only grows; one that was deleted and made again smaller keeps its open batches."""
         self.led = led
+        self.current = None
         if partition_count != self.partition_count:
             self.open += [None] * (partition_count - len(self.open))
             self.partition_count = partition_count
             self.of_key = {}
 
-    def partition_for(self, key: bytes) -> int:
+    def partition_for(self, key: bytes | None) -> int:
+        """Where a record with this key goes, or STICKY. Raises ConfigError from a user's partitioner."""
+        if self.partitioner.function is not None:
+            return self.partitioner.ask(key, self.partition_count, self.led)
         partition = self.of_key.get(key)
         if partition is None:
-            partition = partition_of_key(key, self.partition_count)
+            partition = self.partitioner.place(key, self.partition_count)
             if len(self.of_key) >= KEYS_REMEMBERED_MAX:
                 self.of_key.clear()
             self.of_key[key] = partition
@@ -73,6 +81,7 @@ class Accumulator:
         buffer_memory: int,
         codec: int,
         level: int | None,
+        partitioner: Partitioner,
         wake: Callable[[], None],
     ) -> None:
         self.batch_size = batch_size
@@ -81,13 +90,16 @@ class Accumulator:
         self.buffer_memory = buffer_memory
         self.codec = codec
         self.level = level
+        self.partitioner = partitioner
+        self.routes: dict[str, TopicRoute] = {}
+        self.records_acked = self.bytes_acked = self.batches_acked = self.records_failed = 0
+        self.latency = Histogram()
         self.buffered_bytes = 0
         self.ended: ZafkaError | None = None
         self._wake = wake
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self.settled = Signal(self._lock)  # a batch is done, if somebody waits for that; or the end
         self._waiting_for_room = 0
-        self._routes: dict[str, TopicRoute] = {}
         self._open: dict[ProducerBatch, TopicRoute] = {}  # oldest first
         self._closed: deque[ProducerBatch] = deque()
         self._spoiled: list[ProducerBatch] = []  # half-written when the user's thread was interrupted
@@ -97,33 +109,30 @@ class Accumulator:
 
     # -- in the user's threads -------------------------------------------------------------------
 
-    def route(self, topic: str) -> TopicRoute | None:
-        return self._routes.get(topic)
-
     def forget_routes(self) -> None:
         """Have every sender look for its topic again. Takes no lock: after a fork somebody may hold it for ever."""
-        self._routes = {}
+        self.routes.clear()
 
     def set_route(self, topic: str, partition_count: int, led: tuple[int, ...]) -> None:
         with self._lock:
-            route = self._routes.get(topic)
+            route = self.routes.get(topic)
             if route is None:
-                route = self._routes[topic] = TopicRoute(topic, self.batch_size)
+                route = self.routes[topic] = TopicRoute(topic, self.batch_size, self.partitioner)
             route.update(partition_count, led)
 
-    def append(
-        self, route: TopicRoute, partition: int, record: NewRecord, max_block_s: float
-    ) -> tuple[ProducerBatch, int]:
-        """Add one record; partition -1 lets the sticky choice decide. Returns its batch and its index in it.
+    # Each of these puts in what there is room for. Who is told that there is none awaits `wait_for_room` and comes again.
 
-        Raises BufferFull if there is no room within `max_block_s`.
+    def append(self, route: TopicRoute, partition: int, record: NewRecord) -> Delivery | None:
+        """Add one record; partition -1 lets the sticky choice decide. Returns its future.
+
+        None: there is no room for it. Raises ClientClosed.
         """
         with self._lock:
-            if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
-                self._wait_for_room(max_block_s)
             while True:
-                where = partition if partition >= 0 else route.sticky.choose(route.led)
-                batch = route.open[where] or self._open_batch(route, where)
+                if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                    self._check_ended()
+                    return None
+                batch = (route.open[partition] if partition >= 0 else route.current) or self._find_batch(route, partition)
                 builder = batch.builder
                 before = builder.size_bytes
                 try:
@@ -133,38 +142,93 @@ class Accumulator:
                     raise
                 if left is None:
                     self.buffered_bytes += builder.size_bytes - before
-                    return batch, builder.record_count - 1
+                    return Delivery(batch, builder.record_count - 1, record[0])
+                self._close(route, batch, full=True)
+
+    def append_value(self, route: TopicRoute, timestamp_ms: int, value: bytes) -> Delivery | None:
+        """`append` for a record of nothing but a value: what most are, and three times as fast."""
+        with self._lock:
+            while True:
+                if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                    self._check_ended()
+                    return None
+                batch = route.current or self._find_batch(route, STICKY)
+                try:
+                    index = batch.builder.append_value(timestamp_ms, value, self.batch_size)
+                except BaseException:
+                    self._spoil(route, batch)
+                    raise
+                if index >= 0:
+                    self.buffered_bytes += len(value) + PLAIN_OVERHEAD_BYTES
+                    return Delivery(batch, index, timestamp_ms)
                 self._close(route, batch, full=True)
 
     def append_many(
-        self, route: TopicRoute, partition: int, records: Iterable[NewRecord], max_block_s: float
-    ) -> list[tuple[ProducerBatch, int, int]]:
-        """Add records to one partition, or by the sticky choice. Returns (batch, first index, count) in order."""
-        pieces = []
+        self, route: TopicRoute, partition: int, records: Iterable[NewRecord], pieces: list[Piece]
+    ) -> Iterable[NewRecord] | None:
+        """Add records to one partition, or by the sticky choice, and where they went to `pieces`, in order.
+
+        Returns those that there is no room for, or None when all are in.
+        """
         source = iter(records)
-        left: NewRecord | None = None
-        more = True
         with self._lock:
-            while more:
+            while True:
                 if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
-                    self._wait_for_room(max_block_s)
-                where = partition if partition >= 0 else route.sticky.choose(route.led)
-                batch = route.open[where] or self._open_batch(route, where)
+                    self._check_ended()
+                    return source
+                batch = self._find_batch(route, partition)
                 builder = batch.builder
                 before, first = builder.size_bytes, builder.record_count
                 try:
-                    # What did not fit into the last batch is the first of this one.
-                    left = builder.extend(source if left is None else chain((left,), source), self.batch_size)
+                    left = builder.extend(source, self.batch_size)
                 except BaseException:
                     self._spoil(route, batch)
                     raise
                 self.buffered_bytes += builder.size_bytes - before
                 if builder.record_count > first:
                     pieces.append((batch, first, builder.record_count - first))
-                more = left is not None
-                if more:
+                if left is None:
+                    return None
+                # What did not fit into this batch is the first of the next one.
+                source = chain((left,), source)
+                self._close(route, batch, full=True)
+
+    def append_values(
+        self, route: TopicRoute, partition: int, timestamp_ms: int, values: Sequence[bytes], start: int, pieces: list[Piece]
+    ) -> int:
+        """`append_many` for records of nothing but a value. Returns the index of the first that there is no room for."""
+        with self._lock:
+            while start < len(values):
+                if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
+                    self._check_ended()
+                    break
+                batch = self._find_batch(route, partition)
+                builder = batch.builder
+                before, first = builder.size_bytes, builder.record_count
+                try:
+                    count = builder.extend_values(timestamp_ms, values, start, self.batch_size)
+                except BaseException:
+                    self._spoil(route, batch)
+                    raise
+                self.buffered_bytes += builder.size_bytes - before
+                if count:
+                    pieces.append((batch, first, count))
+                    start += count
+                if start < len(values):
                     self._close(route, batch, full=True)
-        return pieces
+        return start
+
+    def _find_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
+        """The open batch of a partition, or of the sticky choice; if need be a new one."""
+        if partition >= 0:
+            return route.open[partition] or self._open_batch(route, partition)
+        where = route.sticky.choose(route.led)
+        batch = route.current = route.open[where] or self._open_batch(route, where)
+        return batch
+
+    def _check_ended(self) -> None:
+        if self.ended is not None:
+            raise ClientClosed(str(self.ended))
 
     def _open_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
         """A new batch. Wakes the I/O thread, which has to know when to send it."""
@@ -191,6 +255,7 @@ class Accumulator:
         self._close(route, batch, full=False)
         self._closed.remove(batch)
         self._spoiled.append(batch)
+        self.buffered_bytes = sum(other.size_bytes or other.builder.size_bytes for other in self._unfinished)
 
     def _close(self, route: TopicRoute, batch: ProducerBatch, *, full: bool) -> None:
         batch.closed = True
@@ -198,51 +263,69 @@ class Accumulator:
         if batch.partition == route.sticky.choose(route.led):
             route.sticky.on_batch_closed(batch.size_bytes, full=full)
         route.open[batch.partition] = None
+        if route.current is batch:
+            route.current = None
         del self._open[batch]
         self._closed.append(batch)
         self._wake()
 
-    def _wait_for_room(self, max_block_s: float) -> None:
-        deadline_s = time.monotonic() + max_block_s
-        self._waiting_for_room += 1
-        try:
-            while True:
-                if self.ended is not None:
-                    raise ClientClosed(str(self.ended))
-                if self.buffered_bytes < self.buffer_memory:
-                    return
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    raise BufferFull(
-                        f"{self.buffered_bytes} bytes wait to be acknowledged, buffer_memory is {self.buffer_memory}, "
-                        f"and nothing became free within {max_block_s:g} s (max_block): the brokers are slower than "
-                        f"the producer, or cannot be reached"
-                    )
-                self._wake()
-                wait_step(self._room, left_s)
-        finally:
-            self._waiting_for_room -= 1
+    async def wait_for_room(self, max_block_s: float) -> None:
+        """Wait until there is room. Raises BufferFull if there is none within `max_block_s`, ClientClosed."""
 
-    def flush(self, timeout_s: float) -> int:
+        def look() -> bool | None:
+            self._check_ended()
+            if self.buffered_bytes < self.buffer_memory:
+                return True
+            self._wake()
+            return None
+
+        with self._lock:
+            self._waiting_for_room += 1
+        try:
+            if await until(self.settled, look, time.monotonic() + max_block_s) is None:
+                raise BufferFull(
+                    f"{self.buffered_bytes} bytes wait to be acknowledged, buffer_memory is {self.buffer_memory}, "
+                    f"and nothing became free within {max_block_s:g} s (max_block): the brokers are slower than "
+                    f"the producer, or cannot be reached"
+                )
+        finally:
+            with self._lock:
+                self._waiting_for_room -= 1
+
+    async def flush(self, timeout_s: float) -> int:
         """Send all open batches now and wait for all that is unfinished. Returns how many batches still are."""
-        deadline_s = time.monotonic() + timeout_s
         with self._lock:
             self._flushing += 1
             unfinished = list(self._unfinished)
+
+        def look() -> bool | None:
+            while unfinished and unfinished[-1].done:
+                unfinished.pop()
+            return None if unfinished else True
+
         try:
             self._wake()
-            for batch in unfinished:
-                batch.wait(max(0.0, deadline_s - time.monotonic()))
+            await until(self.settled, look, time.monotonic() + timeout_s)
         finally:
             with self._lock:
                 self._flushing -= 1
         return sum(not batch.done for batch in unfinished)
+
+    def begin_flush(self) -> Callable[[], bool]:
+        """Send all that waits as soon as may be, from now on; returns what tells whether all is done."""
+        self._flushing += 1
+        self._wake()
+        return lambda: not self._unfinished
 
     def take_unseen_failures(self) -> list[ProducerBatch]:
         """Failed batches, each told once, whose error nobody has fetched from a future."""
         with self._lock:
             failed, self._failed_unseen = self._failed_unseen, []
         return [batch for batch in failed if not batch.error_seen]
+
+    @property
+    def batches_waiting(self) -> int:
+        return len(self._unfinished)
 
     # -- in the I/O thread -----------------------------------------------------------------------
 
@@ -273,22 +356,29 @@ class Accumulator:
         with self._lock:
             self.buffered_bytes -= batch.size_bytes
             self._unfinished.discard(batch)
-            if batch.error is not None:
+            if batch.error is None:
+                self.records_acked += batch.count
+                self.bytes_acked += batch.size_bytes
+                self.batches_acked += 1
+                self.latency.add(time.monotonic() - batch.created_s, batch.count)
+            else:
+                self.records_failed += batch.count
                 self._failed_unseen.append(batch)
                 del self._failed_unseen[:-FAILURES_KEPT_MAX]
-            if self._waiting_for_room:
-                self._room.notify_all()
+            if self._waiting_for_room or self._flushing:
+                self.settled.notify_all()
 
     def end(self, error: ZafkaError) -> None:
         """No more records are taken, whoever waits for room is told, and batches that never left fail."""
         with self._lock:
             self.ended = error
-            self._room.notify_all()
+            self.settled.notify_all()
             batches = [*self._closed, *self._spoiled, *self._open]
             self._closed.clear()
             self._spoiled.clear()
             self._open.clear()
-            for route in self._routes.values():
+            for route in self.routes.values():
                 route.open = [None] * len(route.open)
+                route.current = None
         for batch in batches:
             batch.fail(error)

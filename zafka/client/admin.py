@@ -1,154 +1,38 @@
 """`zafka.Admin`: topics, partitions, records and configuration.
 
-Owns: the few requests of administration, one method each, and their errors. Every method waits for its answer.
+Owns: the blocking face of `admin_base.AdminBase`. Every method waits for its answer.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from zafka.client.addresses import Address
-from zafka.client.cluster import Target
-from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
-from zafka.client.deletion import delete_records_request, read_deleted
-from zafka.client.errors import (
-    BrokerRefused,
-    ConfigError,
-    ConnectionLost,
-    RequestTimedOut,
-    UnknownTopic,
-    ZafkaError,
-    error_name,
-    is_retriable,
+from zafka.client.admin_base import (
+    BY_BROKER_DEFAULT,
+    AdminBase,
+    BrokerInfo,
+    ClusterInfo,
+    ConfigEntry,
+    NewTopic,
+    PartitionInfo,
+    TopicInfo,
 )
+from zafka.client.core import list_topics
 from zafka.client.records import TopicPartition
-from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import (
-    CreatableReplicaAssignment,
-    CreatableTopic,
-    CreatableTopicConfig,
-    CreatePartitionsAssignment,
-    CreatePartitionsRequest,
-    CreatePartitionsResponse,
-    CreatePartitionsTopic,
-    CreateTopicsRequest,
-    CreateTopicsResponse,
-    DeleteTopicsRequest,
-    DeleteTopicsResponse,
-    DescribeConfigsRequest,
-    DescribeConfigsResource,
-    DescribeConfigsResponse,
-    MetadataRequest,
-    MetadataRequestTopic,
-    MetadataResponse,
-)
+from zafka.client.waiting import run
 
-BY_BROKER_DEFAULT = -1
-RESOURCE_TOPIC = 2
-RESOURCE_BROKER = 4
-
-RETRY_S = 0.05
-
-Results = list[tuple[str, int, str | None]]  # topic, error code, message
-Attempt = Callable[[list[str], float], Results]  # topics, seconds
-
-# Kafka's ConfigSource and ConfigType.
-CONFIG_SOURCES = {1: "topic", 2: "broker dynamic", 3: "broker default dynamic", 4: "broker static", 5: "default"}
-CONFIG_TYPES = ("unknown", "boolean", "string", "int", "short", "long", "double", "list", "class", "password")
+__all__ = [
+    "BY_BROKER_DEFAULT", "Admin", "BrokerInfo", "ClusterInfo", "ConfigEntry", "NewTopic", "PartitionInfo", "TopicInfo",
+]  # fmt: skip
 
 
-class NewTopic(NamedTuple):
-    """A topic to create. -1: what the brokers' num.partitions and default.replication.factor say.
+class Admin(AdminBase):
+    __doc__ = AdminBase.__doc__
 
-    assignment: broker ids of each partition's replicas, instead of the two numbers."""
-
-    name: str
-    partitions: int = BY_BROKER_DEFAULT
-    replication_factor: int = BY_BROKER_DEFAULT
-    config: Mapping[str, str] = {}
-    assignment: tuple[tuple[int, ...], ...] = ()
-
-
-class PartitionInfo(NamedTuple):
-    """leader: broker id, or -1. in_sync: the replicas that are."""
-
-    partition: int
-    leader: int
-    leader_epoch: int
-    replicas: tuple[int, ...]
-    in_sync: tuple[int, ...]
-    offline: tuple[int, ...]
-
-
-class TopicInfo(NamedTuple):
-    name: str
-    topic_id: bytes
-    is_internal: bool
-    partitions: tuple[PartitionInfo, ...]
-
-
-class BrokerInfo(NamedTuple):
-    broker_id: int
-    address: Address
-    rack: str | None
-
-
-class ClusterInfo(NamedTuple):
-    cluster_id: str
-    controller_id: int
-    brokers: tuple[BrokerInfo, ...]
-
-
-class ConfigEntry(NamedTuple):
-    """source: "topic", "broker static", "default", ...; type: "int", "list", ..."""
-
-    name: str
-    value: str | None
-    source: str
-    type: str
-    is_default: bool
-    read_only: bool
-    is_sensitive: bool
-    documentation: str | None
-
-
-class Admin:
-    """Create, list, describe and delete topics, at any broker.
-
-    bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
-    api_timeout: seconds for each method. request_timeout: seconds for each of its attempts. Raises NoBroker, ConfigError.
-    """
-
-    def __init__(
-        self,
-        bootstrap_servers: str | Iterable[str] | None = None,
-        *,
-        client_id: str = "zafka-admin",
-        api_timeout: float = 30.0,
-        request_timeout: float = 30.0,
-        bootstrap_timeout: float = 3.0,
-        connect_timeout: float = 10.0,
-    ) -> None:
-        self._timeout = check_seconds("api_timeout", api_timeout)
-        settings = make_settings(
-            bootstrap_servers,
-            client_id=client_id,
-            bootstrap_timeout=bootstrap_timeout,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-        )
-        self._core = Core("admin client", settings)
-        self._core.start()
-        close_at_exit(self)
-
-    def __repr__(self) -> str:
-        return f"<Admin {','.join(map(str, self._core.settings.bootstrap))}>"
-
-    # -- topics ----------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        run(self._start())
 
     def create_topic(
         self,
@@ -157,161 +41,37 @@ class Admin:
         replication_factor: int = BY_BROKER_DEFAULT,
         config: Mapping[str, Any] | None = None,
     ) -> TopicInfo:
-        """Create one topic and return it once its partitions have leaders. Raises BrokerRefused."""
-        config = {key: str(value) for key, value in (config or {}).items()}
-        return self.create_topics([NewTopic(name, partitions, replication_factor, config)])[0]
+        """Create one topic and return it once its partitions have leaders.
+
+        partitions, replication_factor: -1 leaves them to the brokers. config: topic configuration by Kafka's names.
+        Raises BrokerRefused.
+        """
+        return run(self._create_topic(name, partitions, replication_factor, config))
 
     def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[TopicInfo]:
         """Create topics; returns them once their partitions have leaders (with `validate_only`: []).
 
         Raises BrokerRefused for the first that was refused; then the others may have been created.
         """
-        wanted = {topic.name: topic for topic in topics}
-
-        def attempt(names: list[str], timeout_s: float) -> Results:
-            request = CreateTopicsRequest(
-                topics=[_creatable(wanted[name]) for name in names],
-                timeout_ms=int(timeout_s * 1000),
-                validate_only=validate_only,
-            )
-            answer: CreateTopicsResponse = self._core.ask(
-                Target.CONTROLLER, ApiKey.CREATE_TOPICS, request, timeout_s, repeat=False
-            )
-            return [(result.name, result.error_code, result.error_message) for result in answer.topics]
-
-        for name, code, detail in self._until_certain(list(wanted), attempt, ErrorCode.TOPIC_ALREADY_EXISTS):
-            raise BrokerRefused(f"topic {name!r} was not created", code, detail)
-        if validate_only:
-            return []
-        names = list(wanted)
-        self._core.wait_for_topics(names, self._timeout, patience_s=self._timeout)  # they exist: somebody just lags
-        self._core.wait_for(lambda: self._all_led(names) or None, self._timeout, f"leaders of {', '.join(names)}")
-        return self.describe_topics(names)
-
-    def _all_led(self, names: list[str]) -> bool:
-        known = self._core.cluster.topics
-        return all(name in known and min(known[name].leaders) >= 0 for name in names)
+        return run(self._create_topics(topics, validate_only))
 
     def delete_topics(self, names: str | Iterable[str]) -> None:
         """Delete topics and all their records. Raises UnknownTopic, BrokerRefused."""
-        wanted = [names] if isinstance(names, str) else list(names)
-
-        def attempt(names: list[str], timeout_s: float) -> Results:
-            request = DeleteTopicsRequest(topic_names=names, timeout_ms=int(timeout_s * 1000))
-            answer: DeleteTopicsResponse = self._core.ask(
-                Target.CONTROLLER, ApiKey.DELETE_TOPICS, request, timeout_s, repeat=False
-            )
-            return [(result.name or "", result.error_code, result.error_message) for result in answer.responses]
-
-        for name, code, detail in self._until_certain(wanted, attempt, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
-            if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                raise UnknownTopic(f"topic {name!r} does not exist")
-            raise BrokerRefused(f"topic {name!r} was not deleted", code, detail)
-
-    def _until_certain(self, names: list[str], attempt: Attempt, done_code: int) -> Results:
-        """Repeat a change while it fails in a way that passes; returns what failed for good.
-
-        done_code: what a repeated attempt is told if the one before it, whose answer was lost, went through.
-        """
-        deadline_s = time.monotonic() + self._timeout
-        uncertain: set[str] = set()
-        while True:
-            left_s = deadline_s - time.monotonic()
-            try:
-                # An attempt whose connection is dead, unnoticed, must not use up all the time.
-                timeout_s = min(max(left_s, RETRY_S), self._core.settings.request_timeout)
-                failed = [result for result in attempt(names, timeout_s) if result[1]]
-            except (ConnectionLost, RequestTimedOut):
-                if left_s <= RETRY_S:
-                    raise
-                uncertain.update(names)
-            else:
-                failed = [result for result in failed if result[0] not in uncertain or result[1] != done_code]
-                lasting = [result for result in failed if result[1] == done_code or not is_retriable(result[1])]
-                if lasting or not failed or left_s <= RETRY_S:
-                    return lasting or failed
-                names = [name for name, _, _ in failed]
-                uncertain.update(name for name, code, _ in failed if code == ErrorCode.REQUEST_TIMED_OUT)
-            time.sleep(RETRY_S)
+        run(self._delete_topics(names))
 
     def list_topics(self, *, internal: bool = False) -> list[str]:
         """Names of all topics, in order; internal ones only if asked for."""
-        return list_topics(self._core, self._timeout, internal=internal)
+        return run(list_topics(self._core, self._timeout, internal=internal))
 
     def describe_topics(self, names: str | Iterable[str]) -> list[TopicInfo]:
         """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
-        wanted = [names] if isinstance(names, str) else list(names)
-        request = MetadataRequest(
-            topics=[MetadataRequestTopic(name=name) for name in wanted], allow_auto_topic_creation=False
-        )
-        answer: MetadataResponse = self._core.ask(Target.ANY, ApiKey.METADATA, request, self._timeout)
-        found = {topic.name: topic for topic in answer.topics}
-        described = []
-        for name in wanted:
-            topic = found.get(name)
-            if topic is None or topic.error_code in (
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-                ErrorCode.INVALID_TOPIC_EXCEPTION,
-            ):
-                raise UnknownTopic(f"topic {name!r} does not exist")
-            if topic.error_code and not is_retriable(topic.error_code):
-                raise BrokerRefused(f"topic {name!r}", topic.error_code)
-            partitions = tuple(
-                PartitionInfo(
-                    part.partition_index,
-                    part.leader_id,
-                    part.leader_epoch,
-                    tuple(part.replica_nodes),
-                    tuple(part.isr_nodes),
-                    tuple(part.offline_replicas),
-                )
-                for part in sorted(topic.partitions, key=lambda part: part.partition_index)
-            )
-            described.append(TopicInfo(name, topic.topic_id, topic.is_internal, partitions))
-        return described
-
-    def describe_cluster(self) -> ClusterInfo:
-        """Brokers as this client reaches them, and the cluster's id."""
-        cluster = self._core.cluster
-        brokers = tuple(
-            BrokerInfo(number, cluster.brokers[number], cluster.racks[number]) for number in sorted(cluster.brokers)
-        )
-        return ClusterInfo(cluster.cluster_id, cluster.controller_id, brokers)
+        return run(self._describe_topics(names))
 
     def describe_configs(
         self, *, topic: str | None = None, broker: int | None = None, documentation: bool = False
     ) -> list[ConfigEntry]:
         """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
-        if (topic is None) == (broker is None):
-            raise ConfigError("describe_configs needs either topic= or broker=")
-        kind, name = (RESOURCE_TOPIC, topic) if topic is not None else (RESOURCE_BROKER, str(broker))
-        assert name is not None
-        resource = DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=None)
-        request = DescribeConfigsRequest(
-            resources=[resource], include_synonyms=False, include_documentation=documentation
-        )
-        target: Target | int = Target.ANY if broker is None else broker
-        answer: DescribeConfigsResponse = self._core.ask(target, ApiKey.DESCRIBE_CONFIGS, request, self._timeout)
-        result = answer.results[0]
-        if result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-            raise UnknownTopic(f"topic {name!r} does not exist")
-        if result.error_code:
-            raise BrokerRefused(f"the configuration of {name!r}", result.error_code, result.error_message)
-        return [
-            ConfigEntry(
-                name=entry.name,
-                value=entry.value,
-                source=CONFIG_SOURCES.get(entry.config_source, "unknown"),
-                type=CONFIG_TYPES[entry.config_type] if 0 <= entry.config_type < len(CONFIG_TYPES) else "unknown",
-                is_default=entry.config_source == 5,
-                read_only=entry.read_only,
-                is_sensitive=entry.is_sensitive,
-                documentation=entry.documentation,
-            )
-            for entry in sorted(result.configs, key=lambda entry: entry.name)
-        ]
-
-    # -- partitions and records ------------------------------------------------------------------
+        return run(self._describe_configs(topic, broker, documentation))
 
     def create_partitions(
         self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
@@ -324,22 +84,7 @@ class Admin:
         Records stay where they are, so a key may go to another partition from now on.
         Raises UnknownTopic, BrokerRefused.
         """
-        check_count("partitions", partitions)
-        chosen = None if assignment is None else [CreatePartitionsAssignment(list(replicas)) for replicas in assignment]
-
-        def attempt(names: list[str], timeout_s: float) -> Results:
-            wanted = [CreatePartitionsTopic(name, partitions, chosen) for name in names]
-            request = CreatePartitionsRequest(wanted, int(timeout_s * 1000), validate_only)
-            answer: CreatePartitionsResponse = self._core.ask(
-                Target.CONTROLLER, ApiKey.CREATE_PARTITIONS, request, timeout_s, repeat=False
-            )
-            if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.results):
-                raise UnknownTopic(f"topic {topic!r} does not exist")
-            return [(result.name, result.error_code, result.error_message) for result in answer.results]
-
-        for name, code, detail in self._until_certain([topic], attempt, ErrorCode.INVALID_PARTITIONS):
-            raise BrokerRefused(f"topic {name!r} was not given {partitions} partitions", code, detail)
-        return self.describe_topics(topic)[0]
+        return run(self._create_partitions(topic, partitions, assignment, validate_only))
 
     def delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
         """Delete all records before these offsets, for good; -1 stands for all that there is.
@@ -347,51 +92,11 @@ class Admin:
         offsets: by (topic, partition). Returns the first offset that is left of each; on disk when this returns.
         Raises UnknownTopic, BrokerRefused, RequestTimedOut.
         """
-        wanted = {TopicPartition(*where): offset for where, offset in offsets.items()}
-        self._core.wait_for_topics({where.topic for where in wanted}, self._timeout)
-        for where in wanted:
-            if not 0 <= where.partition < len(self._core.cluster.topics[where.topic].leaders):
-                raise UnknownTopic(f"topic {where.topic!r} has no partition {where.partition}")
-        deadline_s = time.monotonic() + self._timeout
-        done: dict[TopicPartition, int] = {}
-        problem = "no leader"
-        while len(done) < len(wanted):
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise RequestTimedOut(f"records of {len(wanted) - len(done)} partitions were not deleted: {problem}")
-            by_leader: dict[int, dict[TopicPartition, int]] = {}
-            for where, offset in wanted.items():
-                if where not in done and (leader := self._core.cluster.leader(*where)) >= 0:
-                    by_leader.setdefault(leader, {})[where] = offset
-            futures = [
-                self._core.begin_ask(
-                    leader, ApiKey.DELETE_RECORDS, delete_records_request(part, int(left_s * 1000)), left_s)
-                for leader, part in by_leader.items()
-            ]
-            for answer in self._core.await_all(futures, left_s):
-                found, errors = read_deleted(answer)
-                done |= found
-                for where, code in errors.items():
-                    problem = error_name(code)
-                    if not is_retriable(code):
-                        raise BrokerRefused(f"records of {where.topic}-{where.partition} were not deleted", code)
-            if len(done) < len(wanted):
-                self._core.io.call(self._core.cluster.refresh_soon)
-                time.sleep(RETRY_S)
-        return {where: done[where] for where in wanted}
-
-    # -- the end ---------------------------------------------------------------------------------
+        return run(self._delete_records(offsets))
 
     def close(self) -> None:
         """End the I/O thread. Closing again does nothing."""
-        forget(self)
-        self._core.stop()
-
-    def close_at_exit(self) -> None:
-        self.close()
-
-    def end_after_fork(self, error: ZafkaError) -> None:
-        self._core.ended = error
+        run(self._close())
 
     def __enter__(self) -> Self:
         return self
@@ -400,26 +105,3 @@ class Admin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def list_topics(core: Core, timeout_s: float, *, internal: bool = False) -> list[str]:
-    request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
-    answer: MetadataResponse = core.ask(Target.ANY, ApiKey.METADATA, request, timeout_s)
-    return sorted(topic.name for topic in answer.topics if topic.name and (internal or not topic.is_internal))
-
-
-def _creatable(topic: NewTopic) -> CreatableTopic:
-    if topic.partitions != BY_BROKER_DEFAULT:
-        check_count("partitions", topic.partitions)
-    if topic.replication_factor != BY_BROKER_DEFAULT:
-        check_count("replication_factor", topic.replication_factor)
-    return CreatableTopic(
-        name=topic.name,
-        num_partitions=BY_BROKER_DEFAULT if topic.assignment else topic.partitions,
-        replication_factor=BY_BROKER_DEFAULT if topic.assignment else topic.replication_factor,
-        assignments=[
-            CreatableReplicaAssignment(partition_index=index, broker_ids=list(replicas))
-            for index, replicas in enumerate(topic.assignment)
-        ],
-        configs=[CreatableTopicConfig(name=key, value=value) for key, value in topic.config.items()],
-    )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from crc32c import crc32c
+from msgspec import Struct
 
 from zafka.client.errors import RequestTimedOut, ZafkaError
 from zafka.client.waiting import wait_event
@@ -155,11 +156,14 @@ class ProducerBatch:
             event = self._event
             if event is None:
                 event = self._event = threading.Event()
+        self.hurry_up()  # whoever waits for this batch will not add to it: lingering would only cost time
+        return wait_event(event, timeout)
+
+    def hurry_up(self) -> None:
+        """Leave as soon as may be, if still open."""
         if not self.closed and self.hurry is not None:
-            # Whoever waits for this batch will not add to it: lingering would only cost time.
             self.linger_until_s = 0.0
             self.hurry()
-        return wait_event(event, timeout)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
         with _done_lock:
@@ -178,28 +182,25 @@ def _run_callback(callback: Callable[[], object]) -> None:
         logger.exception("a delivery callback raised")
 
 
-class Delivery:
+class Delivery(Struct, gc=False, eq=False):
     """The future of one record. `result()` waits for the acknowledgement.
 
     A light stand-in for `concurrent.futures.Future`: the same methods, one small object per record.
     """
 
-    __slots__ = ("_batch", "_index", "_timestamp")
-
-    def __init__(self, batch: ProducerBatch, index: int, timestamp: int) -> None:
-        self._batch = batch
-        self._index = index
-        self._timestamp = timestamp
+    batch: ProducerBatch
+    index: int  # in the batch
+    timestamp: int
 
     def __repr__(self) -> str:
-        batch = self._batch
+        batch = self.batch
         state = (
-            "pending" if not batch.done else "failed" if batch.error else f"offset {batch.base_offset + self._index}"
+            "pending" if not batch.done else "failed" if batch.error else f"offset {batch.base_offset + self.index}"
         )
         return f"<Delivery {batch.topic}-{batch.partition} {state}>"
 
     def done(self) -> bool:
-        return self._batch.done
+        return self.batch.done
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """Wait until the record is acknowledged.
@@ -208,27 +209,27 @@ class Delivery:
         Returns where it was written. Durable as far as `acks` asked for.
         Raises the error that the record failed with; RequestTimedOut if `timeout` passed first (it may still succeed).
         """
-        batch = self._batch
+        batch = self.batch
         if not batch.wait(timeout):
             raise RequestTimedOut(f"no acknowledgement from {batch.topic}-{batch.partition} within {timeout} s so far")
         if batch.error is not None:
             batch.error_seen = True
             raise batch.error
-        timestamp = batch.log_append_time_ms if batch.log_append_time_ms >= 0 else self._timestamp
-        offset = NO_OFFSET if batch.base_offset < 0 else batch.base_offset + self._index
+        timestamp = batch.log_append_time_ms if batch.log_append_time_ms >= 0 else self.timestamp
+        offset = NO_OFFSET if batch.base_offset < 0 else batch.base_offset + self.index
         return RecordMetadata(batch.topic, batch.partition, offset, timestamp)
 
     def exception(self, timeout: float | None = None) -> ZafkaError | None:
         """Like `result`, but the error is returned; None if the record is acknowledged."""
-        if not self._batch.wait(timeout):
+        if not self.batch.wait(timeout):
             raise RequestTimedOut(f"no acknowledgement within {timeout} s so far")
-        self._batch.error_seen = True
-        return self._batch.error
+        self.batch.error_seen = True
+        return self.batch.error
 
     def add_done_callback(self, function: Callable[[Delivery], object]) -> None:
         """Call `function(self)` once done: at once, or later in the I/O thread, so it must not block."""
-        self._batch.error_seen = True
-        self._batch.add_callback(lambda: function(self))
+        self.batch.error_seen = True
+        self.batch.add_callback(lambda: function(self))
 
 
 class Deliveries:

@@ -97,6 +97,7 @@ class Cluster:
         self.topics: dict[str, Topic] = {}
         self.topic_errors: dict[str, int] = {}  # of wanted topics that are not there
         self.metadata_count = 0  # answers that came
+        self.connections_lost = 0  # after they were open
         self._io = io
         self._on_change = on_change  # metadata or a channel changed
         self._wanted: set[str] = set()
@@ -109,6 +110,10 @@ class Cluster:
         self._refresh_backoff_s = REFRESH_LEAST_S
         self._refreshed_s = 0.0
         self._closed = False
+
+    def begin(self, now_s: float) -> None:
+        """The I/O thread starts now."""
+        self._started_s = now_s
 
     # -- topics ----------------------------------------------------------------------------------
 
@@ -215,6 +220,7 @@ class Cluster:
                 failures = self._failures[address][0] + 1 if address in self._failures else 1
                 if channel.was_open:
                     failures = 1
+                    self.connections_lost += 1
                 logger.info("broker %s: %s", address, channel.reason)
                 pause_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures - 1, 10))
                 self._failures[address] = (failures, now_s + pause_s, channel.reason)

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from zafka.client.addresses import Address
 from zafka.client.io_thread import READ, WRITE, IoThread
@@ -32,6 +31,8 @@ from zafka.transport.door import (
 )
 
 _LENGTH = struct.Struct(">i")
+# What a monitor's socket says first: event and value. zmq.utils.monitor would read it, and import asyncio for that.
+_MONITOR_EVENT = struct.Struct("=Hi")
 _SCRATCH_BYTES = 64 * 1024
 _FIRST_PIECE_BYTES = 1 << 20  # of a large frame: announcing much gets a broker not more than this
 _BUFFERS_PER_WRITE = 64
@@ -287,10 +288,9 @@ class DoorConnection:
         assert self._monitor is not None
         while not self._closed:
             try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                kind, value = _MONITOR_EVENT.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
             except zmq.Again:
                 return
-            kind, value = event["event"], event["value"]
             if kind == zmq.EVENT_CONNECTED:
                 self._connected = True
             elif kind in (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -21,13 +18,15 @@ from zafka.client.addresses import parse_bootstrap
 from zafka.client.cluster import NEVER, Ask, Cluster, Settings, Target
 from zafka.client.errors import ClientClosed, ConfigError, NoBroker, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
-from zafka.client.waiting import wait_step
+from zafka.client.waiting import Signal, until
 from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages import MetadataRequest, MetadataResponse
 
 Found = TypeVar("Found")
 
 # A new topic needs a moment until all brokers know it.
 UNKNOWN_TOPIC_PATIENCE_S = 1.0
+STOP_S = 5.0
 
 
 class Worker(Protocol):
@@ -50,27 +49,42 @@ class Idle:
         pass
 
 
+class Answer:
+    """What becomes of one request."""
+
+    __slots__ = ("done", "error", "message")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.message: Any = None
+        self.error: ZafkaError | None = None
+
+
 class Core:
-    """See the module."""
+    """See the module. What waits is a coroutine of steps (waiting.py)."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
-        self.changed = threading.Condition()  # metadata or the end
+        self.changed = Signal()  # metadata, an answer, or the end
         self.ended: ZafkaError | None = None
         self._bootstrap_error: NoBroker | None = None
+        self._is_over = False
+        self._is_done: Callable[[], bool] | None = None  # set once retiring
+        self._retire_at_s = NEVER
         self.worker: Worker = Idle()
         self.io = IoThread(f"zafka-{name}", self._turn, self._on_crash, self._on_end)
         self.cluster = Cluster(self.io, settings, self.notify)
 
-    def start(self, worker: Worker | None = None) -> None:
+    async def start(self, worker: Worker | None = None) -> None:
         """Start the thread and wait until a broker has told us of the cluster. Raises NoBroker."""
         if worker is not None:
             self.worker = worker
+        self.cluster.begin(time.monotonic())
         self.io.start()
         try:
             settings = self.settings
-            self.wait_for(
+            await self.wait_for(
                 lambda: self.cluster.metadata_count or None, settings.connect_timeout + 2, "the first contact"
             )
         except BaseException:
@@ -80,6 +94,19 @@ class Core:
     def stop(self) -> None:
         self.io.stop()
 
+    def retire(self, is_done: Callable[[], bool], within_s: float) -> None:
+        """End the thread once `is_done()`, at the latest `within_s` from now. Whom this served is gone already."""
+        self._retire_at_s = time.monotonic() + within_s
+        self._is_done = is_done
+        _retiring.add(self)
+        self.io.wake()
+
+    async def end(self) -> None:
+        """Like `stop`, without holding up an event loop while the thread puts its things away."""
+        self.io.begin_stop()
+        await until(self.changed, lambda: self._is_over or None, time.monotonic() + STOP_S)
+        self.io.stop()
+
     # -- in the user's thread --------------------------------------------------------------------
 
     def check_alive(self) -> None:
@@ -87,27 +114,26 @@ class Core:
         if self.ended is not None:
             raise ClientClosed(str(self.ended)) from self.io.failure
 
-    def wait_for(self, check: Callable[[], Found | None], timeout_s: float, what: str) -> Found:
+    async def wait_for(self, check: Callable[[], Found | None], timeout_s: float, what: str) -> Found:
         """Wait until `check()`, called after each change of metadata, is not None; it may raise.
 
         Raises RequestTimedOut, ClientClosed, and NoBroker before the first contact.
         """
-        deadline_s = time.monotonic() + timeout_s
-        self.check_alive()
-        with self.changed:
-            while True:
-                self.check_alive()
-                found = check()
-                if found is not None:
-                    return found
-                if self._bootstrap_error is not None:
-                    raise self._bootstrap_error
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    raise RequestTimedOut(f"{what} took longer than {timeout_s:g} s; {self.cluster.no_broker()}")
-                wait_step(self.changed, left_s)
 
-    def wait_for_topics(
+        def look() -> Found | None:
+            self.check_alive()
+            found = check()
+            if found is None and self._bootstrap_error is not None:
+                raise self._bootstrap_error
+            return found
+
+        self.check_alive()  # before any lock is taken
+        found = await until(self.changed, look, time.monotonic() + timeout_s)
+        if found is None:
+            raise RequestTimedOut(f"{what} took longer than {timeout_s:g} s; {self.cluster.no_broker()}")
+        return found
+
+    async def wait_for_topics(
         self, topics: Iterable[str], timeout_s: float, *, patience_s: float = UNKNOWN_TOPIC_PATIENCE_S
     ) -> None:
         """Wait until these topics are in the metadata. Raises UnknownTopic for one still unknown after `patience_s`."""
@@ -129,51 +155,57 @@ class Core:
                     raise error
             return None if missing else True
 
-        self.wait_for(check, timeout_s, f"metadata of {', '.join(names)}")
+        await self.wait_for(check, timeout_s, f"metadata of {', '.join(names)}")
 
-    def ask(self, target: Target | int, api_key: ApiKey, message: Any, timeout_s: float, *, repeat: bool = True) -> Any:
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass. Raises ClientClosed."""
+        await until(self.changed, self.check_alive, time.monotonic() + seconds)
+
+    async def ask(
+        self, target: Target | int, api_key: ApiKey, message: Any, timeout_s: float, *, repeat: bool = True
+    ) -> Any:
         """Send one request and wait for its answer. Raises ZafkaError."""
-        return self.await_all([self.begin_ask(target, api_key, message, timeout_s, repeat=repeat)], timeout_s)[0]
+        return (await self.await_all([self.begin_ask(target, api_key, message, timeout_s, repeat=repeat)], timeout_s))[0]
 
     def begin_ask(
         self, target: Target | int, api_key: ApiKey, message: Any, timeout_s: float, *, repeat: bool = True
-    ) -> Future[Any]:
-        """Send one request; the future has its answer or error."""
-        future: Future[Any] = Future()
+    ) -> Answer:
+        """Send one request; `await_all` waits for what becomes of it."""
+        answer = Answer()
 
-        def on_answer(answer: Any, error: ZafkaError | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
+        def on_answer(message: Any, error: ZafkaError | None) -> None:
+            answer.message, answer.error = message, error
+            answer.done = True
+            self.notify()
 
         self.check_alive()
         ask = Ask(target, api_key, message, on_answer, time.monotonic() + timeout_s, repeat)
         self.io.call(lambda: self.cluster.ask(ask))
-        return future
+        return answer
 
-    def await_all(self, futures: list[Future[Any]], timeout_s: float) -> list[Any]:
-        """The results of asks. They end by themselves; the margin is for an I/O thread that ended in between."""
-        deadline_s = time.monotonic() + timeout_s + 1.0
-        results = []
-        for future in futures:
-            while True:
-                try:
-                    results.append(future.result(min(1.0, max(0.0, deadline_s - time.monotonic()))))
-                    break
-                except FutureTimeout:
-                    self.check_alive()
-                    if time.monotonic() >= deadline_s:
-                        raise RequestTimedOut(f"no answer within {timeout_s:g} s") from None
-        return results
+    async def await_all(self, answers: list[Answer], timeout_s: float) -> list[Any]:
+        """The messages of asks. They end by themselves; the margin is for an I/O thread that ended in between."""
+
+        def check() -> bool | None:
+            if all(answer.done for answer in answers):
+                return True
+            self.check_alive()
+            return None
+
+        if await until(self.changed, check, time.monotonic() + timeout_s + 1.0) is None:
+            raise RequestTimedOut(f"no answer within {timeout_s:g} s")
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error
+        return [answer.message for answer in answers]
 
     # -- in the I/O thread -----------------------------------------------------------------------
 
     def _turn(self, now_s: float) -> float:
         # The worker first: the cluster then sees the deadlines of what it sent.
-        wake_s = min(self.worker.turn(now_s), self.cluster.turn(now_s))
+        wake_s = min(self.worker.turn(now_s), self.cluster.turn(now_s), self._retire_at_s)
+        if self._is_done is not None and (self._is_done() or now_s >= self._retire_at_s):
+            self.io.begin_stop()
         if self._bootstrap_error is None and not self.cluster.metadata_count:
             self._bootstrap_error = self.cluster.bootstrap_error(now_s)
             if self._bootstrap_error is not None:
@@ -193,7 +225,16 @@ class Core:
             self.ended = ClientClosed(f"this {self.name} is closed")
         self.cluster.close(str(self.ended))
         self.worker.end(self.ended)
+        self._is_over = True
         self.notify()
+        _retiring.discard(self)
+
+
+async def list_topics(core: Core, timeout_s: float, *, internal: bool = False) -> list[str]:
+    """Names of all topics, in order."""
+    request = MetadataRequest(topics=None, allow_auto_topic_creation=False)
+    answer: MetadataResponse = await core.ask(Target.ANY, ApiKey.METADATA, request, timeout_s)
+    return sorted(topic.name for topic in answer.topics if topic.name and (internal or not topic.is_internal))
 
 
 def make_settings(bootstrap_servers: str | Iterable[str] | None, **others: Any) -> Settings:
@@ -231,6 +272,7 @@ class Closable(Protocol):
 
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
+_retiring: set[Core] = set()  # their clients were collected without `close`
 
 
 def close_at_exit(client: Closable) -> None:
@@ -247,6 +289,7 @@ def _end_in_child() -> None:
     for client in list(_open):
         client.end_after_fork(ClientClosed("this client was made before a fork; make one in the child process"))
     _open.clear()
+    _retiring.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -257,3 +300,5 @@ if hasattr(os, "register_at_fork"):
 def _close_all() -> None:
     for client in list(_open):
         client.close_at_exit()
+    for core in list(_retiring):
+        core.io.thread.join(STOP_S)

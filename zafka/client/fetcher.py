@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -29,9 +28,10 @@ from zafka.client.errors import (
     error_name,
     is_retriable,
 )
+from zafka.client.metrics import Histogram
 from zafka.client.offsets import EARLIEST, list_offsets_request, read_offsets
 from zafka.client.records import TopicPartition
-from zafka.client.waiting import wait_step
+from zafka.client.waiting import Signal, until
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchResponse, FetchTopic, ListOffsetsResponse
@@ -114,6 +114,7 @@ class Flight:
     """What one broker owes an answer for: readings with their generations."""
 
     sent: dict[TopicPartition, tuple[Reading, int]]
+    sent_s: float
     outdated_at_s: float = NEVER  # since when something else than this is wanted
     dropped: bool = False
 
@@ -128,7 +129,7 @@ class Fetcher:
         self._cluster = cluster
         self._options = options
         self._wake = wake
-        self.ready = threading.Condition()
+        self.ready = Signal()
         self.readings: dict[TopicPartition, Reading] = {}
         self.chunks: deque[Chunk] = deque()
         self.failed: deque[Reading] = deque()
@@ -136,6 +137,8 @@ class Fetcher:
         self._subscribed: set[str] = set()
         self._seen_metadata = -1
         self._flights: dict[int, Flight] = {}  # by broker
+        self.requests_sent = self.errors = 0
+        self.latency = Histogram()
 
     # -- in the user's thread --------------------------------------------------------------------
 
@@ -172,15 +175,17 @@ class Fetcher:
     def _drop_stale(self) -> None:
         self.chunks = deque(chunk for chunk in self.chunks if chunk.generation == chunk.reading.generation)
 
-    def next_chunk(self, timeout_s: float) -> Chunk | None:
+    async def next_chunk(self, deadline_s: float) -> Chunk | None:
         """The next fetched bytes, or None if none come in time. Raises the error of a partition that failed."""
-        deadline_s = time.monotonic() + timeout_s
+        chunk = await until(self.ready, self._take_chunk, deadline_s)
+        if chunk is not None:
+            self._wake()
+        return chunk
+
+    def _take_chunk(self) -> Chunk | None:
+        if self.ended is not None and not self.failed:
+            raise self.ended  # before the lock: after a fork somebody may hold it for ever
         with self.ready:
-            while not self.chunks and not self.failed and self.ended is None:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    return None
-                wait_step(self.ready, left_s)
             if self.failed:
                 error = self.failed.popleft().error
                 if error is not None:
@@ -191,8 +196,12 @@ class Fetcher:
                 return None
             chunk = self.chunks.popleft()
             chunk.reading.buffered_bytes -= len(chunk.records)
-        self._wake()
-        return chunk
+            return chunk
+
+    @property
+    def buffered_bytes(self) -> int:
+        with self.ready:
+            return sum(len(chunk.records) for chunk in self.chunks)
 
     # -- in the I/O thread -----------------------------------------------------------------------
 
@@ -303,11 +312,12 @@ class Fetcher:
             topics=list(topics.values()),
         )
         flight = self._take_off(leader, readings)
+        self.requests_sent += 1
         timeout_s = options.request_timeout + options.max_wait
         channel.send(ApiKey.FETCH, request, partial(self._on_fetched, leader, flight), timeout_s)
 
     def _take_off(self, leader: int, readings: list[Reading]) -> Flight:
-        flight = Flight({reading.where: (reading, reading.generation) for reading in readings})
+        flight = Flight({reading.where: (reading, reading.generation) for reading in readings}, time.monotonic())
         self._flights[leader] = flight
         return flight
 
@@ -317,9 +327,11 @@ class Fetcher:
         if flight.dropped:
             return
         now_s = time.monotonic()
+        self.latency.add(now_s - flight.sent_s)
         sent = flight.sent
         with self.ready:
             if answer is None or answer.error_code:
+                self.errors += 1
                 why = str(error) if answer is None else error_name(answer.error_code)
                 for reading, _ in sent.values():
                     if isinstance(error, NotSupportedYet):
@@ -359,6 +371,7 @@ class Fetcher:
             self.readings[reading.where] = reading
 
     def _on_error(self, reading: Reading, code: int, now_s: float) -> None:
+        self.errors += 1
         topic, partition = reading.where
         if code == ErrorCode.OFFSET_OUT_OF_RANGE:
             if self._options.reset_to is not None:

@@ -52,10 +52,14 @@ class IoThread:
     def start(self) -> None:
         self.thread.start()
 
-    def stop(self, timeout: float = 5.0) -> bool:
-        """End the loop and wait for it; True if it ended within `timeout` seconds. Safe to call twice."""
+    def begin_stop(self) -> None:
+        """Have the loop end soon."""
         self._stopping = True
         self.wake()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """End the loop and wait for it; True if it ended within `timeout` seconds. Safe to call twice."""
+        self.begin_stop()
         if threading.current_thread() is not self.thread:
             self.thread.join(timeout)
         return not self.thread.is_alive()

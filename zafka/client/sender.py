@@ -68,7 +68,7 @@ class Sender:
         self._producer_epoch = -1
         self._asking_for_id = False
         self._ask_for_id_at_s = 0.0
-        self.requests_sent = 0
+        self.requests_sent = self.retries = self.errors = 0
 
     def turn(self, now_s: float) -> float:
         batches, wake_s = self._drain(now_s, self._has_room)
@@ -210,11 +210,14 @@ class Sender:
                     else:
                         self._on_error(queue, batch, part, now_s)
             error = ConnectionLost("the broker's answer left the partition out")
+        if flying:
+            self.errors += 1
         for queue, batch in flying.values():
             if isinstance(error, ConnectionLost | RequestTimedOut):
                 if queue.on_lost(batch, str(error), now_s) is Verdict.FAILED:
                     self._forget_if_empty(queue)
                 else:
+                    self.retries += 1
                     self._say_what_lasts(queue)
                 self._cluster.refresh_soon()
             else:
@@ -222,10 +225,12 @@ class Sender:
                 self._fail(queue, batch, error)
 
     def _on_error(self, queue: PartitionQueue, batch: ProducerBatch, part: Any, now_s: float) -> None:
+        self.errors += 1
         verdict = queue.on_error(batch, part.error_code, part.error_message, now_s)
         if verdict is Verdict.DONE:
             batch.complete(part.base_offset, part.log_append_time_ms)
         elif verdict is Verdict.RETRY:
+            self.retries += 1
             logger.info("%r: %s, attempt %d", batch, queue.last_error, batch.attempts)
             self._say_what_lasts(queue)
             self._cluster.refresh_soon()
