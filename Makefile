@@ -11,7 +11,7 @@ CUTS ?= 20
 TARGET ?= zafka
 SEEDS ?= 2000
 # What brings a log back, and what leads it: docs/testing.md names the lines that no test reaches.
-RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/segment.py,storage/index.py,storage/scan.py,storage/roll.py,storage/torn_tail.py,storage/directory.py,storage/fault.py,storage/verify.py,storage/index_check.py,storage/repair.py,actors/partition.py,actors/replica.py,actors/offline.py
+RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/segment.py,storage/index.py,storage/scan.py,storage/roll.py,storage/torn_tail.py,storage/directory.py,storage/fault.py,storage/verify.py,storage/index_check.py,storage/repair.py,storage/location.py,actors/partition.py,actors/partition_reads.py,actors/deletion.py,actors/produce_rules.py,actors/replica.py,actors/offline.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help

@@ -12,7 +12,18 @@ from tests.unit.disks import RefusingDisk
 from tests.unit.drive import bodies, exit_of, only
 from tests.unit.drive_partition import BROKER, NOW_MS, SUPERVISOR, TOPIC_ID, Partition, batch, errors
 from zafka.actors.actor import Exit, PeerGone, Send
-from zafka.actors.messages import ActorUp, BecomeLeader, DiskFault, Ready, ReplicaUp, Serving
+from zafka.actors.messages import (
+    ActorUp,
+    BecomeLeader,
+    DeleteRecords,
+    DescribeLog,
+    DescribeProducers,
+    DiskFault,
+    FindEpochEnd,
+    Ready,
+    ReplicaUp,
+    Serving,
+)
 from zafka.actors.offline import OfflinePartition
 from zafka.storage.disk import PosixDisk
 from zafka.storage.fault import Recovered, write_recovered
@@ -50,6 +61,9 @@ def test_after_a_failed_flush_the_next_incarnation_serves_nothing_and_says_why(l
     assert errors(offline.produce(batch())) == [ErrorCode.KAFKA_STORAGE_ERROR]
     assert offline.locate(0).error == ErrorCode.KAFKA_STORAGE_ERROR
     assert offline.list_offset(-1).error == ErrorCode.KAFKA_STORAGE_ERROR
+    for question in (FindEpochEnd(7, 0, -1), DeleteRecords(7, -1), DescribeProducers(7), DescribeLog(7)):
+        [answer] = offline.send(BROKER, question)
+        assert isinstance(answer, Send) and answer.body.error == ErrorCode.KAFKA_STORAGE_ERROR
     assert "offline: flush failed" in repr(offline.actor)
     offline.stop()
 
