@@ -150,11 +150,15 @@ def check_batch(data: memoryview, *, max_bytes: int) -> BatchHeader:
     max_bytes: the topic's `max.message.bytes`.
     Raises subclasses of `BadBatch`; their `kafka_error` is the answer to the client.
     """
+    if len(data) < HEADER_BYTES:
+        short = _too_short(data, 0)
+        raise short if isinstance(short, UnsupportedMagic) else InvalidBatch(str(short))
     header = read_header(data)
     size = LENGTH_END + header.batch_length
     if size != len(data):
+        # Not CorruptBatch, which clients would send again: what is missing was not lost on the way.
         if size > len(data):
-            raise CorruptBatch(f"the batch says {size} bytes, {len(data)} came")
+            raise InvalidBatch(f"the batch says {size} bytes, {len(data)} came")
         raise InvalidBatch(f"exactly one batch per partition may be produced; {len(data) - size} bytes follow it")
     if size > max_bytes:
         raise BatchTooLarge(f"the batch has {size} bytes, the topic allows {max_bytes} (max.message.bytes)")

@@ -38,7 +38,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: DeleteRecordsRequest) 
     questions = Questions(gateway, exchange, response)
     for topic in request.topics:
         results = [ask(gateway, questions, topic.name, wanted) for wanted in topic.partitions]
-        response.topics.append(DeleteRecordsTopicResult(topic.name, results))
+        if results:
+            response.topics.append(DeleteRecordsTopicResult(topic.name, results))
     questions.start(request.timeout_ms / 1000)
 
 

@@ -71,7 +71,7 @@ class Part:
         self.route = route
         self.response = response
         self.offset = asked.fetch_offset
-        self.leader_epoch = asked.current_leader_epoch
+        self.leader_epoch = max(asked.current_leader_epoch, -1)  # any below 0 means that none is known
         self.last_fetched_epoch = asked.last_fetched_epoch
         self.compared_epoch = -1
         self.max_bytes = max(1, min(asked.partition_max_bytes, poll.max_bytes))

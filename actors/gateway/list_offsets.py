@@ -45,7 +45,6 @@ def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) ->
     told: set[tuple[str, int]] = set()
     for topic in request.topics:
         parts: list[ListOffsetsPartitionResponse] = []
-        response.topics.append(ListOffsetsTopicResponse(topic.name, parts))
         for wanted in topic.partitions:
             key = topic.name, wanted.partition_index
             if key in told:
@@ -57,6 +56,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: ListOffsetsRequest) ->
                 part.error_code = ErrorCode.INVALID_REQUEST
             else:
                 ask(questions, part, topic.name, wanted, request.isolation_level)
+        if parts:
+            response.topics.append(ListOffsetsTopicResponse(topic.name, parts))
     questions.start(request.timeout_ms / 1000 if request.timeout_ms > 0 else TIMEOUT_S)
 
 

@@ -43,7 +43,7 @@ TOPIC_OPERATIONS = sum(1 << operation for operation in (3, 4, 5, 6, 7, 8, 10, 11
 CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12))
 NOT_ASKED = -(2**31)
 CREATIONS_MAX = 100  # under way at once; more have to ask again
-INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
+INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state", "__share_group_state")
 
 
 class Creation:
@@ -123,7 +123,7 @@ def find(gateway: Gateway, name: str, may_create: bool) -> MetadataResponseTopic
     topic = gateway.cluster.topics_by_name.get(name)
     if topic is not None:
         return describe(name, topic)
-    return MetadataResponseTopic(create(gateway, name, may_create), name)
+    return MetadataResponseTopic(create(gateway, name, may_create), name, is_internal=name in INTERNAL_TOPICS)
 
 
 def create(gateway: Gateway, name: str, may_create: bool) -> int:

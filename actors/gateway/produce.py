@@ -36,6 +36,14 @@ ADVERTISED = range(14)
 CURRENT_LEADER_SINCE = 10
 TOPIC_IDS_SINCE = 13
 
+# After these Kafka says no log start offset: the batch did not get as far as the log (ReplicaManager.appendToLocalLog).
+START_UNTOLD = frozenset((
+    ErrorCode.CORRUPT_MESSAGE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_LEADER_OR_FOLLOWER,
+    ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.INVALID_RECORD,
+    ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, ErrorCode.KAFKA_STORAGE_ERROR))
+# A timeout of 0 has other replicas have no time; the leader's own write may take its time all the same.
+OWN_WRITE_S = 30.0
+
 ATTRIBUTES = 22  # position of their low byte in a record batch
 CODEC_MASK = 0x07
 ZSTD = 4
@@ -62,7 +70,8 @@ class Batch:
         response.error_code = answer.error
         response.base_offset = answer.base_offset
         response.log_append_time_ms = answer.log_append_time_ms
-        response.log_start_offset = answer.log_start_offset
+        if answer.error not in START_UNTOLD:
+            response.log_start_offset = answer.log_start_offset
         response.error_message = answer.message or None
         if answer.error:
             self._note(answer.error)
@@ -146,6 +155,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: ProduceRequest) -> Non
     refusal = refusal_of(request)
     by_id = exchange.version >= TOPIC_IDS_SINCE
     for topic in request.topic_data:
+        if not topic.partition_data:
+            continue
         responses: list[PartitionProduceResponse] = []
         pending.response.responses.append(TopicProduceResponse(topic.topic_id, topic.name, responses))
         key = topic.topic_id if by_id else topic.name
@@ -159,7 +170,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: ProduceRequest) -> Non
                 or records_error(data.records, exchange.version))
             begin(pending, key, response, route, data.records, error)
     if pending.missing > 1:
-        gateway.deadlines.set(pending, gateway.now.monotonic_s, request.timeout_ms / 1000)
+        timeout_s = request.timeout_ms / 1000 if request.timeout_ms > 0 else OWN_WRITE_S
+        gateway.deadlines.set(pending, gateway.now.monotonic_s, timeout_s)
     pending.on_batch_done()
 
 

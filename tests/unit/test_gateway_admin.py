@@ -418,3 +418,9 @@ def test_groups_have_no_coordinator_yet(bench: Bench, version: int) -> None:
     else:
         assert [(each.key, each.error_code) for each in answer.coordinators] == [
             ("g", ErrorCode.COORDINATOR_NOT_AVAILABLE), ("h", ErrorCode.COORDINATOR_NOT_AVAILABLE)]
+
+
+def test_an_internal_topic_is_internal_also_while_it_is_missing(bench: Bench) -> None:
+    answer = bench.client().ask(ApiKey.METADATA, 9, metadata("__share_group_state", "none", create=False))
+    assert [(topic.error_code, topic.is_internal) for topic in answer.topics] == [
+        (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, True), (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, False)]

@@ -236,3 +236,8 @@ def test_a_follower_is_not_known(bench: Bench, version: int, epoch: int, error: 
     request = fetch(0, epoch=epoch)
     request.replica_id, request.replica_state = (7, None) if version < 15 else (-1, ReplicaState(7, 1))
     assert parts_of(bench.client().ask(ApiKey.FETCH, version, request)) == [(error, b"")]
+
+
+def test_any_epoch_below_0_is_none(bench: Bench) -> None:
+    bench.client().send(ApiKey.FETCH, 12, fetch(0, epoch=-2))
+    assert [asked.current_leader_epoch for asked in bench.sent(messages.Locate)] == [-1]

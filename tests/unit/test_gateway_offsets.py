@@ -124,3 +124,11 @@ def test_a_partition_that_dies_does_not_tell_an_epoch(tmp_path: Path) -> None:
     client.send(ApiKey.OFFSET_FOR_LEADER_EPOCH, 4, epoch_request("t"))
     bench.down("t")
     assert client.answers()[0].topics[0].partitions[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
+def test_a_topic_without_partitions_is_not_answered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    request = kafka.ListOffsetsRequest(-1, 0, [kafka.ListOffsetsTopic("t", [])])
+    assert bench.client().ask(ApiKey.LIST_OFFSETS, 7, request).topics == []
+    deletion = kafka.DeleteRecordsRequest([kafka.DeleteRecordsTopic("t", [])], 1000)
+    assert bench.client().ask(ApiKey.DELETE_RECORDS, 2, deletion).topics == []

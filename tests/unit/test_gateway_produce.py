@@ -326,3 +326,31 @@ def test_a_partition_that_died_is_led_here_all_the_same(tmp_path: Path) -> None:
     assert part.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert (part.current_leader.leader_id, part.current_leader.leader_epoch) == (BROKER_ID, 0)
     assert [node.port for node in response.node_endpoints] == [9092]
+
+
+@pytest.mark.parametrize(("error", "start"), [
+    (ErrorCode.INVALID_RECORD, -1), (ErrorCode.CORRUPT_MESSAGE, -1), (ErrorCode.MESSAGE_TOO_LARGE, -1),
+    (ErrorCode.INVALID_TIMESTAMP, 2), (ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, 2)])
+def test_where_the_log_begins_is_told_of_what_came_as_far_as_the_log(tmp_path: Path, error: int, start: int) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    client.send(ApiKey.PRODUCE, 9, produce("t", SMALL))
+    answer(bench, *bench.sent(messages.Produce)[0].items, error=error)
+    (part,) = client.answers()[0].responses[0].partition_responses
+    assert (part.error_code, part.log_start_offset) == (error, start)
+
+
+def test_a_topic_without_partitions_is_not_answered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    assert bench.client().ask(ApiKey.PRODUCE, 9, produce("t")).responses == []
+
+
+def test_the_timeout_does_not_cut_off_the_leader_s_own_write(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    client = bench.client()
+    client.send(ApiKey.PRODUCE, 9, produce("t", SMALL, timeout_ms=0))
+    items = bench.sent(messages.Produce)[0].items
+    bench.pass_time(4.5)
+    assert client.answers() == []
+    answer(bench, *items)
+    assert errors(client.answers()[0]) == [0]
