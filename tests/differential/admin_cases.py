@@ -1,0 +1,217 @@
+"""What administrators ask: topics made, grown, emptied and deleted; and everything that describes.
+
+A case that changes something does it to a topic of its own, named after the version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.differential.cases import Bytes, Call, Case, case, create, list_offsets, topic
+from tests.differential.data_cases import UNKNOWN_ID
+from zafka.transport.kafka import messages as kafka
+from zafka.transport.kafka.messages import (
+    describe_producers,
+    describe_topic_partitions,
+)
+from zafka.transport.kafka.types import ZERO_UUID
+
+TOPIC, BROKER, BROKER_LOGGER = 2, 4, 8
+
+
+def _validate(title: str, *topics: Any, **options: Any) -> Case:
+    return case(title, create(*topics, validate_only=True), **options)
+
+
+def _assigned(name: str, *assignments: tuple[int, list[int]], partitions: int = -1, replicas: int = -1) -> Any:
+    return kafka.CreatableTopic(
+        name, partitions, replicas, [kafka.CreatableReplicaAssignment(*each) for each in assignments], [])
+
+
+CREATE_TOPICS = [
+    case("a new one, and again", create(topic("new-{v}")), create(topic("new-{v}")),
+         Call(kafka.DeleteTopicsRequest([], ["new-{v}"], 30_000), version=5)),
+    _validate("validated", topic("valid", 3), topic("read")),
+    _validate("defaults", topic("valid", -1, -1), versions=range(4, 20)),
+    _validate("defaults too early", topic("valid", -1, -1), versions=range(4)),
+    _validate("no partitions", topic("valid", 0)),
+    _validate("partitions -2", topic("valid", -2)),
+    _validate("no replicas", topic("valid", 1, 0)),
+    _validate("replicas -3", topic("valid", 1, -3)),
+    _validate("too many replicas", topic("valid", 1, 2)),
+    _validate("bad names", *(topic(name) for name in ("", ".", "..", "a b", "ü", "x" * 250, "a/b", "x" * 249))),
+    _validate("names that collide", topic("re.ad"), topic("re_ad")),
+    _validate("a name twice", topic("valid"), topic("valid", 2), topic("other")),
+    _validate("an internal name", topic("__cluster_metadata"), topic("__consumer_offsets"), topic("__own")),
+    _validate("configuration", topic("valid", retention_ms="1000", segment_bytes="1048576")),
+    _validate("an unknown key", topic("valid", no_such_key="1")),
+    _validate("no number", topic("valid", retention_ms="soon")),
+    _validate("out of range", topic("valid", segment_bytes="1")),
+    _validate("a null value", topic("valid", retention_ms=None)),
+    _validate("an unknown policy", topic("valid", cleanup_policy="burn")),
+    _validate("assigned", _assigned("valid", (0, [1]), (1, [1]))),
+    _validate("assigned with a gap", _assigned("valid", (0, [1]), (2, [1]))),
+    _validate("assigned twice to one", _assigned("valid", (0, [1, 1]))),
+    _validate("assigned to nobody", _assigned("valid", (0, []))),
+    _validate("assigned to an unknown broker", _assigned("valid", (0, [9]))),
+    _validate("assigned and counted", _assigned("valid", (0, [1]), partitions=1, replicas=1)),
+    _validate("the same partition assigned twice", _assigned("valid", (0, [1]), (0, [1]))),
+    case("nothing", create()),
+]
+
+DELETE_TOPICS = [
+    case("by name, and again", Call(create(topic("doomed-{v}")), version=7),
+         kafka.DeleteTopicsRequest([], ["doomed-{v}"], 30_000), kafka.DeleteTopicsRequest([], ["doomed-{v}"], 30_000),
+         versions=range(6)),
+    case("by name in topics, and again", Call(create(topic("doomed-{v}")), version=7),
+         *[kafka.DeleteTopicsRequest([kafka.DeleteTopicState("doomed-{v}")], [], 30_000)] * 2, versions=range(6, 9)),
+    case("unknown ones", kafka.DeleteTopicsRequest(
+        [kafka.DeleteTopicState("unknown"), kafka.DeleteTopicState(None, UNKNOWN_ID)], ["unknown", "a b", ""], 30_000)),
+    case("one twice", kafka.DeleteTopicsRequest(
+        [kafka.DeleteTopicState("unknown"), kafka.DeleteTopicState("unknown")], ["unknown", "unknown"], 30_000)),
+    case("one by name and id", kafka.DeleteTopicsRequest(
+        [kafka.DeleteTopicState("unknown"), kafka.DeleteTopicState("both", UNKNOWN_ID)], [], 30_000), versions=range(6, 9)),
+    case("one with neither", kafka.DeleteTopicsRequest([kafka.DeleteTopicState(None, ZERO_UUID)], [], 30_000),
+         versions=range(6, 9)),
+    case("an id twice", kafka.DeleteTopicsRequest([kafka.DeleteTopicState(None, UNKNOWN_ID)] * 2, [], 30_000),
+         versions=range(6, 9)),
+    case("nothing", kafka.DeleteTopicsRequest([], [], 30_000)),
+]
+
+
+def _grow(name: str, count: int, assignments: Any = None) -> Any:
+    return kafka.CreatePartitionsTopic(
+        name, count, assignments and [kafka.CreatePartitionsAssignment(each) for each in assignments])
+
+
+CREATE_PARTITIONS = [
+    case("one more", Call(create(topic("grow-{v}")), version=7),
+         kafka.CreatePartitionsRequest([_grow("grow-{v}", 2)], 30_000, False),
+         kafka.CreatePartitionsRequest([_grow("grow-{v}", 2)], 30_000, False),
+         Call(kafka.DeleteTopicsRequest([], ["grow-{v}"], 30_000), version=5)),
+    *(case(title, kafka.CreatePartitionsRequest(topics, 30_000, True)) for title, topics in (
+        ("validated", [_grow("read", 3)]), ("the same count", [_grow("read", 2)]), ("fewer", [_grow("read", 1)]),
+        ("0", [_grow("read", 0)]), ("-1", [_grow("read", -1)]), ("unknown topics", [_grow("unknown", 3), _grow("", 3)]),
+        ("one twice", [_grow("read", 3), _grow("read", 4), _grow("cut", 2)]), ("nothing", []),
+        ("assigned", [_grow("read", 3, [[1]])]), ("too few assigned", [_grow("read", 4, [[1]])]),
+        ("assigned to an unknown broker", [_grow("read", 3, [[9]])]), ("assigned to nobody", [_grow("read", 3, [[]])]),
+        ("assigned twice to one", [_grow("read", 3, [[1, 1]])]), ("too many assigned", [_grow("read", 3, [[1], [1]])]))),
+]
+
+
+def _delete(name: str, *offsets: tuple[int, int]) -> Any:
+    return kafka.DeleteRecordsRequest(
+        [kafka.DeleteRecordsTopic(name, [kafka.DeleteRecordsPartition(*each) for each in offsets])], 30_000)
+
+
+DELETE_RECORDS = [
+    case("what is gone, and beyond", _delete("cut", (0, 2)), _delete("cut", (0, 1)), _delete("cut", (0, 10)),
+         _delete("cut", (0, -2)), Call(list_offsets("cut", -2), version=5)),
+    case("unknown ones", _delete("unknown", (0, 0)), _delete("read", (7, 0), (-1, 0)), _delete("", (0, 0))),
+    case("nothing", kafka.DeleteRecordsRequest([], 30_000), _delete("read")),
+    case("of an empty partition", _delete("read", (1, 0)), _delete("read", (1, -1)), _delete("read", (1, 1))),
+]
+
+DESCRIBE_CLUSTER = [
+    case("brokers", kafka.DescribeClusterRequest(False, 1)),
+    case("operations", kafka.DescribeClusterRequest(True, 1)),
+    case("controllers", kafka.DescribeClusterRequest(False, 2), versions=range(1, 9)),
+    case("endpoint type 3", kafka.DescribeClusterRequest(False, 3), versions=range(1, 9)),
+    case("fenced brokers", kafka.DescribeClusterRequest(False, 1, True), versions=range(2, 9)),
+]
+
+
+def _pages(*names: str, limit: int = 2000, cursor: Any = None) -> Any:
+    return kafka.DescribeTopicPartitionsRequest(
+        [describe_topic_partitions.TopicRequest(name) for name in names], limit, cursor)
+
+
+def _cursor(name: str, partition: int) -> Any:
+    return describe_topic_partitions.Cursor(name, partition)
+
+
+DESCRIBE_TOPIC_PARTITIONS = [
+    case("some", _pages("read", "cut", "idem")),
+    case("unordered and twice", _pages("read", "cut", "read")),
+    case("unknown", _pages("unknown", "read"), _pages("", "a b")),
+    case("a page", _pages("cut", "idem", "read", limit=2), _pages("cut", "idem", "read", limit=3)),
+    case("limits", *(_pages("read", limit=limit) for limit in (1, 0, -1, 2**31 - 1))),
+    case("from a cursor", *(_pages("cut", "idem", "read", cursor=_cursor(*each)) for each in (
+        ("idem", 1), ("idem", 0), ("idem", 5), ("gone", 0), ("zzz", 0), ("idem", -1), ("", 0)))),
+]
+
+DESCRIBE_LOG_DIRS = [
+    case("some", kafka.DescribeLogDirsRequest([kafka.DescribableLogDirTopic("read", [0, 1])])),
+    case("unknown", kafka.DescribeLogDirsRequest([
+        kafka.DescribableLogDirTopic("read", [7]), kafka.DescribableLogDirTopic("unknown", [0])])),
+    case("nothing", kafka.DescribeLogDirsRequest([])),
+]
+
+
+def _configs(kind: int, name: str, keys: Any = None, **options: Any) -> Any:
+    return kafka.DescribeConfigsRequest([kafka.DescribeConfigsResource(kind, name, keys)], **options)
+
+
+DESCRIBE_CONFIGS = [
+    case("all of a topic", _configs(TOPIC, "mixed")),
+    case("of a topic that has some set", _configs(TOPIC, "read", ["retention.ms"], include_synonyms=True)),
+    case("with documentation", _configs(TOPIC, "mixed", ["retention.ms", "cleanup.policy"], include_documentation=True),
+         versions=range(3, 9)),
+    case("some keys", _configs(TOPIC, "read", ["cleanup.policy", "no.such"]), _configs(TOPIC, "read", [])),
+    case("unknown topics", _configs(TOPIC, "unknown"), _configs(TOPIC, ""), _configs(TOPIC, "a b")),
+    case("brokers", *(_configs(BROKER, name, ["num.partitions"]) for name in ("1", "", "7", "x", "-1"))),
+    case("loggers", _configs(BROKER_LOGGER, "7", []), _configs(BROKER_LOGGER, "x", [])),
+    case("other kinds", *(_configs(kind, "x") for kind in (0, 1, 3, 5, 99, -1))),
+    case("groups and metrics", _configs(32, "g"), _configs(16, "m")),
+    case("nothing", kafka.DescribeConfigsRequest([])),
+    case("one twice", kafka.DescribeConfigsRequest([kafka.DescribeConfigsResource(TOPIC, "read", ["retention.ms"])] * 2)),
+]
+
+DESCRIBE_PRODUCERS = [
+    case("some", kafka.DescribeProducersRequest([
+        describe_producers.TopicRequest("idem", [0, 1]), describe_producers.TopicRequest("read", [0])])),
+    case("unknown", kafka.DescribeProducersRequest([
+        describe_producers.TopicRequest("read", [7, -1]), describe_producers.TopicRequest("unknown", [0]),
+        describe_producers.TopicRequest("", [0])])),
+    case("nothing", kafka.DescribeProducersRequest([])),
+]
+
+TRANSACTIONS = [
+    case("of nobody", kafka.DescribeTransactionsRequest([])),
+    case("unknown ids", kafka.DescribeTransactionsRequest(["nobody's", ""])),
+    case("all", kafka.ListTransactionsRequest()),
+    case("filters", kafka.ListTransactionsRequest(["Ongoing", "NoSuchState"], [5])),
+    case("durations", kafka.ListTransactionsRequest(duration_filter=0), kafka.ListTransactionsRequest(duration_filter=10**12)),
+    case("patterns", *(kafka.ListTransactionsRequest(transactional_id_pattern=each) for each in ("a.*", "", "[")),
+         versions=range(2, 9)),
+]
+
+OTHERS = [
+    case("default", kafka.ListConfigResourcesRequest()),
+    case("brokers", kafka.ListConfigResourcesRequest([BROKER])),
+    case("kinds", *(kafka.ListConfigResourcesRequest([each]) for each in (BROKER_LOGGER, 16, 32, 0, 99, -1)),
+         versions=range(1, 9)),
+    case("a client", kafka.ApiVersionsRequest("differential", "1.0")),
+    case("odd clients", *(kafka.ApiVersionsRequest(*each) for each in (
+        ("", ""), ("-a", "1"), ("a b", "1"), ("a", "1-"), ("ü", "1"), ("a.b-c", "1.0-x"))), versions=range(3, 9)),
+    case("a group", kafka.FindCoordinatorRequest("g", 0, ["g"])),
+    case("a transaction", kafka.FindCoordinatorRequest("t", 1, ["t"]), versions=range(1, 9)),
+    case("kind 9", kafka.FindCoordinatorRequest("t", 9, ["t"]), versions=range(1, 9)),
+    case("no keys", kafka.FindCoordinatorRequest("", 0, []), versions=range(4, 9)),
+    case("an empty key", kafka.FindCoordinatorRequest("", 0, [""])),
+]
+
+STRANGE = [
+    *(Bytes(f"version {version} of API {key}", key, b"\0" * 40, version)
+      for key in (0, 1, 2, 3, 10, 18, 19, 20, 21, 22, 23, 32, 35, 37, 60, 61, 65, 66, 74, 75) for version in (-1, 0, 99)
+      if (key, version) not in ((3, 0),)),
+    *(Bytes(f"API {key}", key, b"", 0) for key in (-1, 4, 5, 6, 7, 52, 53, 58, 62, 67, 70, 93, 1000, 32767)),
+    *(Bytes(f"half a request of API {key}", key, b"\xff\xff", version) for key, version in (
+        (0, 9), (1, 12), (2, 7), (3, 9), (3, 1), (18, 3), (19, 7), (20, 6), (21, 2), (22, 4), (23, 4), (32, 4), (35, 4),
+        (37, 3), (60, 1), (75, 0))),
+    Bytes("bytes behind a request", 3, b"\0\0\0\0 and more", 1),
+]
+
+CASES: list[Case] = [
+    *CREATE_TOPICS, *DELETE_TOPICS, *CREATE_PARTITIONS, *DELETE_RECORDS, *DESCRIBE_CLUSTER, *DESCRIBE_TOPIC_PARTITIONS,
+    *DESCRIBE_LOG_DIRS, *DESCRIBE_CONFIGS, *DESCRIBE_PRODUCERS, *TRANSACTIONS, *OTHERS]

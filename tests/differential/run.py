@@ -1,0 +1,121 @@
+"""Sends cases to both brokers and collects how the answers differ.
+
+Owns: the order of things. Each request is answered by ours, then by Kafka, before the next goes out, so both go through the
+same states. May fail with NotComparable if a request that only prepares others is refused by one of them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from tests.differential.cases import Bytes, Call, Case, create
+from tests.differential.compare import Difference, compare
+from tests.differential.data_cases import FILL, TOPICS, UNKNOWN_ID
+from tests.differential.sides import NotComparable, Side, must, resolve
+from tests.differential.wire import Outcome
+from zafka.transport.kafka import messages as kafka
+from zafka.transport.kafka.api_keys import ApiKey
+
+READY_S = 60.0
+RETRIABLE = (3, 5, 6, 7, 14, 15)
+Sides = tuple[Side, Side]
+
+
+def prepare(sides: Sides) -> None:
+    """The topics that the cases are about, with the same batches in both."""
+    for side in sides:
+        answer = must(ask(side, Call(create(*TOPICS)), 7))
+        assert {each.error_code for each in answer.topics} == {0}, answer
+        _wait_until_all_lead(side)
+        side.learn_topic_ids()
+        side.saved["id of unknown"], side.saved["id of "] = UNKNOWN_ID, bytes(16)
+        for call in FILL:
+            _insist(side, call)
+    # Kafka makes its internal topics when somebody asks for a coordinator first. Ours has none.
+    for key_type in (0, 1):
+        _insist(sides[1], Call(kafka.FindCoordinatorRequest("first", key_type), 2))
+
+
+def _insist(side: Side, call: Call) -> None:
+    """Until it goes well: a partition may have a leader in Metadata before it takes records."""
+    deadline_s = time.monotonic() + READY_S
+    while (codes := error_codes(answer := must(ask(side, call, -1)))) != {0}:
+        if time.monotonic() > deadline_s:
+            raise NotComparable(f"{side.name}: {answer}")
+        assert codes <= {0, *RETRIABLE}, answer
+        threading.Event().wait(0.02)
+
+
+def error_codes(value: Any) -> set[int]:
+    """All that an answer has, at any depth."""
+    if isinstance(value, list):
+        return {code for element in value for code in error_codes(element)}
+    if not isinstance(value, msgspec.Struct):
+        return set()
+    own = {value.error_code} if hasattr(value, "error_code") else set()
+    return own | {code for name in value.__struct_fields__ for code in error_codes(getattr(value, name))}
+
+
+def _wait_until_all_lead(side: Side) -> None:
+    deadline_s = time.monotonic() + READY_S
+    names = [topic.name for topic in TOPICS]
+    request = kafka.MetadataRequest([kafka.MetadataRequestTopic(name=name) for name in names], False)
+    while time.monotonic() < deadline_s:
+        topics = must(side.wire.ask(ApiKey.METADATA, 12, request)).topics
+        partitions = [partition for topic in topics for partition in topic.partitions]
+        if all(each.error_code == 0 for each in [*topics, *partitions]) and all(each.leader_id >= 0 for each in partitions):
+            epoch = partitions[0].leader_epoch
+            side.saved["epoch"], side.saved["older epoch"] = epoch, epoch - 1
+            return
+        threading.Event().wait(0.02)
+    raise NotComparable(f"{side.name}: not every partition has a leader after {READY_S} s")
+
+
+def ask(side: Side, call: Call, version: int) -> Outcome:
+    """version: of the case."""
+    body = resolve(call.body, side, version)
+    outcome = side.wire.ask(
+        call.key, version if call.version is None else call.version, body, is_answered=call.is_answered)
+    if call.save is not None:
+        name, field = call.save
+        side.save(name, getattr(must(outcome), field))
+    return outcome
+
+
+def run_bytes(strange: Bytes, sides: Sides) -> list[Difference]:
+    """Only whether there is an answer: it may have no layout."""
+    ours, theirs = (side.wire.is_answered(strange.key, strange.version, strange.body) for side in sides)
+    if ours == theirs:
+        return []
+    return [Difference("(any)", strange.version, strange.title, "(answer)", "", ours, theirs)]
+
+
+def common_versions(key: int, sides: Sides) -> range:
+    """What both say they serve; Produce 0 to 2 are told and refused by both."""
+    ours, theirs = (side.advertised.get(key, range(0)) for side in sides)
+    if not ours or not theirs:
+        return range(0)
+    return range(max(ours.start, theirs.start, 3 if key == ApiKey.PRODUCE else 0), min(ours.stop, theirs.stop))
+
+
+def run(case: Case, sides: Sides) -> list[Difference]:
+    found: list[Difference] = []
+    versions = common_versions(case.key, sides)
+    for version in range(max(versions.start, case.versions.start), min(versions.stop, case.versions.stop)):
+        found += run_at(case, version, sides)
+    return found
+
+
+def run_at(case: Case, version: int, sides: Sides) -> list[Difference]:
+    found: list[Difference] = []
+    for number, call in enumerate(case.calls, 1):
+        outcomes = (ask(sides[0], call, version), ask(sides[1], call, version))
+        at = version if call.version is None else call.version
+        found += [
+            each._replace(where=f"call {number}: {each.where}")
+            for each in compare(case.title, call.key, at, outcomes, sides)]
+    return found
