@@ -35,6 +35,7 @@ VERSIONS = range(1, 5)
 ADVERTISED = VERSIONS
 
 TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32  # resource types
+KINDS = (TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP)
 UNKNOWN_TYPE = (
     "This most likely occurs because of a request being malformed by the client library or the message was sent to an "
     "incompatible broker. See the broker logs for more details.")
@@ -43,7 +44,12 @@ UNKNOWN_TYPE = (
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeConfigsRequest) -> None:
     # Each once, or a small request could have a huge answer.
     once = {(resource.resource_type, resource.resource_name): resource for resource in request.resources}.values()
-    results = [describe(gateway, resource, request) for resource in once]
+    if all(resource.resource_type in KINDS for resource in once):
+        results = [describe(gateway, resource, request) for resource in once]
+    else:  # one of them is enough to have Kafka refuse all
+        results = [
+            DescribeConfigsResult(ErrorCode.INVALID_REQUEST, UNKNOWN_TYPE, each.resource_type, each.resource_name)
+            for each in once]
     exchange.answer(DescribeConfigsResponse(results=results))
 
 
@@ -81,12 +87,11 @@ def entries_of(gateway: Gateway, kind: int, name: str) -> list[ConfigEntry]:
     if kind == BROKER_LOGGER:
         check_broker(gateway, name, "expected {} but received {}")
         return []
-    if kind in (CLIENT_METRICS, GROUP):
-        if not name:
-            what = "Client metrics subscription" if kind == CLIENT_METRICS else "Group"
-            raise Refused(ErrorCode.INVALID_REQUEST, f"{what} name must not be empty")
-        return []
-    raise Refused(ErrorCode.INVALID_REQUEST, UNKNOWN_TYPE)
+    assert kind in (CLIENT_METRICS, GROUP)
+    if not name:
+        what = "Client metrics subscription" if kind == CLIENT_METRICS else "Group"
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{what} name must not be empty")
+    return []
 
 
 def check_broker(gateway: Gateway, name: str, expected: str) -> None:

@@ -177,6 +177,7 @@ class Part:
             self.fail(located.error)
         elif located.diverging_epoch >= 0:
             response.diverging_epoch = EpochEndOffset(located.diverging_epoch, located.diverging_end_offset)
+            response.aborted_transactions = None
         elif located.length:  # else what lies there is not known: the next batch may not be the one that is wanted
             self.point = Point(located.segment_base_offset, located.inode, located.position, located.cold)
             self.length, self.exact, self.told = located.length, True, True

@@ -81,7 +81,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: MetadataRequest) -> No
             topics = [find(gateway, name, request.allow_auto_topic_creation) for name in names]
     if request.include_topic_authorized_operations:
         for topic in topics:
-            topic.topic_authorized_operations = NOT_ASKED if topic.error_code else TOPIC_OPERATIONS
+            topic.topic_authorized_operations = (
+                NOT_ASKED if topic.error_code == ErrorCode.UNKNOWN_TOPIC_ID else TOPIC_OPERATIONS)
     exchange.answer(MetadataResponse(
         brokers=list(brokers(gateway, exchange.connection)), cluster_id=cluster.cluster_id,
         controller_id=min(cluster.brokers, default=gateway.broker_id), topics=topics,

@@ -140,10 +140,10 @@ def test_without_an_authorizer_every_operation_is_authorized(bench: Bench, versi
     """The numbers that Apache Kafka 4.3 gives."""
     bench.create("t")
     request = kafka.MetadataRequest(
-        [kafka.MetadataRequestTopic(name="t")], include_cluster_authorized_operations=True,
+        [kafka.MetadataRequestTopic(name="t"), kafka.MetadataRequestTopic(name="none")], False, include_cluster_authorized_operations=True,
         include_topic_authorized_operations=True)
     answer = bench.client().ask(ApiKey.METADATA, version, request)
-    assert answer.topics[0].topic_authorized_operations == 3576
+    assert [topic.topic_authorized_operations for topic in answer.topics] == [3576, 3576]  # also on what may come to be
     assert answer.cluster_authorized_operations == (8096 if version <= 10 else -(2**31))
 
 

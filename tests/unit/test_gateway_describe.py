@@ -275,7 +275,6 @@ def test_what_cannot_be_described_is_refused_in_kafka_s_words(bench: Bench) -> N
         (8, "1"): (0, ""), (8, "2"): (ErrorCode.INVALID_REQUEST, "expected 1 but received 2"),
         (16, "s"): (0, ""), (16, ""): (ErrorCode.INVALID_REQUEST, "subscription name must not be empty"),
         (32, "g"): (0, ""), (32, ""): (ErrorCode.INVALID_REQUEST, "Group name must not be empty"),
-        (1, "x"): (ErrorCode.INVALID_REQUEST, "malformed by the client"),
     }
     resources = [kafka.DescribeConfigsResource(kind, name, None) for kind, name in expected]
     answer = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources))
@@ -283,6 +282,13 @@ def test_what_cannot_be_described_is_refused_in_kafka_s_words(bench: Bench) -> N
         assert (result.resource_type, result.resource_name, result.error_code) == (kind, name, error)
         assert words in result.error_message
     assert [len(result.configs) > 0 for result in answer.results[:6]] == [True, False, False, False, True, False]
+
+
+def test_one_kind_of_resource_that_does_not_exist_has_all_refused(bench: Bench) -> None:
+    resources = [kafka.DescribeConfigsResource(kind, name, None) for kind, name in ((2, "t"), (1, "x"))]
+    answer = bench.client().ask(ApiKey.DESCRIBE_CONFIGS, 4, kafka.DescribeConfigsRequest(resources))
+    assert [result.error_code for result in answer.results] == [ErrorCode.INVALID_REQUEST] * 2
+    assert all("malformed by the client" in str(result.error_message) for result in answer.results)
 
 
 def test_resources_that_have_a_configuration(bench: Bench) -> None:

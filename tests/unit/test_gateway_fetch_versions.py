@@ -161,6 +161,16 @@ def diverges(bench: Bench, asked: messages.Locate) -> None:
         asked.request_id, 0, 0, 0, 0, 0, 2, 2, 0, True, diverging_epoch=3, diverging_end_offset=1))
 
 
+def test_a_diverging_reader_is_told_of_no_transactions(bench: Bench) -> None:
+    client = bench.client()
+    request = fetch(1)
+    request.isolation_level, request.topics[0].partitions[0].last_fetched_epoch = 1, 3
+    client.send(ApiKey.FETCH, 12, request)
+    diverges(bench, bench.sent(messages.Locate)[0])
+    (part,) = client.answers()[0].responses[0].partitions
+    assert part.diverging_epoch.epoch == 3 and part.aborted_transactions is None
+
+
 def test_where_the_reader_s_log_and_ours_part_is_told_at_once(bench: Bench) -> None:
     client = bench.client()
     client.send(ApiKey.FETCH, 12, fetch(2, last_fetched_epoch=4))
