@@ -134,6 +134,7 @@ DESCRIBE_TOPIC_PARTITIONS = [
     case("some", _pages("read", "cut", "idem")),
     case("unordered and twice", _pages("read", "cut", "read")),
     case("unknown", _pages("unknown", "read"), _pages("", "a b")),
+    case("all", _pages()),
     case("a page", _pages("cut", "idem", "read", limit=2), _pages("cut", "idem", "read", limit=3)),
     case("limits", *(_pages("read", limit=limit) for limit in (1, 0, -1, 2**31 - 1))),
     case("from a cursor", *(_pages("cut", "idem", "read", cursor=_cursor(*each)) for each in (
@@ -142,6 +143,7 @@ DESCRIBE_TOPIC_PARTITIONS = [
 
 DESCRIBE_LOG_DIRS = [
     case("some", kafka.DescribeLogDirsRequest([kafka.DescribableLogDirTopic("read", [0, 1])])),
+    case("all", kafka.DescribeLogDirsRequest(None)),
     case("unknown", kafka.DescribeLogDirsRequest([
         kafka.DescribableLogDirTopic("read", [7]), kafka.DescribableLogDirTopic("unknown", [0])])),
     case("nothing", kafka.DescribeLogDirsRequest([])),
@@ -160,6 +162,10 @@ DESCRIBE_CONFIGS = [
     case("some keys", _configs(TOPIC, "read", ["cleanup.policy", "no.such"]), _configs(TOPIC, "read", [])),
     case("unknown topics", _configs(TOPIC, "unknown"), _configs(TOPIC, ""), _configs(TOPIC, "a b")),
     case("brokers", *(_configs(BROKER, name, ["num.partitions"]) for name in ("1", "", "7", "x", "-1"))),
+    case("all of a broker", _configs(BROKER, "1")),
+    case("a kind that does not exist beside one that does", kafka.DescribeConfigsRequest([
+        kafka.DescribeConfigsResource(TOPIC, "read", None), kafka.DescribeConfigsResource(99, "x", None)])),
+    case("all loggers", _configs(BROKER_LOGGER, "1")),
     case("loggers", _configs(BROKER_LOGGER, "7", []), _configs(BROKER_LOGGER, "x", [])),
     case("other kinds", *(_configs(kind, "x") for kind in (0, 1, 3, 5, 99, -1))),
     case("groups and metrics", _configs(32, "g"), _configs(16, "m")),

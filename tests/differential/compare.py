@@ -15,7 +15,6 @@ from tests.differential.sides import Side
 from tests.differential.wire import Outcome
 from zafka.storage.batch import HEADER_BYTES, walk
 from zafka.storage.errors import BadBatch
-from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.layout import Field, load_api
 from zafka.transport.kafka.types import ZERO_UUID
@@ -96,8 +95,18 @@ def _struct(value: Any, fields: tuple[Field, ...], version: int, side: Side) -> 
 
 def _value(value: Any, field: Field, version: int, side: Side) -> Any:
     if field.array and value is not None:
-        return [_element(element, field, version, side) for element in value]
+        elements = [_element(element, field, version, side) for element in value]
+        return _joined(elements) if field.struct == "FetchableTopicResponse" else elements
     return _element(value, field, version, side)
+
+
+def _joined(topics: list[Any]) -> list[Any]:
+    """Each topic once: Kafka tells of a topic's unknown partitions apart from the others."""
+    joined: dict[Any, Any] = {}
+    for topic in topics:
+        same = joined.setdefault(topic.get("topic", topic.get("topic_id")), {**topic, "partitions": []})
+        same["partitions"] += topic["partitions"]
+    return list(joined.values())
 
 
 def _element(value: Any, field: Field, version: int, side: Side) -> Any:

@@ -98,7 +98,7 @@ PRODUCE = [
     case("no topic of this name", produce("unknown", batch())),
     case("no such partition", produce("written", batch(), partition=500)),
     case("partition -1", produce("written", batch(), partition=-1)),
-    case("a transactional id", produce("written", batch(), transactional_id="tx")),
+    case("a transactional id", produce("apart", batch(), transactional_id="tx")),
     case("nothing", kafka.ProduceRequest(None, -1, 30_000, [])),
     case("a topic without partitions", kafka.ProduceRequest(None, -1, 30_000, [
         kafka.TopicProduceData(topic_id("written"), "written", [])])),
@@ -114,8 +114,8 @@ PRODUCE = [
     case("a zero id", kafka.ProduceRequest(None, -1, 30_000, [kafka.TopicProduceData(
         ZERO_UUID, "", [kafka.PartitionProduceData(0, batch())])]), versions=range(13, 20)),
     case("two topics twice", kafka.ProduceRequest(None, -1, 30_000, [
-        kafka.TopicProduceData(topic_id("mixed"), "mixed", [kafka.PartitionProduceData(1, batch())]),
-        kafka.TopicProduceData(topic_id("mixed"), "mixed", [kafka.PartitionProduceData(1, batch())])])),
+        kafka.TopicProduceData(topic_id("apart"), "apart", [kafka.PartitionProduceData(1, batch())]),
+        kafka.TopicProduceData(topic_id("apart"), "apart", [kafka.PartitionProduceData(1, batch())])])),
 ]
 
 FETCH = [
@@ -140,6 +140,9 @@ FETCH = [
     case("500 bytes in all", fetch_all(
         kafka.FetchTopic(topic_id("read"), "read", [part(0)]), kafka.FetchTopic(topic_id("cut"), "cut", [part(0, 3)]),
         max_bytes=500)),
+    case("a second partition that allows less than a batch", fetch_all(
+        kafka.FetchTopic(topic_id("read"), "read", [part(0, max_bytes=200)]),
+        kafka.FetchTopic(topic_id("cut"), "cut", [part(0, 4, max_bytes=1)]))),
     case("the right epoch", fetch("read", part(0, current_leader_epoch=saved("epoch"))), versions=range(9, 20)),
     case("an old epoch", fetch("read", part(0, current_leader_epoch=saved("older epoch"))), versions=range(9, 20)),
     case("a future epoch", fetch("read", part(0, current_leader_epoch=FOREVER)), versions=range(9, 20)),
@@ -147,8 +150,13 @@ FETCH = [
     case("last fetched epoch", fetch("read", part(0, 3, last_fetched_epoch=saved("epoch"))), versions=range(12, 20)),
     case("older last fetched epoch", fetch("read", part(0, 3, last_fetched_epoch=saved("older epoch"))),
          versions=range(12, 20)),
+    case("a diverging reader of what is committed", fetch(
+        "read", part(0, END_OFFSET + 9, last_fetched_epoch=saved("epoch")), isolation_level=1), versions=range(12, 20)),
     case("future last fetched epoch", fetch("read", part(0, 3, last_fetched_epoch=1000)), versions=range(12, 20)),
     case("read committed", fetch("read", part(0), isolation_level=1), fetch("idem", part(0), isolation_level=1)),
+    case("read committed, and no bytes left", *(fetch_all(
+        kafka.FetchTopic(topic_id("read"), "read", [part(0)]), kafka.FetchTopic(topic_id("cut"), "cut", [part(0, 4)]),
+        max_bytes=limit, isolation_level=1) for limit in (150, 200))),
     case("isolation level 7", fetch("read", part(0), isolation_level=7)),
     case("the idempotent's", fetch("idem", part(0), part(1))),
     case("at the end, waiting a little", fetch("read", part(0, END_OFFSET), max_wait_ms=30, min_bytes=1)),
@@ -211,6 +219,8 @@ LIST_OFFSETS = [
 
 METADATA = [
     case("some topics", metadata("read", "cut", "idem")),
+    case("all topics", kafka.MetadataRequest(None), versions=range(1, 20)),
+    case("all topics of old", kafka.MetadataRequest([]), versions=range(1)),
     case("in another order", metadata("idem", "read")),
     case("an unknown one", metadata("unknown", "read"), versions=range(4, 20)),
     case("one twice", metadata("read", "read")),
@@ -220,6 +230,10 @@ METADATA = [
     case("bad names that would come into being", metadata("a b", "", allow_auto_topic_creation=True)),
     case("no topics", metadata(), versions=range(1, 20)),
     case("an internal one by a client", metadata("__cluster", "__share_group_state"), versions=range(4, 20)),
+    case("operations on what is not there", *(metadata(name, include_topic_authorized_operations=True) for name in (
+        "unknown", "a b")), versions=range(8, 20)),
+    case("operations on an id that nobody has", kafka.MetadataRequest(
+        [kafka.MetadataRequestTopic(UNKNOWN_ID, None)], False, False, True), versions=range(12, 20)),
     case("operations", metadata("read", include_topic_authorized_operations=True), versions=range(8, 20)),
     case("operations of the cluster", metadata("read", include_cluster_authorized_operations=True), versions=range(8, 11)),
     case("by id", kafka.MetadataRequest([kafka.MetadataRequestTopic(topic_id("read"), None),
@@ -270,7 +284,7 @@ CASES = [*PRODUCE, *FETCH, *LIST_OFFSETS, *METADATA, *OFFSET_FOR_LEADER_EPOCH, *
 
 TOPICS = [
     topic("read", 2, retention_ms="-1"), topic("idem", 2, retention_ms="-1"), topic("cut", 1, retention_ms="-1"),
-    topic("mixed", 2), topic("written", next(_partitions)),
+    topic("mixed", 2), topic("apart", 2), topic("written", next(_partitions)),
 ]
 
 FILL = [

@@ -6,6 +6,7 @@ same states. May fail with NotComparable if a request that only prepares others 
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from typing import Any
@@ -15,12 +16,15 @@ import msgspec
 from tests.differential.cases import Bytes, Call, Case, create
 from tests.differential.compare import Difference, compare
 from tests.differential.data_cases import FILL, TOPICS, UNKNOWN_ID
+from tests.differential.generated import UNKNOWN_TAGS, generate, tags_of
 from tests.differential.sides import NotComparable, Side, must, resolve
 from tests.differential.wire import Outcome
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.codec import request_writer
 
 READY_S = 60.0
+GENERATED = 8  # requests per version
 RETRIABLE = (3, 5, 6, 7, 14, 15)
 Sides = tuple[Side, Side]
 
@@ -84,6 +88,29 @@ def ask(side: Side, call: Call, version: int) -> Outcome:
         name, field = call.save
         side.save(name, getattr(must(outcome), field))
     return outcome
+
+
+def run_generated(key: ApiKey, seed: int, sides: Sides) -> list[Difference]:
+    """A few requests made from the schema at every version."""
+    found: list[Difference] = []
+    for version in common_versions(key, sides):
+        rng = random.Random(f"{seed} {key.name} {version}")
+        for number in range(GENERATED):
+            request = generate(key, version, rng)
+            outcomes = [_ask_tagged(side, key, version, request) for side in sides]
+            title = f"generated {number} with seed {seed}"
+            found += [
+                each._replace(where=f"{each.where} of {request}")
+                for each in compare(title, key, version, (outcomes[0], outcomes[1]), sides)]
+    return found
+
+
+def _ask_tagged(side: Side, key: ApiKey, version: int, request: Any) -> Outcome:
+    body = b"".join(bytes(part) for part in request_writer(key, version)(resolve(request, side, version)))
+    if tags := tags_of(key, version):
+        assert body[-1] == 0
+        body = body[:-1] + tags
+    return side.wire.ask_bytes(key, version, body, tags=UNKNOWN_TAGS)
 
 
 def run_bytes(strange: Bytes, sides: Sides) -> list[Difference]:

@@ -66,7 +66,7 @@ class Side:
 class Of:
     """A value in a request that each side has its own of."""
 
-    get: Callable[[Side], Any]
+    get: Callable[[Side], Any] = field(repr=False)
 
 
 def saved(name: str) -> Any:

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.targets import kafka_missing
-from tests.differential import admin_cases, data_cases, table
+from tests.differential import admin_cases, data_cases, generated, table
 from tests.differential.admin_cases import STRANGE
 from tests.differential.cases import Case
 from tests.differential.compare import Difference
-from tests.differential.run import Sides, common_versions, prepare, run, run_bytes
+from tests.differential.run import Sides, common_versions, prepare, run, run_bytes, run_generated
 from tests.differential.sides import both_running
 from zafka.actors.gateway.registry import APIS
 from zafka.transport.kafka.layout import load_api
 
+SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 CASES: list[Case] = [*data_cases.CASES, *admin_cases.CASES]
 
 
@@ -38,7 +39,8 @@ def sides() -> Iterator[Sides]:
 def found(sides: Sides) -> list[Difference]:
     """Everything, in one order: what one case makes, another may see."""
     differences = [difference for case in CASES for difference in run(case, sides)]
-    return differences + [difference for strange in STRANGE for difference in run_bytes(strange, sides)]
+    differences += [difference for strange in STRANGE for difference in run_bytes(strange, sides)]
+    return differences + [difference for key in generated.APIS for difference in run_generated(key, SEED, sides)]
 
 
 @pytest.mark.parametrize("api", ["(any)", *(load_api(key).name for key in sorted(APIS))])
