@@ -157,6 +157,7 @@ def _configs(kind: int, name: str, keys: Any = None, **options: Any) -> Any:
 DESCRIBE_CONFIGS = [
     case("all of a topic", _configs(TOPIC, "mixed")),
     case("of a topic that has some set", _configs(TOPIC, "read", ["retention.ms"], include_synonyms=True)),
+    case("where a value comes from", _configs(TOPIC, "mixed", ["min.insync.replicas"], include_synonyms=True)),
     case("with documentation", _configs(TOPIC, "mixed", ["retention.ms", "cleanup.policy"], include_documentation=True),
          versions=range(3, 9)),
     case("some keys", _configs(TOPIC, "read", ["cleanup.policy", "no.such"]), _configs(TOPIC, "read", [])),

@@ -18,13 +18,14 @@ FOREVER = 2**31 - 1
 class Call:
     """A request. version: None is the version that the case runs at. save: (name, field of the answer) to keep of it.
 
-    is_answered: False where no answer is right.
+    is_answered: False where no answer is right. settles: asked until it goes well, not compared.
     """
 
     body: Any
     version: int | None = None
     save: tuple[str, str] | None = None
     is_answered: bool = True
+    settles: bool = False
 
     @property
     def key(self) -> ApiKey:

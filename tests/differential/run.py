@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from tests.differential.cases import Bytes, Call, Case, create
+from tests.differential import recorded
+from tests.differential.cases import Bytes, Call, Case, create, metadata
 from tests.differential.compare import Difference, compare
 from tests.differential.data_cases import FILL, TOPICS, UNKNOWN_ID
 from tests.differential.generated import UNKNOWN_TAGS, generate, tags_of
@@ -34,7 +35,8 @@ def prepare(sides: Sides) -> None:
     for side in sides:
         answer = must(ask(side, Call(create(*TOPICS)), 7))
         assert {each.error_code for each in answer.topics} == {0}, answer
-        _wait_until_all_lead(side)
+        epoch = _wait_until_all_lead(side, [topic.name for topic in TOPICS])
+        side.saved["epoch"], side.saved["older epoch"] = epoch, epoch - 1
         side.learn_topic_ids()
         side.saved["id of unknown"], side.saved["id of "] = UNKNOWN_ID, bytes(16)
         for call in FILL:
@@ -44,10 +46,10 @@ def prepare(sides: Sides) -> None:
         _insist(sides[1], Call(kafka.FindCoordinatorRequest("first", key_type), 2))
 
 
-def _insist(side: Side, call: Call) -> None:
+def _insist(side: Side, call: Call, version: int = -1) -> None:
     """Until it goes well: a partition may have a leader in Metadata before it takes records."""
     deadline_s = time.monotonic() + READY_S
-    while (codes := error_codes(answer := must(ask(side, call, -1)))) != {0}:
+    while (codes := error_codes(answer := must(ask(side, call, version)))) != {0}:
         if time.monotonic() > deadline_s:
             raise NotComparable(f"{side.name}: {answer}")
         assert codes <= {0, *RETRIABLE}, answer
@@ -64,19 +66,26 @@ def error_codes(value: Any) -> set[int]:
     return own | {code for name in value.__struct_fields__ for code in error_codes(getattr(value, name))}
 
 
-def _wait_until_all_lead(side: Side) -> None:
+def _wait_until_all_lead(side: Side, names: list[str]) -> int:
+    """The leader epoch of the first partition, when all of them answer. Kafka tells of a leader before it does lead."""
     deadline_s = time.monotonic() + READY_S
-    names = [topic.name for topic in TOPICS]
-    request = kafka.MetadataRequest([kafka.MetadataRequestTopic(name=name) for name in names], False)
     while time.monotonic() < deadline_s:
-        topics = must(side.wire.ask(ApiKey.METADATA, 12, request)).topics
-        partitions = [partition for topic in topics for partition in topic.partitions]
-        if all(each.error_code == 0 for each in [*topics, *partitions]) and all(each.leader_id >= 0 for each in partitions):
-            epoch = partitions[0].leader_epoch
-            side.saved["epoch"], side.saved["older epoch"] = epoch, epoch - 1
-            return
+        told = must(side.wire.ask(ApiKey.METADATA, 12, metadata(*names))).topics
+        offsets = kafka.ListOffsetsRequest(-1, 0, [kafka.ListOffsetsTopic(topic.name, [
+            kafka.ListOffsetsPartition(each.partition_index, timestamp=-1) for each in topic.partitions]) for topic in told])
+        answer = must(side.wire.ask(ApiKey.LIST_OFFSETS, 5, offsets))
+        if error_codes(told) == {0} and error_codes(answer.topics) == {0}:
+            return int(answer.topics[0].partitions[0].leader_epoch)
         threading.Event().wait(0.02)
-    raise NotComparable(f"{side.name}: not every partition has a leader after {READY_S} s")
+    raise NotComparable(f"{side.name}: not every partition of {names} leads after {READY_S} s")
+
+
+def _wait_until_gone(side: Side, names: set[str]) -> None:
+    deadline_s = time.monotonic() + READY_S
+    while names & {topic.name for topic in must(side.wire.ask(ApiKey.METADATA, 12, kafka.MetadataRequest(None))).topics}:
+        if time.monotonic() > deadline_s:
+            raise NotComparable(f"{side.name}: {names} are still there after {READY_S} s")
+        threading.Event().wait(0.02)
 
 
 def ask(side: Side, call: Call, version: int) -> Outcome:
@@ -113,6 +122,32 @@ def _ask_tagged(side: Side, key: ApiKey, version: int, request: Any) -> Outcome:
     return side.wire.ask_bytes(key, version, body, tags=UNKNOWN_TAGS)
 
 
+def run_recorded(sides: Sides) -> list[Difference]:
+    """What real clients asked for, in their order; what one of the two does not serve is left out."""
+    topics, requests = recorded.load()
+    found: list[Difference] = []
+    for each in requests:
+        if each.version in common_versions(each.api, sides):
+            outcomes = [_replay(side, each, topics) for side in sides]
+            found += compare(f"recorded from {each.client}", each.api, each.version, (outcomes[0], outcomes[1]), sides)
+    return found
+
+
+def _replay(side: Side, asked: recorded.Recorded, topics: dict[bytes, str]) -> Outcome:
+    body = recorded.write(asked, recorded.translate(asked.request, side, topics)) + recorded.rest(asked)
+    outcome = side.wire.ask_bytes(asked.api, asked.version, body)
+    if asked.api in (ApiKey.FETCH, ApiKey.INIT_PRODUCER_ID):
+        answer = must(outcome)
+        side.save(
+            f"recorded {asked.api} {asked.gave}", answer.session_id if asked.api == ApiKey.FETCH else answer.producer_id)
+    if asked.api in (ApiKey.CREATE_TOPICS, ApiKey.CREATE_PARTITIONS):
+        _wait_until_all_lead(side, [topic.name for topic in asked.request.topics])
+        side.learn_topic_ids()
+    if asked.api == ApiKey.DELETE_TOPICS:
+        _wait_until_gone(side, {*asked.request.topic_names, *(topic.name for topic in asked.request.topics)})
+    return outcome
+
+
 def run_bytes(strange: Bytes, sides: Sides) -> list[Difference]:
     """Only whether there is an answer: it may have no layout."""
     ours, theirs = (side.wire.is_answered(strange.key, strange.version, strange.body) for side in sides)
@@ -140,6 +175,10 @@ def run(case: Case, sides: Sides) -> list[Difference]:
 def run_at(case: Case, version: int, sides: Sides) -> list[Difference]:
     found: list[Difference] = []
     for number, call in enumerate(case.calls, 1):
+        if call.settles:
+            for side in sides:
+                _insist(side, call, version)
+            continue
         outcomes = (ask(sides[0], call, version), ask(sides[1], call, version))
         at = version if call.version is None else call.version
         found += [

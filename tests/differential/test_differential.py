@@ -12,16 +12,18 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.targets import kafka_missing
-from tests.differential import admin_cases, data_cases, generated, table
+from tests.differential import admin_cases, data_cases, generated, recorded, table
 from tests.differential.admin_cases import STRANGE
 from tests.differential.cases import Case
 from tests.differential.compare import Difference
-from tests.differential.run import Sides, common_versions, prepare, run, run_bytes, run_generated
+from tests.differential.run import Sides, common_versions, prepare, run, run_bytes, run_generated, run_recorded
 from tests.differential.sides import both_running
 from zafka.actors.gateway.registry import APIS
+from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.layout import load_api
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
+pytestmark = pytest.mark.timeout(300)  # one of the tests starts both brokers and asks everything
 CASES: list[Case] = [*data_cases.CASES, *admin_cases.CASES]
 
 
@@ -40,7 +42,8 @@ def found(sides: Sides) -> list[Difference]:
     """Everything, in one order: what one case makes, another may see."""
     differences = [difference for case in CASES for difference in run(case, sides)]
     differences += [difference for strange in STRANGE for difference in run_bytes(strange, sides)]
-    return differences + [difference for key in generated.APIS for difference in run_generated(key, SEED, sides)]
+    differences += [difference for key in generated.APIS for difference in run_generated(key, SEED, sides)]
+    return differences + run_recorded(sides)
 
 
 @pytest.mark.parametrize("api", ["(any)", *(load_api(key).name for key in sorted(APIS))])
@@ -59,6 +62,17 @@ def test_every_api_in_every_version_is_compared(sides: Sides) -> None:
         assert set(versions) == set(api.versions), load_api(key).name
         covered = {version for case in CASES if case.key == key for version in case.versions if version in versions}
         assert covered == set(versions), load_api(key).name
+
+
+def test_what_clients_sent_is_written_again_as_it_came() -> None:
+    """So what is replayed is what they sent, apart from ids and times."""
+    _, requests = recorded.load()
+    assert {each.client for each in requests} == {"confluent-kafka", "kafka-python", "aiokafka", "Java's tools"}
+    for each in requests:
+        if each.api in APIS:
+            assert each.frame == recorded.write(each, each.request) + recorded.rest(each), each
+    assert {(each.client, each.api) for each in requests if each.api in APIS and recorded.rest(each)} == {
+        ("confluent-kafka", ApiKey.METADATA)}
 
 
 def test_the_document_is_up_to_date() -> None:
