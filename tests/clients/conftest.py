@@ -5,15 +5,20 @@ ZAFKA_TEST_BOOTSTRAP=host:port runs the same tests against another broker, such 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from benchmarks.targets import free_port
+from tests.clients.matrix.cases import Bench
+from tests.clients.matrix.recorder import Recorder, listeners
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,6 +56,25 @@ def make_topic(bootstrap: str) -> MakeTopic:
         return name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Bench]:
+    """What the cases of the matrix work at: a broker whose processes they kill."""
+    if given := os.environ.get("ZAFKA_TEST_BOOTSTRAP"):
+        yield Bench(given, given, None)
+        return
+    with contextlib.ExitStack() as stack:
+        topology: dict[str, Any] = {"supervision": {"intensity": 1_000_000}}
+        recorder = kafka = None
+        if os.environ.get("ZAFKA_CLIENTS_REPORT"):
+            recorder, behind, zmq = Recorder(), free_port(), free_port()
+            proxy = stack.enter_context(recorder.proxy(behind))
+            topology |= listeners(behind, zmq, proxy)
+            kafka = f"127.0.0.1:{proxy.port}"
+        broker = stack.enter_context(Broker(allow_faults=False, topology=topology))
+        made = Bench(kafka or broker.bootstrap_servers, broker.zmq_bootstrap_servers, broker, recorder)
+        yield stack.enter_context(contextlib.closing(made))
 
 
 @pytest.fixture(scope="session")

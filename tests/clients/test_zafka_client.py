@@ -11,7 +11,7 @@ from itertools import islice
 import confluent_kafka
 import pytest
 
-from tests.clients.samples import CODECS, FIRST_TIMESTAMP_MS, STEP_MS, samples
+from tests.clients.samples import FIRST_TIMESTAMP_MS, STEP_MS
 from zafka import Admin, Consumer, Producer, Record, TopicPartition
 from zafka.client.admin import NewTopic
 from zafka.client.errors import BrokerRefused, UnknownTopic
@@ -56,21 +56,6 @@ def make_topic(door: str, partitions: int = 1) -> str:
 def read(door: str, topic: str, count: int) -> list[Record]:
     with Consumer(topic, bootstrap_servers=door, auto_offset_reset="earliest") as consumer:
         return list(islice(consumer.records(timeout=10), count))
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_samples_come_back_as_they_were_sent(door: str, codec: str) -> None:
-    topic = make_topic(door)
-    wanted = samples()
-    with Producer(door, compression_type=codec) as producer:
-        futures = [
-            producer.send(topic, sample.value, key=sample.key, headers=sample.headers, timestamp_ms=sample.timestamp_ms)
-            for sample in wanted
-        ]
-        assert [future.result(30).offset for future in futures] == list(range(len(wanted)))
-    for sample, record in zip(wanted, read(door, topic, len(wanted)), strict=True):
-        assert (record.key, record.value, list(record.headers)) == (sample.key, sample.value, sample.headers)
-        assert (record.timestamp, record.timestamp_type) == (sample.timestamp_ms, 0)
 
 
 def test_confluent_reads_what_we_write(door: str, kafka_address: str) -> None:
@@ -124,16 +109,6 @@ def test_offsets_times_and_seeking(door: str) -> None:
         consumer.seek_to_beginning()
         assert next(iter(consumer)).offset == 0
         assert consumer.position(first) == 1
-
-
-def test_a_long_poll_brings_new_records_at_once(door: str) -> None:
-    topic = make_topic(door)
-    with Consumer(topic, bootstrap_servers=door, fetch_max_wait=20) as consumer, Producer(door) as producer:
-        assert consumer.position((topic, 0)) == 0
-        assert consumer.poll(0.2) == []
-        for number in range(5):
-            producer.send(topic, b"%d" % number).result(10)
-            assert [record.value for record in consumer.poll(10)] == [b"%d" % number]
 
 
 def test_topics_are_made_listed_described_and_deleted(door: str) -> None:

@@ -65,7 +65,13 @@ class _Client(_End):
         super().connection_made(transport)
         assert self.transport is not None
         self.transport.pause_reading()
+        self.tap = self.proxy.tap() if self.proxy.tap is not None else None
         self.proxy.loop.create_task(self._dial())
+
+    def data_received(self, data: bytes) -> None:
+        if self.tap is not None:
+            self.tap(data)
+        super().data_received(data)
 
     async def _dial(self) -> None:
         try:
@@ -82,10 +88,14 @@ class _Client(_End):
 
 
 class TcpProxy:
-    """Use it as a context manager. target: a port on loopback. The faults may be called from any thread."""
+    """Use it as a context manager. target: a port on loopback. The faults may be called from any thread.
 
-    def __init__(self, target: int) -> None:
+    tap: makes a function for each connection, which is given a copy of all that its client sends.
+    """
+
+    def __init__(self, target: int, tap: Callable[[], Callable[[bytes], None]] | None = None) -> None:
         self.target = target
+        self.tap = tap
         self.loop = asyncio.new_event_loop()
         self.ends: set[_End] = set()
         self.is_frozen = False

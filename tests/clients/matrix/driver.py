@@ -1,0 +1,207 @@
+"""What a case may ask of any client: write, read, look up, administer; in the same words for all of them.
+
+Owns: the words. A driver turns them into calls of one client, and its errors into `Refused`.
+What a client cannot do at all stands in its driver's `cannot`, ability by ability, with the reason; a case names the
+abilities that it needs, and is not run, but listed with that reason, for a client that lacks one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Literal, NamedTuple
+
+from tests.clients.samples import Sample
+
+TIMEOUT_S = 60.0
+CREATE_TIME, LOG_APPEND_TIME = 0, 1
+
+
+class Ability(StrEnum):
+    """What a case may need. The words stand in docs/clients.md."""
+
+    WRITE = "writing"
+    READ = "reading"
+    LOOK_UP = "offsets, times and metadata"
+    ADMIN = "creating and deleting topics"
+    IDEMPOTENT = "idempotent writing"
+    ACKS = "choice of acknowledgements"
+    PARTITIONS = "one reader of many partitions"
+    KEYED = "its own partitioner"
+    TIMESTAMPS = "timestamps of the writer's own"
+    TIME_TYPE = "telling whose clock a timestamp is"
+    LIMITS = "raised limits"
+    ERRORS = "errors told by name"
+    BYTES = "records that are no lines of text"
+    HEADERS = "headers"
+    NULLS = "null and empty keys and values"
+    SEEK_END = "starting at the end"
+    SEEK_TIME = "starting at a time"
+    RESET = "a start that is out of range"
+    COMMITTED = "read_committed"
+    CREATE_ON_WRITE = "creating a topic by writing to it"
+    UNKNOWN_PARTITION = "telling that a partition is not there"
+    CREATE_ON_READ = "creating a topic by reading it"
+    ABANDON = "a writer that is gone in the middle"
+    STREAM = "a writer and a reader that stay open while the broker dies"
+    PATIENCE = "trying for long enough by default"
+    GZIP = "gzip"
+    SNAPPY = "snappy"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """None: the client's default.
+
+    record_bytes_max: limits of the client raised to records of this size.
+    wait_ms: how long a fetch waits at the end of the log.
+    give_up_ms: how long a writer looks for a topic or partition that may not be there.
+    """
+
+    codec: str | None = None
+    idempotent: bool | None = None
+    acks: Literal["0", "1", "all"] | None = None
+    linger_ms: int | None = None
+    record_bytes_max: int | None = None
+    wait_ms: int | None = None
+    give_up_ms: int | None = None
+    committed: bool = False
+    create_on_read: bool = False
+    reset: Literal["earliest", "latest"] = "earliest"
+
+
+DEFAULTS = Settings()
+
+
+class Start(NamedTuple):
+    """Where a reader begins: "beginning", "end", ("offset", n), ("time", milliseconds)."""
+
+    kind: Literal["beginning", "end", "offset", "time"]
+    at: int = 0
+
+
+BEGINNING, END = Start("beginning"), Start("end")
+
+
+class Received(NamedTuple):
+    """timestamp_type: None if the client does not tell."""
+
+    partition: int
+    offset: int
+    sample: Sample
+    timestamp_type: int | None
+
+
+class Refused(Exception):
+    """The client was refused, by the broker or by itself.
+
+    code: Kafka's number of the error; None where the client has its own.
+    """
+
+    def __init__(self, code: int | None, text: str) -> None:
+        self.code = code
+        super().__init__(f"{text} (code {code})")
+
+
+class Writer(ABC):
+    """An open producer for one topic. It fails with Refused; an idempotent one neither loses nor doubles what it sends."""
+
+    @abstractmethod
+    def send(self, records: Sequence[Sample]) -> None:
+        """Hand records over, in this order, without waiting for what becomes of them."""
+
+    @abstractmethod
+    def flush(self) -> list[int] | None:
+        """Wait until all is acknowledged; offsets of what was sent since the last flush, None if the client tells none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it as its users would. Safe to call twice."""
+
+    def abandon(self) -> None:
+        """Be gone, with records in flight."""
+        raise NotImplementedError
+
+
+class Reader(ABC):
+    """An open consumer of partitions that are assigned to it."""
+
+    @abstractmethod
+    def read(self, count: int) -> list[Received]:
+        """The next records; fewer only if nothing more came for TIMEOUT_S."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it as its users would. Safe to call twice."""
+
+
+class Driver(ABC):
+    """One client.
+
+    name: its column in docs/clients.md.
+    toolchain: a program of its language. Without it the client is skipped, in CI too; None if it has to be there.
+    """
+
+    name: str
+    toolchain: ClassVar[str | None] = None
+    cannot: ClassVar[Mapping[Ability, str]] = {}
+
+    def __init__(self, kafka: str, zmq: str) -> None:
+        """kafka, zmq: addresses of the broker's two doors."""
+        self.bootstrap = kafka
+        self.client_id = client_id_of(type(self))
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot be run here; None if it can."""
+        return None
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the client."""
+
+    def expresses(self, sample: Sample) -> bool:
+        """True if the client can write and read this record as it is; only clients made for lines of text cannot."""
+        return True
+
+    @abstractmethod
+    def writer(self, topic: str, settings: Settings = DEFAULTS, *, partition: int | None = 0) -> Writer:
+        """partition: None leaves it to the client's partitioner."""
+
+    @abstractmethod
+    def reader(
+        self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
+    ) -> Reader: ...
+
+    @abstractmethod
+    def bounds(self, topic: str) -> tuple[int, int]:
+        """First offset and end offset of partition 0."""
+
+    @abstractmethod
+    def offset_at(self, topic: str, timestamp_ms: int) -> int | None:
+        """First offset of partition 0 at or after a time; None if there is none."""
+
+    @abstractmethod
+    def partitions(self, topic: str) -> int:
+        """How many partitions the metadata tells of."""
+
+    @abstractmethod
+    def create_topic(self, topic: str, partitions: int) -> None: ...
+
+    @abstractmethod
+    def delete_topic(self, topic: str) -> None: ...
+
+    @abstractmethod
+    def topics(self) -> set[str]: ...
+
+    def close(self) -> None:  # noqa: B027  (most have nothing to close)
+        """Let go of what is shared by its writers and readers."""
+
+
+def client_id_of(kind: type[Driver]) -> str:
+    """What a client calls itself to the broker: its name, so that it survives a command line."""
+    return kind.name.replace(" ", "-").replace("'", "")

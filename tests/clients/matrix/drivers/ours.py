@@ -1,0 +1,191 @@
+"""zafka's own client, through each of the two doors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, ClassVar, TypeVar
+
+import zafka
+from tests.clients.matrix.driver import (
+    BEGINNING,
+    DEFAULTS,
+    TIMEOUT_S,
+    Ability,
+    Driver,
+    Reader,
+    Received,
+    Refused,
+    Settings,
+    Start,
+    Writer,
+)
+from tests.clients.samples import Sample
+from zafka.client.errors import BrokerRefused, UnknownTopic, ZafkaError
+
+Result = TypeVar("Result")
+
+
+def refused(error: ZafkaError) -> Refused:
+    code = error.code if isinstance(error, BrokerRefused) else 3 if isinstance(error, UnknownTopic) else None
+    return Refused(code, f"{type(error).__name__}: {error}")
+
+
+class OurWriter(Writer):
+    def __init__(self, producer: zafka.Producer, topic: str, partition: int | None) -> None:
+        self.producer = producer
+        self.topic = topic
+        self.partition = partition
+        self.futures: list[Any] = []
+
+    def send(self, records: Sequence[Sample]) -> None:
+        try:
+            for record in records:
+                self.futures.append(self.producer.send(
+                    self.topic, record.value, key=record.key, headers=record.headers, partition=self.partition,
+                    timestamp_ms=record.timestamp_ms))
+        except ZafkaError as error:
+            raise refused(error) from error
+
+    def flush(self) -> list[int]:
+        try:
+            return [future.result(TIMEOUT_S).offset for future in self.futures]
+        except ZafkaError as error:
+            raise refused(error) from error
+        finally:
+            self.futures = []
+
+    def close(self) -> None:
+        self.producer.close()
+
+    def abandon(self) -> None:
+        self.futures = []
+        with contextlib.suppress(ZafkaError):  # it says what it left undone
+            self.producer.close(0)
+
+
+class OurReader(Reader):
+    def __init__(self, consumer: zafka.Consumer) -> None:
+        self.consumer = consumer
+
+    def read(self, count: int) -> list[Received]:
+        try:
+            return [
+                Received(record.partition, record.offset,
+                         Sample(record.key, record.value, list(record.headers), record.timestamp), record.timestamp_type)
+                for record in islice(self.consumer.records(timeout=TIMEOUT_S), count)]
+        except ZafkaError as error:
+            raise refused(error) from error
+
+    def close(self) -> None:
+        self.consumer.close()
+
+
+class Zafka(Driver):
+    name = "zafka, Kafka's protocol"
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        Ability.COMMITTED: "there are no transactions yet",
+        Ability.CREATE_ON_READ: "creates nothing unasked",
+        Ability.CREATE_ON_WRITE: "creates nothing unasked, and says how to",
+    }
+
+    def __init__(self, kafka: str, zmq: str) -> None:
+        super().__init__(kafka, zmq)
+        self.options: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "client_id": self.client_id}
+
+    def version(self) -> str:
+        return zafka.__version__
+
+    def producer_options(self, settings: Settings) -> dict[str, Any]:
+        own: dict[str, Any] = {
+            "compression_type": settings.codec, "enable_idempotence": settings.idempotent,
+            "linger_ms": settings.linger_ms, "max_request_size": settings.record_bytes_max}
+        if settings.acks is not None:
+            own["acks"] = settings.acks if settings.acks == "all" else int(settings.acks)
+        if settings.give_up_ms is not None:
+            own["max_block"] = settings.give_up_ms / 1000
+        return self.options | {name: value for name, value in own.items() if value is not None}
+
+    def writer(self, topic: str, settings: Settings = DEFAULTS, *, partition: int | None = 0) -> Writer:
+        return OurWriter(zafka.Producer(**self.producer_options(settings)), topic, partition)
+
+    def consumer_options(self, settings: Settings) -> dict[str, Any]:
+        own: dict[str, Any] = {"auto_offset_reset": settings.reset}
+        if settings.record_bytes_max is not None:
+            own |= {"max_partition_fetch_bytes": settings.record_bytes_max, "fetch_max_bytes": settings.record_bytes_max}
+        if settings.wait_ms is not None:
+            own |= {"fetch_max_wait": settings.wait_ms / 1000}
+        return self.options | own
+
+    def consumer(self, settings: Settings = DEFAULTS) -> zafka.Consumer:
+        return zafka.Consumer(**self.consumer_options(settings))
+
+    def reader(
+        self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
+    ) -> Reader:
+        consumer = self.consumer(settings)
+        try:
+            consumer.assign([(topic, partition) for partition in partitions])
+            place = (topic, partitions[0])
+            if start.kind == "beginning":
+                consumer.seek_to_beginning()
+            elif start.kind == "end":
+                consumer.seek_to_end()
+                consumer.position(place)
+            elif start.kind == "offset":
+                consumer.seek(place, start.at)
+            else:
+                (found,) = consumer.offsets_for_times({place: start.at}).values()
+                assert found is not None
+                consumer.seek(place, found[0])
+        except ZafkaError as error:
+            consumer.close()
+            raise refused(error) from error
+        return OurReader(consumer)
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        with self.consumer() as consumer:
+            (first,) = consumer.beginning_offsets([(topic, 0)]).values()
+            (end,) = consumer.end_offsets([(topic, 0)]).values()
+            return first, end
+
+    def offset_at(self, topic: str, timestamp_ms: int) -> int | None:
+        with self.consumer() as consumer:
+            (found,) = consumer.offsets_for_times({(topic, 0): timestamp_ms}).values()
+            return None if found is None else found[0]
+
+    def partitions(self, topic: str) -> int:
+        with self.admin() as admin:
+            return len(self.asked(lambda: admin.describe_topics([topic]))[0].partitions)
+
+    def admin(self) -> zafka.Admin:
+        return zafka.Admin(**self.options)
+
+    @staticmethod
+    def asked(ask: Callable[[], Result]) -> Result:
+        try:
+            return ask()
+        except ZafkaError as error:
+            raise refused(error) from error
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.create_topic(topic, partitions, 1))
+
+    def delete_topic(self, topic: str) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.delete_topics(topic))
+
+    def topics(self) -> set[str]:
+        with self.admin() as admin:
+            return set(admin.list_topics())
+
+
+class ZafkaDoor(Zafka):
+    name = "zafka, ZeroMQ"
+
+    def __init__(self, kafka: str, zmq: str) -> None:
+        super().__init__(kafka, zmq)
+        self.bootstrap = zmq
+        self.options = {"bootstrap_servers": zmq, "client_id": self.client_id}

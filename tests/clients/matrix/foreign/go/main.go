@@ -1,0 +1,370 @@
+// franz-go, driven by lines of JSON; see tests/clients/matrix/drivers/json_lines.py.
+// One call, one answer; what fails is answered with Kafka's number of the error and the client's own words.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+type settings struct {
+	Codec          *string `json:"codec"`
+	Idempotent     *bool   `json:"idempotent"`
+	Acks           *string `json:"acks"`
+	LingerMs       *int    `json:"linger_ms"`
+	RecordBytesMax *int32  `json:"record_bytes_max"`
+	WaitMs         *int    `json:"wait_ms"`
+	GiveUpMs       *int    `json:"give_up_ms"`
+	Committed      bool    `json:"committed"`
+	CreateOnRead   bool    `json:"create_on_read"`
+	Reset          string  `json:"reset"`
+}
+
+type record struct {
+	Key           *[]byte  `json:"key"`
+	Value         *[]byte  `json:"value"`
+	Headers       [][2]any `json:"headers"`
+	Timestamp     *int64   `json:"timestamp"`
+	Partition     int32    `json:"partition"`
+	Offset        int64    `json:"offset"`
+	TimestampType int8     `json:"timestamp_type"`
+}
+
+type call struct {
+	Op         string   `json:"op"`
+	ID         int      `json:"id"`
+	Bootstrap  string   `json:"bootstrap"`
+	ClientID   string   `json:"client_id"`
+	Topic      string   `json:"topic"`
+	Partition  *int32   `json:"partition"`
+	Partitions []int32  `json:"partitions"`
+	Start      string   `json:"start"`
+	At         int64    `json:"at"`
+	Count      int      `json:"count"`
+	TimeoutMs  int      `json:"timeout_ms"`
+	Settings   settings `json:"settings"`
+	Records    []record `json:"records"`
+}
+
+type answer map[string]any
+
+type open struct {
+	client  *kgo.Client
+	call    call
+	sent    []*kgo.Record
+	failed  chan error
+	fetched []*kgo.Record
+}
+
+var clients = map[int]*open{}
+
+func main() {
+	in := bufio.NewReaderSize(os.Stdin, 1<<20)
+	out := json.NewEncoder(os.Stdout)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		var asked call
+		if err := json.Unmarshal(line, &asked); err != nil {
+			panic(err)
+		}
+		told, err := perform(asked)
+		if err != nil {
+			told = answer{"error": answer{"code": codeOf(err), "text": err.Error()}}
+		} else if told == nil {
+			told = answer{}
+		}
+		if err := out.Encode(told); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func codeOf(err error) *int16 {
+	var known *kerr.Error
+	if errors.As(err, &known) {
+		return &known.Code
+	}
+	return nil
+}
+
+func perform(asked call) (answer, error) {
+	switch asked.Op {
+	case "version":
+		info, _ := debug.ReadBuildInfo()
+		for _, module := range info.Deps {
+			if module.Path == "github.com/twmb/franz-go" {
+				return answer{"version": module.Version[1:]}, nil
+			}
+		}
+		return nil, errors.New("franz-go is not in the build")
+	case "writer":
+		return nil, openWriter(asked)
+	case "send":
+		return nil, send(asked)
+	case "flush":
+		return flush(asked)
+	case "reader":
+		return nil, openReader(asked)
+	case "read":
+		return read(asked)
+	case "close":
+		clients[asked.ID].client.Close()
+		delete(clients, asked.ID)
+		return nil, nil
+	}
+	return administer(asked)
+}
+
+func base(asked call) []kgo.Opt {
+	return []kgo.Opt{kgo.SeedBrokers(asked.Bootstrap), kgo.ClientID(asked.ClientID)}
+}
+
+func openWriter(asked call) error {
+	own := append(base(asked), kgo.AllowAutoTopicCreation())
+	given := asked.Settings
+	if given.Codec != nil {
+		codecs := map[string]kgo.CompressionCodec{
+			"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+			"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}
+		own = append(own, kgo.ProducerBatchCompression(codecs[*given.Codec]))
+	}
+	if given.Acks != nil {
+		acks := map[string]kgo.Acks{"0": kgo.NoAck(), "1": kgo.LeaderAck(), "all": kgo.AllISRAcks()}
+		own = append(own, kgo.RequiredAcks(acks[*given.Acks]), kgo.DisableIdempotentWrite())
+	}
+	if given.Idempotent != nil && !*given.Idempotent {
+		own = append(own, kgo.DisableIdempotentWrite())
+	}
+	if given.LingerMs != nil {
+		own = append(own, kgo.ProducerLinger(time.Duration(*given.LingerMs)*time.Millisecond))
+	}
+	if given.RecordBytesMax != nil {
+		own = append(own, kgo.ProducerBatchMaxBytes(*given.RecordBytesMax), kgo.BrokerMaxWriteBytes(2**given.RecordBytesMax))
+	}
+	if given.GiveUpMs != nil {
+		own = append(own, kgo.UnknownTopicRetries(1))
+	}
+	if asked.Partition != nil {
+		own = append(own, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	}
+	client, err := kgo.NewClient(own...)
+	clients[asked.ID] = &open{client: client, call: asked, failed: make(chan error, 1)}
+	return err
+}
+
+func send(asked call) error {
+	writer := clients[asked.ID]
+	for _, one := range asked.Records {
+		made := &kgo.Record{Topic: writer.call.Topic}
+		if one.Key != nil {
+			made.Key = *one.Key
+		}
+		if one.Value != nil {
+			made.Value = *one.Value
+		}
+		if one.Timestamp != nil {
+			made.Timestamp = time.UnixMilli(*one.Timestamp)
+		}
+		if writer.call.Partition != nil {
+			made.Partition = *writer.call.Partition
+		}
+		for _, header := range one.Headers {
+			value, err := unpacked(header[1])
+			if err != nil {
+				return err
+			}
+			made.Headers = append(made.Headers, kgo.RecordHeader{Key: header[0].(string), Value: value})
+		}
+		writer.sent = append(writer.sent, made)
+		writer.client.Produce(context.Background(), made, func(_ *kgo.Record, err error) {
+			if err != nil {
+				select {
+				case writer.failed <- err:
+				default: // the first one is told
+				}
+			}
+		})
+	}
+	return nil
+}
+
+func unpacked(packed any) ([]byte, error) {
+	text, is := packed.(string)
+	if !is {
+		return nil, nil
+	}
+	var data []byte
+	quoted, _ := json.Marshal(text)
+	return data, json.Unmarshal(quoted, &data)
+}
+
+func flush(asked call) (answer, error) {
+	writer := clients[asked.ID]
+	if err := writer.client.Flush(context.Background()); err != nil {
+		return nil, err
+	}
+	select {
+	case err := <-writer.failed:
+		return nil, err
+	default:
+	}
+	offsets := []int64{}
+	for _, made := range writer.sent {
+		offsets = append(offsets, made.Offset)
+	}
+	writer.sent = nil
+	return answer{"offsets": offsets}, nil
+}
+
+func openReader(asked call) error {
+	own := base(asked)
+	given := asked.Settings
+	reset := kgo.NewOffset().AtStart()
+	if given.Reset == "latest" {
+		reset = kgo.NewOffset().AtEnd()
+	}
+	own = append(own, kgo.ConsumeResetOffset(reset))
+	if given.Committed {
+		own = append(own, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	if given.CreateOnRead {
+		own = append(own, kgo.AllowAutoTopicCreation())
+	}
+	if given.RecordBytesMax != nil {
+		own = append(own, kgo.FetchMaxPartitionBytes(*given.RecordBytesMax), kgo.FetchMaxBytes(*given.RecordBytesMax))
+	}
+	if given.WaitMs != nil {
+		own = append(own, kgo.FetchMaxWait(time.Duration(*given.WaitMs)*time.Millisecond))
+	}
+	from := kgo.NewOffset()
+	switch asked.Start {
+	case "beginning":
+		from = from.AtStart()
+	case "end": // looked up now: the client would do it some time later
+		end, err := boundOf(asked, (*kadm.Client).ListEndOffsets)
+		if err != nil {
+			return err
+		}
+		from = from.At(end)
+	case "offset":
+		from = from.At(asked.At)
+	default:
+		from = from.AfterMilli(asked.At)
+	}
+	places := map[int32]kgo.Offset{}
+	for _, partition := range asked.Partitions {
+		places[partition] = from
+	}
+	own = append(own, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{asked.Topic: places}))
+	client, err := kgo.NewClient(own...)
+	clients[asked.ID] = &open{client: client, call: asked}
+	return err
+}
+
+func read(asked call) (answer, error) {
+	reader := clients[asked.ID]
+	within, cancel := context.WithTimeout(context.Background(), time.Duration(asked.TimeoutMs)*time.Millisecond)
+	defer cancel()
+	for len(reader.fetched) < asked.Count && within.Err() == nil {
+		fetches := reader.client.PollFetches(within)
+		for _, failed := range fetches.Errors() {
+			if codeOf(failed.Err) != nil && !kerr.IsRetriable(failed.Err) || errors.Is(failed.Err, kerr.UnknownTopicOrPartition) {
+				return nil, failed.Err
+			}
+		}
+		reader.fetched = append(reader.fetched, fetches.Records()...)
+	}
+	count := min(asked.Count, len(reader.fetched))
+	records := []answer{}
+	for _, one := range reader.fetched[:count] {
+		headers := [][2]any{}
+		for _, header := range one.Headers {
+			headers = append(headers, [2]any{header.Key, header.Value})
+		}
+		records = append(records, answer{
+			"partition": one.Partition, "offset": one.Offset, "key": one.Key, "value": one.Value, "headers": headers,
+			"timestamp": one.Timestamp.UnixMilli(), "timestamp_type": one.Attrs.TimestampType()})
+	}
+	reader.fetched = reader.fetched[count:]
+	return answer{"records": records}, nil
+}
+
+func boundOf(asked call, list func(*kadm.Client, context.Context, ...string) (kadm.ListedOffsets, error)) (int64, error) {
+	client, err := kgo.NewClient(base(asked)...)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	told, err := list(kadm.NewClient(client), context.Background(), asked.Topic)
+	if err != nil {
+		return 0, err
+	}
+	found, ok := told.Lookup(asked.Topic, 0)
+	if !ok {
+		return 0, fmt.Errorf("%s is not in the answer", asked.Topic)
+	}
+	return found.Offset, found.Err
+}
+
+func administer(asked call) (answer, error) {
+	client, err := kgo.NewClient(base(asked)...)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	admin, within := kadm.NewClient(client), context.Background()
+	switch asked.Op {
+	case "bounds":
+		first, err := boundOf(asked, (*kadm.Client).ListStartOffsets)
+		if err != nil {
+			return nil, err
+		}
+		end, err := boundOf(asked, (*kadm.Client).ListEndOffsets)
+		return answer{"offsets": []int64{first, end}}, err
+	case "offset_at":
+		told, err := admin.ListOffsetsAfterMilli(within, asked.At, asked.Topic)
+		if err != nil {
+			return nil, err
+		}
+		found, _ := told.Lookup(asked.Topic, 0)
+		if found.Timestamp < 0 { // it turns "none" into the end of the log
+			return answer{"offset": nil}, found.Err
+		}
+		return answer{"offset": found.Offset}, found.Err
+	case "partitions":
+		told, err := admin.ListTopics(within, asked.Topic)
+		if err != nil {
+			return nil, err
+		}
+		return answer{"count": len(told[asked.Topic].Partitions)}, told[asked.Topic].Err
+	case "create":
+		told, err := admin.CreateTopic(within, int32(asked.Count), 1, nil, asked.Topic)
+		if err == nil {
+			err = told.Err
+		}
+		return nil, err
+	case "delete":
+		told, err := admin.DeleteTopics(within, asked.Topic)
+		if err == nil {
+			err = told.Error()
+		}
+		return nil, err
+	case "topics":
+		told, err := admin.ListTopics(within)
+		return answer{"topics": told.Names()}, err
+	}
+	return nil, fmt.Errorf("unknown call %q", asked.Op)
+}

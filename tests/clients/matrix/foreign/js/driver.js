@@ -1,0 +1,114 @@
+// kafkajs, driven by lines of JSON; see tests/clients/matrix/drivers/json_lines.py. It only writes: it reads in groups alone.
+"use strict";
+
+const readline = require("node:readline");
+const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, logLevel } = require("kafkajs");
+
+CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
+
+const writers = new Map();
+const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy };
+const ACKS = { 0: 0, 1: 1, all: -1 };
+const bytes = (packed) => (packed === null ? null : Buffer.from(packed, "base64"));
+
+function client(call, retry) {
+  return new Kafka({ clientId: call.client_id, brokers: [call.bootstrap], logLevel: logLevel.NOTHING, retry });
+}
+
+async function open(call) {
+  const given = call.settings;
+  const producer = client(call, given.give_up_ms === null ? undefined : { retries: 1 }).producer({
+    createPartitioner: Partitioners.DefaultPartitioner,
+    idempotent: given.idempotent ?? undefined,
+    maxInFlightRequests: given.idempotent ? 1 : undefined, // as its documentation asks for
+  });
+  await producer.connect();
+  writers.set(call.id, { producer, call, sent: [] });
+}
+
+function send(call) {
+  const { producer, call: opened, sent } = writers.get(call.id);
+  const messages = call.records.map((record) => ({
+    key: bytes(record.key),
+    value: bytes(record.value),
+    headers: Object.fromEntries(record.headers.map(([name, value]) => [name, bytes(value)])),
+    ...(opened.partition === null ? {} : { partition: opened.partition }),
+    ...(record.timestamp === null ? {} : { timestamp: String(record.timestamp) }),
+  }));
+  const { acks, codec } = opened.settings;
+  // Sends that run side by side overtake each other when they are tried again, idempotent or not: who wants order waits.
+  const before = sent.at(-1)?.told ?? Promise.resolve();
+  const told = before.then(() => producer.send({
+    topic: opened.topic, messages, acks: acks === null ? undefined : ACKS[acks], compression: codec === null ? undefined : CODECS[codec],
+  }));
+  told.catch(() => {}); // looked at by flush
+  sent.push({ told, count: messages.length });
+}
+
+async function flush(call) {
+  const writer = writers.get(call.id);
+  const offsets = [];
+  for (const { told, count } of writer.sent.splice(0)) {
+    const answered = await told;
+    const base = answered.length ? Number(answered[0].baseOffset) : -1;
+    for (let number = 0; number < count; number++) offsets.push(base < 0 ? -1 : base + number);
+  }
+  return { offsets };
+}
+
+async function administer(call, act) {
+  // It takes a topic that is not there for one that may come, and asks for seconds.
+  const admin = client(call, { retries: 1 }).admin();
+  await admin.connect();
+  try {
+    return await act(admin);
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+const perform = {
+  version: async () => ({ version: require("kafkajs/package.json").version }),
+  writer: async (call) => void (await open(call)),
+  send: async (call) => void send(call),
+  flush,
+  close: async (call) => void (await writers.get(call.id).producer.disconnect()),
+  bounds: (call) => administer(call, async (admin) => {
+    const [first] = (await admin.fetchTopicOffsets(call.topic)).filter((one) => one.partition === 0);
+    return { offsets: [Number(first.low), Number(first.high)] };
+  }),
+  offset_at: (call) => administer(call, async (admin) => {
+    const found = (await admin.fetchTopicOffsetsByTimestamp(call.topic, call.at)).filter((one) => one.partition === 0);
+    const end = (await admin.fetchTopicOffsets(call.topic)).filter((one) => one.partition === 0);
+    // It turns "none" into the end of the log.
+    return { offset: found[0].offset === end[0].offset ? null : Number(found[0].offset) };
+  }),
+  partitions: (call) => administer(call, async (admin) => {
+    const { topics } = await admin.fetchTopicMetadata({ topics: [call.topic] });
+    return { count: topics[0].partitions.length };
+  }),
+  create: (call) => administer(call, async (admin) => {
+    const made = await admin.createTopics({ topics: [{ topic: call.topic, numPartitions: call.count }], waitForLeaders: true });
+    if (!made) throw Object.assign(new Error("createTopics: false, which is its word for a topic that exists"), { code: 36 });
+    return {};
+  }),
+  delete: (call) => administer(call, async (admin) => void (await admin.deleteTopics({ topics: [call.topic] }))),
+  topics: (call) => administer(call, async (admin) => ({ topics: await admin.listTopics() })),
+};
+
+async function main() {
+  for await (const line of readline.createInterface({ input: process.stdin, crlfDelay: Infinity })) {
+    const call = JSON.parse(line);
+    let answer;
+    try {
+      answer = (await perform[call.op](call)) ?? {};
+    } catch (error) {
+      const cause = error.cause ?? error.errors?.[0] ?? error;
+      answer = { error: { code: typeof cause.code === "number" ? cause.code : null, text: `${cause.name}: ${cause.message}` } };
+    }
+    process.stdout.write(JSON.stringify(answer) + "\n");
+  }
+  process.exit(0);
+}
+
+main();
