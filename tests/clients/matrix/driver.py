@@ -143,7 +143,8 @@ class Driver(ABC):
     """One client.
 
     name: its column in docs/clients.md.
-    toolchain: a program of its language. Without it the client is skipped, in CI too; None if it has to be there.
+    toolchain: a program of its language. A client that has one is skipped where it cannot be had, in CI too; None if
+        it has to be there.
     """
 
     name: str
