@@ -318,7 +318,7 @@ class Broker:
         for one in doomed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(doomed, timeout=STOP_S)
+        _wait_dead(doomed)
         self._forget()
 
     # -- life ------------------------------------------------------------------------------------
@@ -417,6 +417,21 @@ class Broker:
                 self._process.stdin.close()
         self._process = None
         self._ready = {}
+
+
+def _wait_dead(processes: list[Any]) -> None:
+    """Until all have ended. A dead one that nobody has reaped yet holds nothing any more."""
+    import psutil
+
+    end_s = time.monotonic() + STOP_S
+    while processes and time.monotonic() < end_s:
+        alive = []
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                    alive.append(process)
+        processes = alive
+        time.sleep(POLL_S if processes else 0)
 
 
 def _environment() -> dict[str, str]:
