@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ from zafka.storage.disk import Disk, PosixDisk
 from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox
 
+POLLIN = int(zmq.POLLIN)
 MESSAGES_PER_TURN = 1000
 MESSAGES_PER_BEAT = 16  # how many are handled before the clock is looked at
 BYTES_PER_TURN = 16 * 1024 * 1024
@@ -346,15 +348,25 @@ def run(runtime: ActorRuntime) -> None:
     """The blocking loop: one turn for all that has come, until the actor wants to exit."""
     mailbox = runtime.mailbox
     known: list[zmq.Socket[bytes]] = []
-    poll_list: list[tuple[Any, int]] = []
+    descriptors = select.poll()
     while runtime.exit is None:
         if mailbox.sockets() != known:
             known = list(mailbox.sockets())
-            poll_list = [(socket, int(zmq.POLLIN)) for socket in known]
-        wait_s = runtime.wakeup_s() - time.monotonic()
-        ready = zmq.zmq_poll(poll_list, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
+            descriptors = select.poll()
+            for socket in known:
+                descriptors.register(int(socket.FD), select.POLLIN)
+        ready = with_mail(known)
+        if not ready:
+            # A descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
+            wait_s = runtime.wakeup_s() - time.monotonic()
+            if wait_s > 0 and descriptors.poll(int(wait_s * 1000) + 1):
+                ready = with_mail(known)
         runtime.tick()
         # Only those with mail: to find out that a socket has none is an exception and two system calls.
-        mails = runtime.due() + runtime.receive([socket for socket, _ in ready])
+        mails = runtime.due() + runtime.receive(ready)
         if mails:
             runtime.turn(mails)
+
+
+def with_mail(sockets: Sequence[zmq.Socket[bytes]]) -> list[zmq.Socket[bytes]]:
+    return [socket for socket in sockets if int(socket.get(zmq.EVENTS)) & POLLIN]
