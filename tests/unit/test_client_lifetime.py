@@ -99,6 +99,40 @@ def test_control_c_ends_every_wait(wait: str) -> None:
         assert program.returncode != 0
 
 
+@pytest.mark.parametrize("wait", ["await (await p.send('one', b'x'))", "await p.flush()", "await anext(aiter(c))"])
+def test_control_c_ends_an_asyncio_program(broker: FakeBroker, wait: str) -> None:
+    """`asyncio.run` cancels the main task: both clients are left by their `async with`, and nothing is complained of."""
+    waiting = threading.Event()
+
+    def fault(api: ApiKey, when: str) -> str | None:
+        if api not in (ApiKey.PRODUCE, ApiKey.LIST_OFFSETS):
+            return None
+        waiting.set()
+        return "hang"
+
+    broker.fault = fault
+    program = start_program(
+        "import asyncio\nasync def main():\n"
+        f"    async with (zafka.AsyncProducer({broker.address!r}) as p,\n"
+        f"                zafka.AsyncConsumer('one', bootstrap_servers={broker.address!r}) as c):\n"
+        "        if 'c' != sys.argv[1]: await p.send('one', b'first')\n"
+        "        try:\n"
+        "            print('ready', flush=True)\n"
+        f"            {wait}\n"
+        "        except asyncio.CancelledError:\n"
+        "            print('cancelled', flush=True); raise\n"
+        "asyncio.run(main())\n",
+        "c" if "aiter" in wait else "p",
+    )
+    assert program.stdout is not None and program.stdout.readline() == "ready\n"
+    assert waiting.wait(20)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=20)
+    assert out == "cancelled\n"
+    assert err.rstrip().endswith("KeyboardInterrupt") and program.returncode != 0
+    assert "never retrieved" not in err and "was destroyed" not in err and "never closed" not in err
+
+
 def test_closing_twice_and_using_after(broker: FakeBroker) -> None:
     before = threading.enumerate()
     with zafka.Producer(broker.address) as producer:
