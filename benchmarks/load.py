@@ -32,6 +32,8 @@ CONSUMER = {
     **QUIET,
     "group.id": "bench", "enable.auto.commit": False, "auto.offset.reset": "earliest", "fetch.max.bytes": 50_000_000,
     "max.partition.fetch.bytes": 1_048_576, "queued.min.messages": 1_000_000,
+    # By default librdkafka stops asking for a second once 64 MB wait for its user: then that is what is measured.
+    "queued.max.messages.kbytes": 1_000_000, "fetch.queue.backoff.ms": 5,
 }
 
 
