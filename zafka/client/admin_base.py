@@ -6,13 +6,12 @@ Owns: the few requests of administration, one coroutine of steps (waiting.py) ea
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zafka.client.addresses import Address
 from zafka.client.cluster import Target
-from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
+from zafka.client.core import Core, check_count, check_seconds, make_settings
 from zafka.client.deletion import delete_records_request, read_deleted
 from zafka.client.errors import (
     BrokerRefused,
@@ -20,10 +19,10 @@ from zafka.client.errors import (
     ConnectionLost,
     RequestTimedOut,
     UnknownTopic,
-    ZafkaError,
     error_name,
     is_retriable,
 )
+from zafka.client.life import ClientBase
 from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -116,7 +115,7 @@ class ConfigEntry(NamedTuple):
     documentation: str | None
 
 
-class AdminBase:
+class AdminBase(ClientBase):
     """Create, list, describe and delete topics, at any broker.
 
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
@@ -135,7 +134,6 @@ class AdminBase:
         bootstrap_timeout: float = 3.0,
         connect_timeout: float = 10.0,
     ) -> None:
-        self._closed = True  # until all is made
         self._timeout = check_seconds("api_timeout", api_timeout)
         settings = make_settings(
             bootstrap_servers,
@@ -146,14 +144,6 @@ class AdminBase:
         )
         self._core = Core("admin client", settings)
         self._begin()
-
-    def _begin(self) -> None:
-        """Start, if that may block here."""
-
-    async def _start(self) -> None:
-        await self._core.start()
-        self._closed = False
-        close_at_exit(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {','.join(map(str, self._core.settings.bootstrap))}>"
@@ -360,30 +350,6 @@ class AdminBase:
                 core.io.call(core.cluster.refresh_soon)
                 await core.sleep(RETRY_S)
         return {where: done[where] for where in wanted}
-
-    # -- the end ---------------------------------------------------------------------------------
-
-    async def _close(self) -> None:
-        self._closed = True
-        forget(self)
-        try:
-            await self._core.end()
-        except BaseException:  # Ctrl-C, or the task was cancelled: nothing is waited for any more
-            self._core.stop()
-            raise
-
-    def close_at_exit(self) -> None:
-        self._closed = True
-        self._core.stop()
-
-    def end_after_fork(self, error: ZafkaError) -> None:
-        self._core.ended = error
-
-    def __del__(self) -> None:
-        if self._closed or self._core.ended is not None:
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-        self._core.io.begin_stop()
 
 
 def _creatable(topic: NewTopic) -> CreatableTopic:

@@ -12,13 +12,14 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from zafka.client.admin_base import BY_BROKER_DEFAULT, AdminBase, ConfigEntry, NewTopic, TopicInfo
 from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.core import list_topics
 from zafka.client.errors import ClientClosed
+from zafka.client.life import ClientBase
 from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.producer_arguments import HeadersArgument
@@ -29,33 +30,46 @@ from zafka.client.waiting import Signal, Steps
 Found = TypeVar("Found")
 
 
-class _Startable(Protocol):
-    _bridge: LoopBridge | None
+class AsyncClient(ClientBase):
+    """What the async clients share: the loop that they belong to, and `async with`."""
 
-    def _signals(self) -> tuple[Signal, ...]: ...
+    _bridge: LoopBridge | None = None
 
-    async def _start(self) -> None: ...
+    def _signals(self) -> tuple[Signal, ...]:
+        """Whose changes this client's steps wait for."""
+        return (self._core.changed,)
 
+    async def start(self) -> None:
+        """Find the cluster, and a consumer's topics; `async with` does it. Raises NoBroker, UnknownTopic."""
+        if self._bridge is None:
+            self._bridge = LoopBridge(asyncio.get_running_loop(), *self._signals())
+            await self._bridge.run(self._start())
 
-async def _start(client: _Startable) -> None:
-    """Start a client in the running loop, once."""
-    if client._bridge is None:
-        client._bridge = LoopBridge(asyncio.get_running_loop(), *client._signals())
-        await client._bridge.run(client._start())
+    def _run(self, steps: Steps[Found]) -> Coroutine[Any, Any, Found]:
+        try:
+            return self._started().run(steps)
+        except ClientClosed:
+            steps.close()
+            raise
 
+    def _started(self) -> LoopBridge:
+        if self._bridge is None:
+            raise ClientClosed("this client was not started: use `async with`, or await its start()")
+        return self._bridge
 
-def _bridge_of(client: _Startable) -> LoopBridge:
-    if client._bridge is None:
-        raise ClientClosed("this client was not started: use `async with`, or await its start()")
-    return client._bridge
+    async def close(self) -> None:
+        """End the I/O thread. Closing again does nothing."""
+        if self._bridge is not None:
+            await self._bridge.run(self._close())
 
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
 
-def _run(client: _Startable, steps: Steps[Found]) -> Coroutine[Any, Any, Found]:
-    try:
-        return _bridge_of(client).run(steps)
-    except ClientClosed:
-        steps.close()
-        raise
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 class AsyncDelivery:
@@ -106,19 +120,13 @@ class AsyncDeliveries:
         return self._deliveries.result(0)
 
 
-class AsyncProducer(ProducerBase):
+class AsyncProducer(AsyncClient, ProducerBase):
     __doc__ = (ProducerBase.__doc__ or "").replace(
         "Safe to use from several threads.", "Used in one event loop, by as many tasks as you like."
     )
 
-    _bridge: LoopBridge | None = None
-
     def _signals(self) -> tuple[Signal, ...]:
         return self._core.changed, self._accumulator.settled
-
-    async def start(self) -> None:
-        """Find the cluster; `async with` does it. Raises NoBroker."""
-        await _start(self)
 
     async def send(
         self,
@@ -135,7 +143,7 @@ class AsyncProducer(ProducerBase):
         Arguments and errors as of `Producer.send`. Waits only while `buffer_memory` is full or the topic is new to this
         producer, at most `max_block` seconds.
         """
-        bridge = _bridge_of(self)
+        bridge = self._started()
         route = self._routes.get(topic)
         if route is None:
             route = await bridge.run(self._find_route(topic))
@@ -156,82 +164,72 @@ class AsyncProducer(ProducerBase):
     ) -> AsyncDeliveries:
         """Queue many records: the fast path, with one future for all of them. As `Producer.send_many`."""
         sending = self._send_many(topic, values, keys, headers, partition, timestamp_ms)
-        return AsyncDeliveries(_bridge_of(self), await _run(self, sending))
+        return AsyncDeliveries(self._started(), await self._run(sending))
 
     async def partitions_for(self, topic: str) -> int:
         """The number of partitions of a topic. Raises UnknownTopic."""
         route = self._routes.get(topic)
         if route is None:
-            route = await _run(self, self._find_route(topic))
+            route = await self._run(self._find_route(topic))
         return route.partition_count
 
     async def flush(self, timeout: float | None = None) -> None:
         """Send what waits and return when all records sent before are acknowledged or failed. As `Producer.flush`."""
-        await _run(self, self._flush(timeout))
+        await self._run(self._flush(timeout))
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush, then end the I/O thread. As `Producer.close`. If cancelled, what is not acknowledged fails."""
         if self._bridge is not None:
             await self._bridge.run(self._close(timeout))
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _run(self, self._close_after(error))
+        await self._run(self._close_after(error))
 
 
-class AsyncConsumer(ConsumerBase):
+class AsyncConsumer(AsyncClient, ConsumerBase):
     __doc__ = ConsumerBase.__doc__
-
-    _bridge: LoopBridge | None = None
 
     def _signals(self) -> tuple[Signal, ...]:
         return self._core.changed, self._fetcher.ready
 
-    async def start(self) -> None:
-        """Find the cluster and the topics; `async with` does it. Raises NoBroker, UnknownTopic."""
-        await _start(self)
-
     async def subscribe(self, *topics: str) -> None:
         """Read all partitions of these topics, instead of what was read before. Raises UnknownTopic."""
-        await _run(self, self._subscribe(topics))
+        await self._run(self._subscribe(topics))
 
     async def assign(self, partitions: Partitions) -> None:
         """Read exactly these partitions, instead of what was read before. Raises UnknownTopic."""
-        await _run(self, self._assign(partitions))
+        await self._run(self._assign(partitions))
 
     async def topics(self) -> set[str]:
         """All topics that the brokers have, internal ones left out."""
-        return await _run(self, self._all_topics())
+        return await self._run(self._all_topics())
 
     async def partitions_for_topic(self, topic: str) -> set[int]:
         """The partitions that a topic has. Raises UnknownTopic."""
-        return await _run(self, self._partitions_for_topic(topic))
+        return await self._run(self._partitions_for_topic(topic))
 
     async def position(self, partition: TopicPartition | tuple[str, int], timeout: float | None = None) -> int:
         """The offset of the next record that this consumer hands out from an assigned partition.
 
         Waits until it is known where to begin, at most `timeout` (by default `api_timeout`) seconds.
         """
-        return await _run(self, self._position(partition, timeout))
+        return await self._run(self._position(partition, timeout))
 
     async def beginning_offsets(self, partitions: Partitions, timeout: float | None = None) -> dict[TopicPartition, int]:
         """The first offset that each partition has. They need not be assigned."""
-        return await _run(self, self._offsets_at(partitions, EARLIEST, timeout))
+        return await self._run(self._offsets_at(partitions, EARLIEST, timeout))
 
     async def end_offsets(self, partitions: Partitions, timeout: float | None = None) -> dict[TopicPartition, int]:
         """The offset that the next record of each partition will get. They need not be assigned."""
-        return await _run(self, self._offsets_at(partitions, LATEST, timeout))
+        return await self._run(self._offsets_at(partitions, LATEST, timeout))
 
     async def offsets_for_times(
         self, timestamps_ms: Mapping[TopicPartition | tuple[str, int], int], timeout: float | None = None
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """The first record at or after a time, for each partition; None if there is none that late."""
-        return await _run(self, self._offsets_for_times(timestamps_ms, timeout))
+        return await self._run(self._offsets_for_times(timestamps_ms, timeout))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -248,46 +246,22 @@ class AsyncConsumer(ConsumerBase):
                 if self._rest is not rest:
                     break  # the user moved: what was decoded is not next any more
             else:
-                if not await _run(self, self._advance(timeout)):
+                if not await self._run(self._advance(timeout)):
                     return
 
     async def poll(self, timeout: float = 0.0, max_records: int = 500) -> list[Record]:
         """Records that are there; waits at most `timeout` seconds for the first, then returns []."""
-        return await _run(self, self._poll(timeout, max_records))
+        return await self._run(self._poll(timeout, max_records))
 
     async def batches(self, max_records: int = 500, timeout: float | None = None) -> AsyncIterator[list[Record]]:
         """Lists of at most `max_records` records; ends when nothing came for `timeout` seconds, never by default."""
         while records := await self.poll(math.inf if timeout is None else timeout, max_records):
             yield records
 
-    # -- the end ---------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        """End the I/O thread. Closing again does nothing."""
-        if self._bridge is not None:
-            await self._bridge.run(self._close())
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
-class AsyncAdmin(AdminBase):
+class AsyncAdmin(AsyncClient, AdminBase):
     __doc__ = AdminBase.__doc__
-
-    _bridge: LoopBridge | None = None
-
-    def _signals(self) -> tuple[Signal, ...]:
-        return (self._core.changed,)
-
-    async def start(self) -> None:
-        """Find the cluster; `async with` does it. Raises NoBroker."""
-        await _start(self)
 
     async def create_topic(
         self,
@@ -301,32 +275,32 @@ class AsyncAdmin(AdminBase):
         partitions, replication_factor: -1 leaves them to the brokers. config: topic configuration by Kafka's names.
         Raises BrokerRefused.
         """
-        return await _run(self, self._create_topic(name, partitions, replication_factor, config))
+        return await self._run(self._create_topic(name, partitions, replication_factor, config))
 
     async def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> list[TopicInfo]:
         """Create topics; returns them once their partitions have leaders (with `validate_only`: []).
 
         Raises BrokerRefused for the first that was refused; then the others may have been created.
         """
-        return await _run(self, self._create_topics(topics, validate_only))
+        return await self._run(self._create_topics(topics, validate_only))
 
     async def delete_topics(self, names: str | Iterable[str]) -> None:
         """Delete topics and all their records. Raises UnknownTopic, BrokerRefused."""
-        await _run(self, self._delete_topics(names))
+        await self._run(self._delete_topics(names))
 
     async def list_topics(self, *, internal: bool = False) -> list[str]:
         """Names of all topics, in order; internal ones only if asked for."""
-        return await _run(self, list_topics(self._core, self._timeout, internal=internal))
+        return await self._run(list_topics(self._core, self._timeout, internal=internal))
 
     async def describe_topics(self, names: str | Iterable[str]) -> list[TopicInfo]:
         """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
-        return await _run(self, self._describe_topics(names))
+        return await self._run(self._describe_topics(names))
 
     async def describe_configs(
         self, *, topic: str | None = None, broker: int | None = None, documentation: bool = False
     ) -> list[ConfigEntry]:
         """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
-        return await _run(self, self._describe_configs(topic, broker, documentation))
+        return await self._run(self._describe_configs(topic, broker, documentation))
 
     async def create_partitions(
         self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
@@ -339,7 +313,7 @@ class AsyncAdmin(AdminBase):
         Records stay where they are, so a key may go to another partition from now on.
         Raises UnknownTopic, BrokerRefused.
         """
-        return await _run(self, self._create_partitions(topic, partitions, assignment, validate_only))
+        return await self._run(self._create_partitions(topic, partitions, assignment, validate_only))
 
     async def delete_records(self, offsets: Mapping[tuple[str, int], int]) -> dict[TopicPartition, int]:
         """Delete all records before these offsets, for good; -1 stands for all that there is.
@@ -347,18 +321,5 @@ class AsyncAdmin(AdminBase):
         offsets: by (topic, partition). Returns the first offset that is left of each; on disk when this returns.
         Raises UnknownTopic, BrokerRefused, RequestTimedOut.
         """
-        return await _run(self, self._delete_records(offsets))
+        return await self._run(self._delete_records(offsets))
 
-    async def close(self) -> None:
-        """End the I/O thread. Closing again does nothing."""
-        if self._bridge is not None:
-            await self._bridge.run(self._close())
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

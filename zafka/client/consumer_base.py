@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import length_hint
@@ -21,8 +20,6 @@ from zafka.client.core import (
     check_choice,
     check_count,
     check_seconds,
-    close_at_exit,
-    forget,
     list_topics,
     make_settings,
 )
@@ -39,6 +36,7 @@ from zafka.client.errors import (
     is_retriable,
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
+from zafka.client.life import ClientBase
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offsets import EARLIEST, LATEST, list_offsets_request, read_offsets
 from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
@@ -55,7 +53,7 @@ FOREVER_STEP_S = 5.0  # an endless wait looks up this often
 Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
-class ConsumerBase:
+class ConsumerBase(ClientBase):
     """Read topics.
 
     Through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or by Kafka's protocol (`host:port`), Apache Kafka included.
@@ -96,7 +94,6 @@ class ConsumerBase:
         connect_timeout: float = 10.0,
         metadata_max_age: float = 300.0,
     ) -> None:
-        self._closed = True  # until all is made
         if group_id is not None:
             raise NotSupportedYet(
                 f"group_id={group_id!r}: consumer groups are not supported yet; without a group_id "
@@ -133,13 +130,9 @@ class ConsumerBase:
         self._forget_current()
         self._begin()
 
-    def _begin(self) -> None:
-        """Start, if that may block here."""
-
     async def _start(self) -> None:
         await self._core.start(self._fetcher)
-        self._closed = False
-        close_at_exit(self)
+        self._opened()
         if self._topics:
             try:
                 await self._subscribe(self._topics)
@@ -408,31 +401,9 @@ class ConsumerBase:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def _shut(self) -> None:
-        self._closed = True
-        forget(self)
-        self._core.stop()
-
-    async def _close(self) -> None:
-        self._closed = True
-        forget(self)
-        try:
-            await self._core.end()
-        except BaseException:  # Ctrl-C, or the task was cancelled: nothing is waited for any more
-            self._core.stop()
-            raise
-
-    def close_at_exit(self) -> None:
-        self._shut()
-
     def end_after_fork(self, error: ZafkaError) -> None:
-        self._core.ended = self._fetcher.ended = error
-
-    def __del__(self) -> None:
-        if self._closed or self._core.ended is not None:
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-        self._core.io.begin_stop()
+        super().end_after_fork(error)
+        self._fetcher.ended = error
 
 
 MakeRecord = Callable[[int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], Record]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 from typing import Any
 
 from zafka.client.accumulator import Accumulator, Piece, TopicRoute
 from zafka.client.batches import Deliveries
-from zafka.client.core import Core, check_count, check_seconds, close_at_exit, forget, make_settings
+from zafka.client.core import Core, check_count, check_seconds, make_settings
 from zafka.client.errors import (
     ClientClosed,
     ConfigError,
@@ -25,6 +24,7 @@ from zafka.client.errors import (
     RequestTimedOut,
     ZafkaError,
 )
+from zafka.client.life import ClientBase
 from zafka.client.metrics import ProducerMetrics
 from zafka.client.partitioning import STICKY, PartitionFunction, make_partitioner
 from zafka.client.producer_arguments import (
@@ -77,7 +77,7 @@ class Dispatch:
         self._accumulator.end(error)
 
 
-class ProducerBase:
+class ProducerBase(ClientBase):
     """Send records to topics.
 
     Through a ZeroMQ door (`tcp://host:port`, `ipc://path`) or by Kafka's protocol (`host:port`), Apache Kafka included.
@@ -128,7 +128,6 @@ class ProducerBase:
         connect_timeout: float = 10.0,
         metadata_max_age: float = 300.0,
     ) -> None:
-        self._closed = True  # until all is made
         acks_code, idempotent = check_acks(acks, enable_idempotence, max_in_flight)
         self.delivery_timeout = check_seconds("delivery_timeout", delivery_timeout)
         self.max_block = check_seconds("max_block", max_block)
@@ -169,13 +168,9 @@ class ProducerBase:
         self._sender = Sender(self._core.cluster, options, self._accumulator.drain)
         self._begin()
 
-    def _begin(self) -> None:
-        """Start, if that may block here."""
-
     async def _start(self) -> None:
         await self._core.start(Dispatch(self._core, self._sender, self._accumulator))
-        self._closed = False
-        close_at_exit(self)
+        self._opened()
 
     def __repr__(self) -> str:
         where = ",".join(map(str, self._core.settings.bootstrap))
@@ -330,18 +325,17 @@ class ProducerBase:
         if unfinished:
             raise RequestTimedOut(f"{unfinished} batches were not acknowledged within {limit_s:g} s so far")
 
-    async def _close(self, timeout: float | None) -> None:
+    async def _close(self, timeout: float | None = None) -> None:
         if self._closed:
             return
         self._closed = True
-        forget(self)
         try:
             if self._core.ended is None:
                 await self._accumulator.flush(self.delivery_timeout + 5 if timeout is None else timeout)
-            await self._core.end()
-        except BaseException:  # Ctrl-C, or the task was cancelled: nothing is waited for any more
-            self._core.stop()
+        except BaseException:
+            self._shut()
             raise
+        await super()._close()
         self._raise_failures()
 
     async def _close_after(self, error: BaseException | None) -> None:
@@ -366,20 +360,16 @@ class ProducerBase:
         waiting = run(self._accumulator.flush(CLOSE_AT_EXIT_S)) if self._core.ended is None else 0
         if waiting:
             logger.warning("%r: %d batches were not acknowledged when the program ended; call close()", self, waiting)
-        self._closed = True
-        self._core.stop()
+        self._shut()
 
     def end_after_fork(self, error: ZafkaError) -> None:
-        self._core.ended = self._accumulator.ended = error
+        super().end_after_fork(error)
+        self._accumulator.ended = error
         self._accumulator.forget_routes()
 
-    def __del__(self) -> None:
-        if self._closed or self._core.ended is not None:
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-        # Not a wait in a collector of garbage: the thread ends by itself once all is acknowledged, or after a moment.
-        accumulator = self._accumulator
-        self._core.retire(accumulator.begin_flush(), CLOSE_AT_EXIT_S)
+    def _retire(self) -> None:
+        """Let the I/O thread end by itself, once all is acknowledged or after a moment."""
+        self._core.retire(self._accumulator.begin_flush(), CLOSE_AT_EXIT_S)
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:
