@@ -30,7 +30,6 @@ from tests.faults.loads import (
     Load,
     Reader,
     Shared,
-    Topics,
     ZafkaLoad,
     ZafkaReader,
     end_offsets,
@@ -38,6 +37,7 @@ from tests.faults.loads import (
     read_everything,
 )
 from tests.faults.proxy import TcpProxy
+from tests.faults.topics import Topics
 from tests.powercut.mount import ForgetfulMount
 from tests.powercut.mount import missing as fuse_missing
 from tests.powercut.systems import NotBack, Zafka

@@ -26,12 +26,12 @@ from tests.faults.loads import (
     Load,
     Reader,
     Shared,
-    Topics,
     ZafkaLoad,
     ZafkaReader,
     places,
     read_everything,
 )
+from tests.faults.topics import Topics
 from tests.powercut.mount import ForgetfulMount, missing
 from tests.powercut.systems import Kafka, NotBack, System, Zafka
 
