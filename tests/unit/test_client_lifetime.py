@@ -99,9 +99,13 @@ def test_control_c_ends_every_wait(wait: str) -> None:
         assert program.returncode != 0
 
 
+@pytest.mark.parametrize("unseen", [False, True], ids=["", "unseen"])
 @pytest.mark.parametrize("wait", ["await (await p.send('one', b'x'))", "await p.flush()", "await anext(aiter(c))"])
-def test_control_c_ends_an_asyncio_program(broker: FakeBroker, wait: str) -> None:
-    """`asyncio.run` cancels the main task: both clients are left by their `async with`, and nothing is complained of."""
+def test_control_c_ends_an_asyncio_program(broker: FakeBroker, wait: str, unseen: bool) -> None:
+    """`asyncio.run` cancels the main task: both clients are left by their `async with`, and nothing is complained of.
+
+    unseen: the signal does not end the system call in which the loop waits, as if it had come the instant before.
+    """
     waiting = threading.Event()
 
     def fault(api: ApiKey, when: str) -> str | None:
@@ -112,10 +116,11 @@ def test_control_c_ends_an_asyncio_program(broker: FakeBroker, wait: str) -> Non
 
     broker.fault = fault
     program = start_program(
-        "import asyncio\nasync def main():\n"
+        "import asyncio, signal\nasync def main():\n"
         f"    async with (zafka.AsyncProducer({broker.address!r}) as p,\n"
         f"                zafka.AsyncConsumer('one', bootstrap_servers={broker.address!r}) as c):\n"
         "        if 'c' != sys.argv[1]: await p.send('one', b'first')\n"
+        f"        if {unseen}: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # another thread takes it\n"
         "        try:\n"
         "            print('ready', flush=True)\n"
         f"            {wait}\n"

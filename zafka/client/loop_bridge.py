@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from zafka.client.batches import ProducerBatch
-from zafka.client.waiting import Pause, Signal, Steps
+from zafka.client.waiting import STEP_S, Pause, Signal, Steps
 
 Found = TypeVar("Found")
 
@@ -30,6 +30,7 @@ class LoopBridge:
         self._changed = False
         self._pausing: set[asyncio.Future[None]] = set()
         self._settling: dict[ProducerBatch, asyncio.Event] = {}
+        self._turning = False
         for signal in signals:
             with signal:
                 signal.listeners.append(self.notify)
@@ -77,6 +78,7 @@ class LoopBridge:
     async def _pause(self, pause: Pause) -> None:
         future = self.loop.create_future()
         self._pausing.add(future)
+        self._keep_turning()
         timer = None if pause.timeout_s == float("inf") else self.loop.call_later(pause.timeout_s, _wake, future)
         try:
             if pause.signal.count == pause.seen:  # looked at after the future was added: no change is missed
@@ -96,7 +98,19 @@ class LoopBridge:
             # After the tasks that are ready now: they may add records to it. Then lingering would only cost time.
             self.loop.call_soon(batch.hurry_up)
             batch.add_callback(partial(self.post, partial(self._on_settled, batch)))
+            self._keep_turning()
         await event.wait()
+
+    def _keep_turning(self) -> None:
+        """Have the loop turn now and then while somebody waits: what waiting.py says of Ctrl-C holds for loops, too."""
+        if not self._turning:
+            self._turning = True
+            self.loop.call_later(STEP_S, self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if self._pausing or self._settling:
+            self._keep_turning()
 
     def _on_settled(self, batch: ProducerBatch) -> None:
         self._settling.pop(batch).set()
