@@ -23,7 +23,7 @@ from zafka.actors.gateway.effects import (
     ConnectionClosed,
     ConnectionOpened,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     OpenDoors,
 )
 from zafka.actors.gateway.gateway import TIMER, Gateway
@@ -79,7 +79,7 @@ class BrokerActor:
     def _make_handlers(self) -> dict[type, Handler]:
         gateway = self.gateway
         return {
-            FrameReceived: lambda mail: gateway.on_frame(*mail.body),
+            FramesReceived: lambda mail: gateway.on_frames(mail.body.frames),
             messages.Produced: self._on_produced,
             messages.Advanced: lambda mail: self.replicas.on_advanced(mail.sender, mail.body),
             messages.Located: self._on_partition_answer,

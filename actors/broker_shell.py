@@ -35,7 +35,7 @@ from zafka.actors.gateway.effects import (
     ConnectionOpened,
     FileSlice,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     OpenDoors,
     PauseReading,
     ReadFiles,
@@ -248,12 +248,19 @@ class BrokerShell:
         self._on_close(connection_id)
 
     def _on_frame(self, connection_id: int, frame: memoryview) -> None:
-        self._mail.append(Mail(SHELL, FrameReceived(connection_id, frame)))
-        self._schedule()
+        self._take_frame(connection_id, frame, None)
 
     def _on_slice(self, connection_id: int, slice_: Slice) -> None:
-        self._mail.append(Mail(SHELL, FrameReceived(connection_id, slice_.view, slice_)))
-        self._schedule()
+        self._take_frame(connection_id, slice_.view, slice_)
+
+    def _take_frame(self, connection_id: int, frame: memoryview, slice_: Slice | None) -> None:
+        """Frames that come one behind the other are one mail."""
+        mail = self._mail
+        if not mail or type(mail[-1].body) is not FramesReceived:
+            mail.append(Mail(SHELL, FramesReceived([])))
+        mail[-1].body.frames.append((connection_id, frame, slice_))
+        if not self._scheduled:
+            self._schedule()
 
     def _on_blocked(self, connection_id: int, blocked: bool) -> None:
         self._mail.append(Mail(SHELL, AnswersBlocked(connection_id, blocked)))

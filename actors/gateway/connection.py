@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from zafka.actors.actor import Effects
 from zafka.actors.gateway.effects import Buffer, CloseConnection, PauseReading, Respond, ResumeReading
 from zafka.transport.arena import Slice
+from zafka.transport.kafka.produce_shape import ProduceShape
 
 # What a request costs beside its bytes, so that many tiny ones are bounded too.
 REQUEST_OVERHEAD = 1024
@@ -95,8 +96,8 @@ class Connection:
     """
 
     __slots__ = (
-        "all", "alone", "blocked", "blocked_s", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
-        "sent", "untaken", "waiting", "waiting_bytes")
+        "all", "alone", "asked", "blocked", "blocked_s", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
+        "sent", "shape", "untaken", "waiting", "waiting_bytes")
 
     def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
         self.id = connection_id
@@ -115,6 +116,8 @@ class Connection:
         self.reading = True
         self.closing = False  # we asked the shell to close it
         self.closed = False
+        self.asked: tuple[str | bytes, int] | None = None  # topic and partition of the last Produce that named but one
+        self.shape: ProduceShape | None = None  # of its Produce requests, see `repeated_produce.py`
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer} open={len(self.exchanges)} held={self.held}>"
@@ -185,6 +188,7 @@ class Connection:
         """What leaves now: the answers up to the first that is missing."""
         effects: Effects = []
         frames: list[Sequence[Buffer]] = []
+        sent = 0
         while self.exchanges and not self.closing:
             exchange = self.exchanges[0]
             if exchange.frame is None:
@@ -194,12 +198,13 @@ class Connection:
             self.all.held -= exchange.held
             if exchange.frame:
                 frames.append(exchange.frame)
+                sent += exchange.held
             if exchange.close_reason:
                 self.closing = True
                 effects.append(CloseConnection(self.id, exchange.close_reason))
         if frames:
             effects.insert(0, Respond(self.id, frames))
-            self.sent = sum(sum(map(len, frame)) for frame in frames)
+            self.sent = sent
             if self.blocked:
                 self._leave_untaken(self.sent)
         return effects

@@ -29,10 +29,16 @@ class Deadlines:
     def __init__(self) -> None:
         self._buckets: dict[int, dict[Expiring, None]] = {}
         self._order: list[int] = []  # heap of the keys of `_buckets`
+        self._last = (-1.0, 0.0, 0)  # the last time, delay and its bucket: many are set in one turn
 
     def set(self, waiting: Expiring, now_s: float, delay_s: float) -> None:
         """Call `waiting.on_deadline()` in `delay_s` seconds, an hour at most."""
         assert waiting.bucket == 0
+        last_s, last_delay_s, bucket = self._last
+        if now_s == last_s and delay_s == last_delay_s:
+            self._buckets[bucket][waiting] = None
+            waiting.bucket = bucket
+            return
         bucket = math.ceil((now_s + min(max(delay_s, 0.0), HORIZON_S)) / TICK_S)
         if delay_s >= FAR_S:
             bucket += -bucket % COARSE_TICKS
@@ -42,6 +48,7 @@ class Deadlines:
             heappush(self._order, bucket)
         members[waiting] = None
         waiting.bucket = bucket
+        self._last = now_s, delay_s, bucket
 
     def cancel(self, waiting: Expiring) -> None:
         """Forget a deadline; nothing happens if none is set."""
@@ -58,6 +65,7 @@ class Deadlines:
         """Call `on_deadline` of everything whose time has come, in the order of time."""
         while self._order and self._order[0] * TICK_S <= now_s:
             bucket = self._order[0]
+            self._last = (-1.0, 0.0, 0)
             members = self._buckets[bucket]
             # One that is reached may cancel others of its bucket.
             while members:

@@ -34,12 +34,12 @@ class ConnectionOpened(NamedTuple):
     peer: str
 
 
-class FrameReceived(NamedTuple):
-    """frame: stays as it is for as long as anybody holds it. slice: where it lies in the arena, held once for us."""
+class FramesReceived(NamedTuple):
+    """Frames of any connections, in the order in which they came: connection id, frame, slice.
 
-    connection_id: int
-    frame: memoryview
-    slice: Slice | None = None
+    A frame stays as it is for as long as anybody holds it. slice: where it lies in the arena, held once for us."""
+
+    frames: list[tuple[int, memoryview, Slice | None]]
 
 
 class ConnectionClosed(NamedTuple):

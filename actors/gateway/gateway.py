@@ -8,14 +8,14 @@ one write per connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
 from zafka.actors.actor import Effects, Now, SetTimer
 from zafka.actors.cluster_state import ClusterState
-from zafka.actors.gateway import api_versions
+from zafka.actors.gateway import api_versions, repeated_produce
 from zafka.actors.gateway.connection import Connection, Connections, Exchange
 from zafka.actors.gateway.coordinator_link import CoordinatorLink
 from zafka.actors.gateway.deadlines import Deadlines
@@ -100,8 +100,13 @@ class Gateway:
     def on_opened(self, opened: ConnectionOpened) -> None:
         self.connections.open(opened.connection_id, listener=opened.listener, peer=opened.peer)
 
-    def on_frame(self, connection_id: int, frame: memoryview, slice_: Slice | None = None) -> None:
-        """One request, as it came; it starts now, or when what is before it allows.
+    def on_frames(self, frames: Sequence[tuple[int, memoryview, Slice | None]]) -> None:
+        """Requests, as they came."""
+        for connection_id, frame, slice_ in frames:
+            self.on_frame(connection_id, frame, slice_)
+
+    def on_frame(self, connection_id: int, frame: memoryview, slice_: Slice | None) -> None:
+        """One request: it starts now, or when what is before it allows.
 
         slice_: where the frame lies; we release it once whoever still needs its bytes holds it, too."""
         connection = self.connections.by_id.get(connection_id)
@@ -122,6 +127,9 @@ class Gateway:
 
     def _handle(self, connection: Connection, frame: memoryview) -> None:
         """Start a request. What cannot be read ends the connection, after the answers that are due before it."""
+        shape = connection.shape
+        if shape is not None and repeated_produce.begin(self, connection, shape, frame):
+            return
         try:
             header = read_request_header(frame)
             api = self.served(header.api_key, header.version)
@@ -136,6 +144,8 @@ class Gateway:
         exchange = Exchange(connection, version=header.version, head=head, writer=api.write, size=len(frame))
         connection.begin(exchange)
         api.handle(self, exchange, request)
+        if header.api_key == ApiKey.PRODUCE:
+            repeated_produce.remember(connection, frame, header.version, request)
 
     def _refuse_version(self, connection: Connection, header: RequestHeader) -> None:
         """No such API or version here: the end of the connection, unless it asked for our versions (KIP-511)."""

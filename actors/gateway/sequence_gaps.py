@@ -37,6 +37,10 @@ class SequenceGaps:
     def __init__(self) -> None:
         self._gaps: dict[Key, Gap] = {}
 
+    def __bool__(self) -> bool:
+        """True while any batch may be held back."""
+        return bool(self._gaps)
+
     def turned_away(self, topic: str | bytes, partition: int, records: memoryview | None, now_s: float) -> None:
         """This batch was answered with an error that lets its client send it again."""
         if records is None or len(records) < HEADER_BYTES:

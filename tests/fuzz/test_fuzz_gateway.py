@@ -23,7 +23,7 @@ from zafka.actors.gateway.effects import (
     ConnectionClosed,
     ConnectionOpened,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     ReadFault,
     ReadFiles,
     Respond,
@@ -151,7 +151,7 @@ class Chaos:
         head = request_header(key, version, 7, "c")
         frame = bytearray(b"".join([head, *request_writer(key, version)(request)]))
         self.connections[connection_id].append(key)
-        return Mail(SHELL, FrameReceived(connection_id, memoryview(bytes(mutate(rng, frame)))))
+        return Mail(SHELL, FramesReceived([(connection_id, memoryview(bytes(mutate(rng, frame))), None)]))
 
     def perform(self, effects: list[Any]) -> None:
         closed = []

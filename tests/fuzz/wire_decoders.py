@@ -316,13 +316,13 @@ def read_gateway_frames(parts: Parts) -> None:
         CloseConnection,
         ConnectionClosed,
         ConnectionOpened,
-        FrameReceived,
+        FramesReceived,
         Respond,
     )
 
     broker = _broker()
     bench, connection_id = broker.bench, next(broker.ids)
-    frames = [Mail(SHELL, FrameReceived(connection_id, memoryview(part))) for part in parts]
+    frames = [Mail(SHELL, FramesReceived([(connection_id, memoryview(part), None)])) for part in parts]
     effects = bench.turn(Mail(SHELL, ConnectionOpened(connection_id, "kafka", "p")), *frames)
     answers = sum(len(each.frames) for each in effects if isinstance(each, Respond))
     closes = [each for each in effects if isinstance(each, CloseConnection)]

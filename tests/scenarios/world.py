@@ -24,7 +24,7 @@ from zafka.actors.gateway.effects import (
     ConnectionClosed,
     ConnectionOpened,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     OpenDoors,
     ReadFiles,
     RemoveDirectory,
@@ -260,7 +260,7 @@ class Client:
         correlation_id = next(self._correlation_ids)
         self._asked.append((api, version, correlation_id))
         frame = b"".join([request_header(api, version, correlation_id, "test"), *request_writer(api, version)(request)])
-        self.world._post(BROKER, SHELL, FrameReceived(self.id, memoryview(frame)))
+        self.world._post(BROKER, SHELL, FramesReceived([(self.id, memoryview(frame), None)]))
 
     def ask(self, api: ApiKey, version: int, request: Any) -> Any:
         """A request and its answer, which must come without time going by."""

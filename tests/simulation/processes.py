@@ -35,7 +35,7 @@ from zafka.actors.gateway.effects import (
     ConnectionClosed,
     ConnectionOpened,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     OpenDoors,
     PauseReading,
     ReadFiles,
@@ -372,10 +372,10 @@ class BrokerProcess(Process):
     def on_frame(self, connection: Connection, frame: bytes) -> None:
         slice_ = self.arena.take(len(frame)) if self.arena is not None else None
         if slice_ is None:
-            self.post(FrameReceived(connection.id, memoryview(frame)))
+            self.post(FramesReceived([(connection.id, memoryview(frame), None)]))
         else:
             slice_.view[:] = frame
-            self.post(FrameReceived(connection.id, slice_.view, slice_))
+            self.post(FramesReceived([(connection.id, slice_.view, slice_)]))
 
     def on_closed(self, connection: Connection) -> None:
         if self.connections.pop(connection.id, None) is not None:

@@ -21,7 +21,7 @@ from zafka.actors.gateway.effects import (
     ConnectionClosed,
     ConnectionOpened,
     FilesRead,
-    FrameReceived,
+    FramesReceived,
     ReadFiles,
     Respond,
 )
@@ -170,7 +170,7 @@ class Client:
         correlation_id = next(self._correlation_ids)
         self._asked.append((api, version, correlation_id))
         frame = b"".join([request_header(api, version, correlation_id, "test"), *request_writer(api, version)(request)])
-        return Mail(SHELL, FrameReceived(self.id, memoryview(frame)))
+        return Mail(SHELL, FramesReceived([(self.id, memoryview(frame), None)]))
 
     def send(self, api: ApiKey, version: int, request: Any) -> list[Effect]:
         return self.bench.turn(self.mail(api, version, request))

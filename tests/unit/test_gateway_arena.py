@@ -10,7 +10,7 @@ from tests.unit.broker_bench import SUPERVISOR, Bench, Client, make_batch
 from tests.unit.test_gateway_produce import answer, errors, produce
 from zafka.actors import messages
 from zafka.actors.actor import Mail, Peer, PeerGone
-from zafka.actors.gateway.effects import SHELL, FrameReceived
+from zafka.actors.gateway.effects import SHELL, FramesReceived
 from zafka.transport.arena import Arena, Offer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -31,11 +31,11 @@ class Lending:
         self.client: Client = self.bench.client()
 
     def mail(self, request: ProduceRequest) -> Mail:
-        frame = self.client.mail(ApiKey.PRODUCE, 9, request).body.frame
+        frame = self.client.mail(ApiKey.PRODUCE, 9, request).body.frames[0][1]
         slice_ = self.arena.take(len(frame))
         assert slice_ is not None
         slice_.view[:] = frame
-        return Mail(SHELL, FrameReceived(self.client.id, slice_.view, slice_))
+        return Mail(SHELL, FramesReceived([(self.client.id, slice_.view, slice_)]))
 
     def send(self, request: ProduceRequest) -> list[messages.ProduceItem]:
         """What of it went to partitions, in the order of these."""
@@ -79,7 +79,7 @@ def test_what_goes_to_no_partition_is_freed_at_once(lending: Lending) -> None:
     slice_ = lending.arena.take(100)
     assert slice_ is not None
     slice_.view[:] = b"\xff" * 100
-    lending.bench.turn(Mail(SHELL, FrameReceived(lending.client.id, slice_.view, slice_)))
+    lending.bench.turn(Mail(SHELL, FramesReceived([(lending.client.id, slice_.view, slice_)])))
     assert lending.arena.used == 64
 
 

@@ -13,7 +13,7 @@ from zafka.actors.gateway.effects import (
     SHELL,
     AnswersBlocked,
     CloseConnection,
-    FrameReceived,
+    FramesReceived,
     PauseReading,
     Respond,
     ResumeReading,
@@ -62,10 +62,10 @@ def test_all_answers_of_a_turn_leave_in_one_write(tmp_path: Path) -> None:
 def test_a_request_that_is_none_closes_the_connection_after_earlier_answers(tmp_path: Path) -> None:
     bench = Bench(tmp_path).start()
     client = bench.client()
-    broken = client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])).body.frame[:-2]
+    broken = client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])).body.frames[0][1][:-2]
     client._asked.pop()
     bench.turn(
-        client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])), Mail(SHELL, FrameReceived(client.id, broken)),
+        client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])), Mail(SHELL, FramesReceived([(client.id, broken, None)])),
         client.mail(ApiKey.METADATA, 9, MetadataRequest(topics=[])))
     assert len(client.answers()) == 1
     assert "malformed" in client.closed
@@ -76,7 +76,7 @@ def test_an_api_or_version_that_is_not_served_closes_the_connection(tmp_path: Pa
     for api, version in ((ApiKey.PRODUCE, 2), (ApiKey.HEARTBEAT, 0), (ApiKey.METADATA, 14)):
         client = bench.client()
         frame = int(api).to_bytes(2, "big") + version.to_bytes(2, "big") + bytes(4) + b"\xff\xff" + bytes(20)
-        bench.turn(Mail(SHELL, FrameReceived(client.id, memoryview(frame))))
+        bench.turn(Mail(SHELL, FramesReceived([(client.id, memoryview(frame), None)])))
         client.answers()
         assert client.closed.startswith("UNSUPPORTED_VERSION"), (api, client.closed)
 
@@ -218,10 +218,10 @@ def test_api_versions_has_its_version_0_layout_for_a_version_that_nobody_knows(t
     bench = Bench(tmp_path).start()
     client = bench.client()
     mail = client.mail(ApiKey.API_VERSIONS, 4, ApiVersionsRequest("x", "1"))
-    frame = bytearray(mail.body.frame)
+    frame = bytearray(mail.body.frames[0][1])
     frame[2:4] = (99).to_bytes(2, "big")
     client._asked[0] = (ApiKey.API_VERSIONS, 0, 1)
-    bench.turn(Mail(SHELL, FrameReceived(client.id, memoryview(frame))))
+    bench.turn(Mail(SHELL, FramesReceived([(client.id, memoryview(frame), None)])))
     (answer,) = client.answers()
     assert answer.error_code == 35
     assert [(api.api_key, api.min_version, api.max_version) for api in answer.api_keys] == [(18, 0, 4)]
