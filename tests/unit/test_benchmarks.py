@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, proc
+from benchmarks import plots, proc, report
 from benchmarks.bench import order
 from benchmarks.figures import LESS, Goal, Row, ratios, spread, spread_text, verdict
 from benchmarks.java import rate
@@ -133,3 +133,22 @@ def test_java_must_account_for_all_records() -> None:
 
 def test_every_suite_says_what_it_measures() -> None:
     assert all(suite.about and suite.minutes > 0 for suite in SUITES.values())
+
+
+def test_a_report_writes_figures_into_their_places_and_nothing_else(tmp_path: Path) -> None:
+    results = Results()
+    about = {"cores": 2, "load before": 0.1}
+    results.put("small", [Row("small requests, 1 in flight", "records/s", "more", {"zafka": [10, 20, 30], "kafka": [20, 20, 20]})],
+                rounds=3, seconds=2.0, about=about)
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- bench small -->\n<!-- end -->\nbetween\n<!-- bench -->\nold\n<!-- end -->\nafter\n")
+    report.rewrite(document, results)
+    text = document.read_text()
+    assert "3 rounds, 2 cores, load average 0.1 before and - after." in text
+    assert "| small requests, 1 in flight | records/s | 20 | - | 20 | 1.00x |" in text
+    assert "old" not in text and text.startswith("before\n") and "\nbetween\n" in text and text.endswith("\nafter\n")
+    report.rewrite(document, results)
+    assert document.read_text() == text
+    document.write_text("<!-- bench java -->\n<!-- end -->")
+    with pytest.raises(SystemExit, match="no figures of 'java'"):
+        report.rewrite(document, results)
