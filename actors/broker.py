@@ -106,6 +106,7 @@ class BrokerActor:
             messages.TopicsCreated: self._on_coordinator_answer,
             messages.TopicsDeleted: self._on_coordinator_answer,
             messages.PartitionsCreated: self._on_coordinator_answer,
+            messages.TopicConfigsAltered: self._on_coordinator_answer,
             messages.ProducerIdsAllocated: self._on_coordinator_answer,
             messages.Shutdown: self._on_shutdown,
         }
@@ -210,7 +211,7 @@ class BrokerActor:
                 self.next_offset = offset + 1
                 self.cluster.apply(event)
                 self._act_on(event)
-        self.next_offset = max(self.next_offset, mail.body.next_offset)
+        self.next_offset = self.gateway.applied = max(self.next_offset, mail.body.next_offset)
         self.gateway.changed = True
         self._effects.append(Send(mail.sender, messages.ReadCluster(self.next_offset)))
         if not self.caught_up and self.next_offset >= mail.body.high_watermark and self._is_registered():

@@ -49,12 +49,15 @@ class BrokerRemoved(Event, frozen=True):
 
 
 class TopicCreated(Event, frozen=True):
-    """partitions: the broker ids that hold each partition. config: overrides only, Kafka's keys."""
+    """partitions: the broker ids that hold each partition. config: overrides only, Kafka's keys.
+
+    declared: by the topology file."""
 
     topic_id: bytes
     name: str
     partitions: list[list[int]]
     config: dict[str, str] = {}
+    declared: bool = False
 
 
 class TopicDeleted(Event, frozen=True):
@@ -69,10 +72,11 @@ class PartitionsAdded(Event, frozen=True):
 
 
 class TopicConfigChanged(Event, frozen=True):
-    """config: all overrides of the topic from now on."""
+    """config: all overrides of the topic from now on. declared: by the topology file, which says something new."""
 
     topic_id: bytes
     config: dict[str, str]
+    declared: bool = False
 
 
 class LeaderChanged(Event, frozen=True):
@@ -186,10 +190,13 @@ class PartitionState:
 
 @dataclass(slots=True)
 class TopicState:
+    """config: overrides that hold. declared: those that the topology file said last, None if it never named the topic."""
+
     topic_id: bytes
     name: str
     config: dict[str, str]
     partitions: list[PartitionState]
+    declared: dict[str, str] | None = None
 
 
 class ClusterState:
@@ -239,7 +246,8 @@ class ClusterState:
     ) -> None:
         if isinstance(event, TopicCreated):
             topic = TopicState(
-                event.topic_id, event.name, event.config, [PartitionState(ids) for ids in event.partitions])
+                event.topic_id, event.name, event.config, [PartitionState(ids) for ids in event.partitions],
+                declared=event.config if event.declared else None)
             self.topics_by_name[event.name] = self.topics_by_id[event.topic_id] = topic
             return
         known = self.topics_by_id.get(event.topic_id)
@@ -253,6 +261,7 @@ class ClusterState:
                 known.partitions.extend(PartitionState(ids) for ids in event.partitions)
             case TopicConfigChanged():
                 known.config = event.config
+                known.declared = event.config if event.declared else known.declared
 
     def _change_leader(self, event: LeaderChanged) -> None:
         partition = self.partition(event.topic_id, event.partition)

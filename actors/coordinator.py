@@ -34,7 +34,8 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.cluster_state import AnyEvent, ClusterState
-from zafka.actors.messages import MorePartitions, NewTopic, TopicResult
+from zafka.actors.config_rules import decide_config
+from zafka.actors.messages import ConfigChange, MorePartitions, NewTopic, TopicResult
 from zafka.actors.offline import give_up
 from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica, open_replica
@@ -106,6 +107,7 @@ class CoordinatorActor:
             messages.CreateTopics: self._create_topics,
             messages.DeleteTopics: self._delete_topics,
             messages.CreatePartitions: self._create_partitions,
+            messages.AlterTopicConfigs: self._alter_configs,
             messages.AllocateProducerIds: self._allocate_producer_ids,
             messages.ReportFault: self._report_fault,
             messages.ReportRecovered: self._report_recovered,
@@ -204,6 +206,9 @@ class CoordinatorActor:
             elif isinstance(body, messages.CreatePartitions):
                 failed = [_failed(more.name, NO_ID, reason) for more in body.topics]
                 answers.append(Send(mail.sender, messages.PartitionsCreated(body.request_id, failed, -1)))
+            elif isinstance(body, messages.AlterTopicConfigs):
+                failed = [_failed(change.topic, NO_ID, reason) for change in body.topics]
+                answers.append(Send(mail.sender, messages.TopicConfigsAltered(body.request_id, failed, -1)))
             else:
                 self._postponed.append(mail)
         return answers
@@ -305,13 +310,15 @@ class CoordinatorActor:
                 results.append(TopicResult(name, refused.error, refused.message, NO_ID))
         return [Send(mail.sender, messages.TopicsCreated(body.request_id, results, self._decided_offset))]
 
-    def _create_topic(self, topic: NewTopic, *, validate_only: bool = False) -> TopicResult:
+    def _create_topic(
+        self, topic: NewTopic, *, validate_only: bool = False, declared: bool = False
+    ) -> TopicResult:
         partitions = decide_topic(
             topic, taken=self.state.topics_by_name, places=self._registered_places(), defaults=self._defaults,
             placed=self._placed())
         topic_id = self._new_id()
         if not validate_only:
-            self._event(cluster_state.TopicCreated(topic_id, topic.name, partitions, topic.config))
+            self._event(cluster_state.TopicCreated(topic_id, topic.name, partitions, topic.config, declared))
         return TopicResult(topic.name, ErrorCode.NONE, "", topic_id, len(partitions), len(partitions[0]))
 
     def _registered_places(self) -> list[Place]:
@@ -340,6 +347,25 @@ class CoordinatorActor:
         if not validate_only:
             self._event(cluster_state.PartitionsAdded(topic.topic_id, added))
         return TopicResult(more.name, ErrorCode.NONE, "", topic.topic_id, more.count, len(replicas[0]))
+
+    def _alter_configs(self, mail: Mail) -> Effects:
+        body: messages.AlterTopicConfigs = mail.body
+        results = []
+        for change in body.topics:
+            try:
+                results.append(self._alter_config(change, validate_only=body.validate_only))
+            except Refused as refused:
+                results.append(TopicResult(change.topic, refused.error, refused.message, NO_ID))
+        return [Send(mail.sender, messages.TopicConfigsAltered(body.request_id, results, self._decided_offset))]
+
+    def _alter_config(self, change: ConfigChange, *, validate_only: bool) -> TopicResult:
+        topic = self.state.topics_by_name.get(change.topic)
+        if topic is None:
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{change.topic}' does not exist.")
+        config = decide_config(change, topic.config)
+        if config != topic.config and not validate_only:
+            self._event(cluster_state.TopicConfigChanged(topic.topic_id, config))
+        return TopicResult(change.topic, ErrorCode.NONE, "", topic.topic_id)
 
     def _delete_topics(self, mail: Mail) -> Effects:
         body: messages.DeleteTopics = mail.body
@@ -388,7 +414,7 @@ class CoordinatorActor:
     def _ensure_topic(self, topic: NewTopic, places: Sequence[Place]) -> None:
         known = self.state.topics_by_name.get(topic.name)
         if known is None:
-            self._create_topic(topic)
+            self._create_topic(topic, declared=True)
             return
         count = len(known.partitions)
         if 0 < topic.partitions < count:
@@ -399,9 +425,9 @@ class CoordinatorActor:
             factor = len(known.partitions[0].replicas)
             added = place_partitions(topic.partitions - count, factor, places=places, placed=self._placed())
             self._event(cluster_state.PartitionsAdded(known.topic_id, added))
-        if topic.config != known.config:
+        if topic.config != known.declared:  # what was altered since holds until the file says something new
             check_topic_config(topic.config)
-            self._event(cluster_state.TopicConfigChanged(known.topic_id, topic.config))
+            self._event(cluster_state.TopicConfigChanged(known.topic_id, topic.config, declared=True))
 
 
 class CoordinatorRefused:

@@ -446,6 +446,34 @@ class PartitionsCreated(Message, frozen=True, tag=55):
     offset: int
 
 
+class ConfigOperation(Struct, array_like=True, frozen=True, gc=False):
+    """kind: as IncrementalAlterConfigs numbers them (`actors/config_rules.py`). value: None only for DELETE."""
+
+    kind: int
+    key: str
+    value: str | None
+
+
+class ConfigChange(Struct, array_like=True, frozen=True, gc=False):
+    """replace: begin with no overrides at all, instead of those that the topic has."""
+
+    topic: str
+    operations: list[ConfigOperation]
+    replace: bool = False
+
+
+class AlterTopicConfigs(Message, frozen=True, tag=56):
+    request_id: int
+    topics: list[ConfigChange]
+    validate_only: bool = False
+
+
+class TopicConfigsAltered(Message, frozen=True, tag=57):
+    request_id: int
+    results: list[TopicResult]
+    offset: int
+
+
 AnyMessage = (
     Started
     | Ready
@@ -488,6 +516,8 @@ AnyMessage = (
     | ReportRecovered
     | CreatePartitions
     | PartitionsCreated
+    | AlterTopicConfigs
+    | TopicConfigsAltered
     | DeleteRecords
     | RecordsDeleted
     | DescribeProducers

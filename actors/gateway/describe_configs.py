@@ -94,10 +94,10 @@ def entries_of(gateway: Gateway, kind: int, name: str) -> list[ConfigEntry]:
     return []
 
 
-def check_broker(gateway: Gateway, name: str, expected: str) -> None:
-    """Raises Refused for a name that is not this broker's id."""
+def check_broker(gateway: Gateway, name: str, expected: str, *, what: str = "Broker") -> None:
+    """Raises Refused for a name that is not this broker's id. expected, what: Kafka's words, which differ by API."""
     if not (name.isascii() and name.lstrip("-").isdigit()):
-        raise Refused(ErrorCode.INVALID_REQUEST, f"Broker id must be an integer, but it is: {name}")
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{what} id must be an integer, but it is: {name}")
     if name != str(gateway.broker_id):
         raise Refused(
             ErrorCode.INVALID_REQUEST, "Unexpected broker id, " + expected.format(gateway.broker_id, name))

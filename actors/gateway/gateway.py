@@ -84,6 +84,7 @@ class Gateway:
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
         self.woken: dict[Woken, None] = {}
         self.watchers: dict[Watcher, None] = {}
+        self.applied = 0  # of `__cluster`: everything below is in `cluster`
         self.changed = False  # what `watchers` look at has changed in this turn
         self.stopping = False
         self.slice: Slice | None = None  # where the request lies that is being started

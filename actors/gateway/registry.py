@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway import (
+    alter_configs,
     api_versions,
     create_partitions,
     create_topics,
@@ -24,6 +25,7 @@ from zafka.actors.gateway import (
     describe_transactions,
     fetch,
     find_coordinator,
+    incremental_alter_configs,
     init_producer_id,
     list_config_resources,
     list_offsets,
@@ -65,7 +67,7 @@ APIS: dict[int, Api] = {
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
-        describe_transactions, list_transactions)
+        describe_transactions, list_transactions, alter_configs, incremental_alter_configs)
 }
 
 

@@ -1,6 +1,6 @@
 """A change of topics by a client: the coordinator commits it, the answer waits until this broker's cluster shows it.
 
-Owns: `TopicChange`, what CreateTopics and CreatePartitions share. A change that was committed but does not show in
+Owns: `TopicChange`, what CreateTopics, CreatePartitions and AlterConfigs share. A change that was committed but does not show in
 time is answered REQUEST_TIMED_OUT, as in Kafka: it is there, or soon will be.
 Invariant: each topic that was asked for gets one result.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from zafka.actors.cluster_state import NO_LEADER
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.messages import Message, PartitionsCreated, TopicResult, TopicsCreated
+from zafka.actors.messages import Message, PartitionsCreated, TopicConfigsAltered, TopicResult, TopicsCreated
 from zafka.transport.kafka.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class TopicChange(ABC, Generic[Wanted]):
         self.validate_only = validate_only
         self.asked: dict[str, Wanted] = {}
         self.committed: dict[str, TopicResult] = {}
+        self.offset = 0  # of `__cluster`: who has applied everything below knows what was committed
         self.done = False
         self.bucket = 0
 
@@ -58,9 +59,10 @@ class TopicChange(ABC, Generic[Wanted]):
         self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, timeout_ms / 1000)
         self.gateway.coordinator.ask(question, self)
 
-    def on_answer(self, answer: TopicsCreated | PartitionsCreated) -> None:
+    def on_answer(self, answer: TopicsCreated | PartitionsCreated | TopicConfigsAltered) -> None:
         if self.done:
             return
+        self.offset = answer.offset
         for result in answer.results:
             if result.error:
                 del self.asked[result.name]

@@ -117,27 +117,31 @@ def as_text(described: dict[str, Any]) -> str:
 @click.argument("name")
 @click.option("-p", "--partitions", type=click.IntRange(1), metavar="N",
               help="How many the topic is to have in all; they only ever become more.")
-@click.option("--config", multiple=True, hidden=True)
+@click.option("--config", "configs", multiple=True, metavar="KEY=VALUE", help="Topic configuration, by Kafka's names.")
+@click.option("--delete-config", "deleted", multiple=True, metavar="KEY", help="Go back to the cluster's default.")
 @click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
 @bootstrap_option
-def alter(name: str, partitions: int | None, config: tuple[str, ...], dry_run: bool, bootstrap: str) -> None:
-    """Give the topic NAME more partitions.
+def alter(
+    name: str, partitions: int | None, configs: tuple[str, ...], deleted: tuple[str, ...], dry_run: bool, bootstrap: str
+) -> None:
+    """Change the configuration of the topic NAME, or give it more partitions.
 
-    Its configuration is altered in the topology file, which wins at the next `zafka up`.
+    What is altered holds until the topology file says something new of the topic.
     """
-    if config:
-        raise click.UsageError(
-            "`zafka topic alter --config` is not supported yet: say it in the topology file, whose topics' "
-            "configuration wins at the next `zafka up`")
-    if partitions is None:
-        raise click.UsageError("say how many partitions the topic is to have: --partitions N")
+    config: dict[str, str | None] = {**parse_config(configs), **dict.fromkeys(deleted)}
+    if partitions is None and not config:
+        raise click.UsageError("say what to alter: --config KEY=VALUE, --delete-config KEY or --partitions N")
     from zafka.client.admin import Admin
 
     with Admin(bootstrap) as admin:
-        made = admin.create_partitions(name, partitions, validate_only=dry_run)
-    count = len(made.partitions)
-    told = f"would have {partitions} partitions, has {count}" if dry_run else f"has {count} partitions"
-    click.echo(f"topic {name} {told}", err=True)
+        if config:
+            admin.alter_config(name, config, validate_only=dry_run)
+            told = ", ".join(f"{key}={value}" if value is not None else f"{key} by default" for key, value in config.items())
+            click.echo(f"topic {name} {'would have' if dry_run else 'has'} {told}", err=True)
+        if partitions is not None:
+            count = len(admin.create_partitions(name, partitions, validate_only=dry_run).partitions)
+            told = f"would have {partitions} partitions, has {count}" if dry_run else f"has {count} partitions"
+            click.echo(f"topic {name} {told}", err=True)
 
 
 @topic.command()

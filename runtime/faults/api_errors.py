@@ -18,7 +18,7 @@ from zafka.actors.gateway.fetch_part import NO_BYTES
 from zafka.actors.gateway.find_coordinator import SEVERAL_KEYS_SINCE
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import describe_producers
+from zafka.transport.kafka.messages import alter_configs, describe_producers, incremental_alter_configs
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from zafka.transport.kafka.messages.create_partitions import (
     CreatePartitionsResponse,
@@ -190,6 +190,14 @@ def _describe_configs(resource: DescribeConfigsResource, error: int) -> Describe
     return DescribeConfigsResult(error, MESSAGE, resource.resource_type, resource.resource_name)
 
 
+def _alter_configs(resource: alter_configs.AlterConfigsResource, error: int) -> Any:
+    return alter_configs.AlterConfigsResourceResponse(error, MESSAGE, resource.resource_type, resource.resource_name)
+
+
+def _topic_resource(entry: Any, name_of: NameOf) -> str | None:
+    return str(entry.resource_name) if entry.resource_type == TOPIC else None
+
+
 def _create_partitions(topic: CreatePartitionsTopic, error: int) -> CreatePartitionsTopicResult:
     return CreatePartitionsTopicResult(topic.name, error, MESSAGE)
 
@@ -259,9 +267,12 @@ FORMS: dict[int, Form] = {
     ApiKey.OFFSET_FOR_LEADER_EPOCH: Form(Topics(
         ("topics",), "topics", lambda entry, _: str(entry.topic), _offset_for_leader_epoch, OffsetForLeaderEpochResponse)),
     ApiKey.DESCRIBE_CONFIGS: Form(Topics(
-        ("resources",), "results",
-        lambda entry, _: entry.resource_name if entry.resource_type == TOPIC else None,
-        _describe_configs, DescribeConfigsResponse)),
+        ("resources",), "results", _topic_resource, _describe_configs, DescribeConfigsResponse)),
+    ApiKey.ALTER_CONFIGS: Form(Topics(
+        ("resources",), "responses", _topic_resource, _alter_configs, alter_configs.AlterConfigsResponse)),
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: Form(Topics(
+        ("resources",), "responses", _topic_resource, _alter_configs,
+        incremental_alter_configs.IncrementalAlterConfigsResponse)),
     ApiKey.CREATE_PARTITIONS: Form(Topics(
         ("topics",), "results", _by_name, _create_partitions, CreatePartitionsResponse)),
     ApiKey.DELETE_RECORDS: Form(Topics(("topics",), "topics", _by_name, _delete_records, DeleteRecordsResponse)),

@@ -197,6 +197,15 @@ def test_java_log_dirs_and_delete_records(tools: Tools, bootstrap: str, make_top
     assert offsets.strip() == f"{topic}:0:12"
 
 
+def test_java_alters_configuration(tools: Tools, make_topic: MakeTopic) -> None:
+    topic = make_topic(1, retention_ms="7654321")
+    config = ("kafka.admin.ConfigCommand", "--entity-type", "topics", "--entity-name", topic)
+    tools.run(*config, "--alter", "--add-config", "segment.ms=1234567,max.message.bytes=5000")
+    tools.run(*config, "--alter", "--delete-config", "retention.ms")
+    told = tools.run(*config, "--describe")
+    assert "segment.ms=1234567" in told and "max.message.bytes=5000" in told and "retention.ms" not in told
+
+
 def test_java_configuration_cluster_and_producers(tools: Tools, bootstrap: str, make_topic: MakeTopic) -> None:
     topic = make_topic(1, retention_ms="7654321")
     fill(bootstrap, topic, 5)
@@ -241,6 +250,32 @@ def test_our_admin_adds_partitions(ours: zafka.Admin, broker: Broker) -> None:
         ours.create_partitions(topic, 2)
     with pytest.raises(UnknownTopic):
         ours.create_partitions(f"{topic}-none", 2)
+
+
+def overrides(client: zafka.Admin, topic: str) -> dict[str, str | None]:
+    return {entry.name: entry.value for entry in client.describe_configs(topic=topic) if entry.source == "topic"}
+
+
+def test_our_admin_alters_what_holds_at_once_and_after_kills(ours: zafka.Admin, broker: Broker) -> None:
+    topic = f"altered-{os.urandom(4).hex()}"
+    ours.create_topic(topic, 1, config={"retention.ms": "5000"})
+    ours.alter_config(topic, {"max.message.bytes": 300}, validate_only=True)
+    with zafka.Producer(broker.bootstrap_servers) as producer:
+        producer.send(topic, bytes(400)).result(TIMEOUT_S)
+        ours.alter_config(topic, {"max.message.bytes": 300, "retention.ms": None})
+        with pytest.raises(BrokerRefused, match=r"allows 300 \(max\.message\.bytes\)"):
+            producer.send(topic, bytes(400)).result(TIMEOUT_S)
+        for name in ("coordinator", "broker 1", f"partition {topic}-0"):
+            broker.kill(name)
+        with pytest.raises(BrokerRefused, match="allows 300"):
+            producer.send(topic, bytes(400)).result(TIMEOUT_S)
+        assert overrides(ours, topic) == {"max.message.bytes": "300"}
+        ours.alter_config(topic, {"max.message.bytes": None})
+        producer.send(topic, bytes(400)).result(TIMEOUT_S)
+    with pytest.raises(BrokerRefused, match="no such topic configuration; did you mean"):
+        ours.alter_config(topic, {"retentio.ms": 1})
+    with pytest.raises(UnknownTopic):
+        ours.alter_config(f"{topic}-none", {"retention.ms": 1})
 
 
 @pytest.mark.parametrize("victim", ["partition", "all"])

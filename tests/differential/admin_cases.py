@@ -11,8 +11,10 @@ from tests.differential.cases import Bytes, Call, Case, case, create, list_offse
 from tests.differential.data_cases import UNKNOWN_ID
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.messages import (
+    alter_configs,
     describe_producers,
     describe_topic_partitions,
+    incremental_alter_configs,
 )
 from zafka.transport.kafka.types import ZERO_UUID
 
@@ -174,6 +176,66 @@ DESCRIBE_CONFIGS = [
     case("one twice", kafka.DescribeConfigsRequest([kafka.DescribeConfigsResource(TOPIC, "read", ["retention.ms"])] * 2)),
 ]
 
+
+
+def _alter(name: str, *configs: tuple[str, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
+    return alter_configs.AlterConfigsRequest([alter_configs.AlterConfigsResource(
+        kind, name, [alter_configs.AlterableConfig(*each) for each in configs])], validate_only)
+
+
+def _increment(name: str, *configs: tuple[str, int, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
+    return incremental_alter_configs.IncrementalAlterConfigsRequest([incremental_alter_configs.AlterConfigsResource(
+        kind, name, [incremental_alter_configs.AlterableConfig(*each) for each in configs])], validate_only)
+
+
+def _told(name: str, *keys: str) -> Call:
+    return Call(_configs(TOPIC, name, list(keys)), version=4)
+
+
+SET, DELETE, APPEND, SUBTRACT = range(4)
+ALTER_CONFIGS = [
+    case("one key, then another", Call(create(topic("altered-{v}")), version=7),
+         _alter("altered-{v}", ("retention.ms", "7000")), _told("altered-{v}", "retention.ms", "segment.ms"),
+         _alter("altered-{v}", ("segment.ms", "8000")), _told("altered-{v}", "retention.ms", "segment.ms"),
+         _alter("altered-{v}"), _told("altered-{v}", "retention.ms", "segment.ms"),
+         Call(kafka.DeleteTopicsRequest([], ["altered-{v}"], 30_000), version=5)),
+    *(case(title, *requests) for title, requests in (
+        ("validated", [_alter("read", ("retention.ms", "7000"), validate_only=True), _told("read", "retention.ms")]),
+        ("unknown topics", [_alter("unknown", ("retention.ms", "7000")), _alter("", ("retention.ms", "7000")), _alter("a b", ("retention.ms", "7000"))]),
+        ("an unknown key", [_alter("read", ("no.such", "1"))]), ("a bad value", [_alter("read", ("retention.ms", "x"))]),
+        ("no value", [_alter("read", ("retention.ms", None))]),
+        ("a key twice", [_alter("read", ("retention.ms", "1"), ("retention.ms", "2"))]),
+        ("another broker", [_alter("7", ("log.retention.ms", "1"), kind=BROKER), _alter("x", ("a", "1"), kind=BROKER)]),
+        ("kinds that do not exist", [_alter("x", ("a", "1"), kind=kind) for kind in (0, 1, 3, 99)]),
+        ("nothing", [alter_configs.AlterConfigsRequest([])]))),
+]
+INCREMENTAL = [
+    case("set, append, subtract, delete", Call(create(topic("altered-{v}")), version=7),
+         *(request for operations in (
+             [("retention.ms", SET, "7000"), ("segment.ms", SET, "8000")], [("retention.ms", DELETE, None)],
+             [("retention.ms", DELETE, "x")], [("cleanup.policy", SUBTRACT, "delete")], [("cleanup.policy", APPEND, "delete")],
+             [("cleanup.policy", APPEND, "delete")], [("no.such", DELETE, None)], [])
+           for request in (
+               _increment("altered-{v}", *operations), _told("altered-{v}", "retention.ms", "segment.ms", "cleanup.policy"))),
+         Call(kafka.DeleteTopicsRequest([], ["altered-{v}"], 30_000), version=5)),
+    *(case(title, *requests) for title, requests in (
+        ("validated", [_increment("read", ("retention.ms", SET, "7000"), validate_only=True), _told("read", "retention.ms")]),
+        ("unknown topics", [_increment(name, ("retention.ms", SET, "7000")) for name in ("unknown", "", "a b")]),
+        ("an unknown key", [_increment("read", ("no.such", SET, "1"))]),
+        ("bad values", [_increment("read", ("retention.ms", SET, each)) for each in ("x", "-2", "")]),
+        ("no value", [_increment("read", ("retention.ms", kind, None)) for kind in (SET, APPEND)]),
+        ("a key twice", [_increment("read", ("retention.ms", SET, "1"), ("retention.ms", DELETE, None))]),
+        ("to no list", [_increment("read", ("retention.ms", kind, "1")) for kind in (APPEND, SUBTRACT)]),
+        ("unknown operations", [_increment("read", ("retention.ms", kind, "1")) for kind in (4, -1)]),
+        ("another broker", [_increment("7", ("log.retention.ms", SET, "1"), kind=BROKER)]),
+        ("no broker", [_increment("x", ("log.retention.ms", SET, "1"), kind=BROKER)]),
+        ("what no broker alters", [_increment("1", ("node.id", SET, "7"), kind=BROKER)]),
+        ("kinds that do not exist", [_increment("x", ("a", SET, "1"), kind=kind) for kind in (0, 1, 3, 99)]),
+        ("nothing", [incremental_alter_configs.IncrementalAlterConfigsRequest([])]))),
+    case("one twice", incremental_alter_configs.IncrementalAlterConfigsRequest(
+        _increment("read", ("retention.ms", SET, "1")).resources * 2)),
+]
+
 DESCRIBE_PRODUCERS = [
     case("some", kafka.DescribeProducersRequest([
         describe_producers.TopicRequest("idem", [0, 1]), describe_producers.TopicRequest("read", [0])])),
@@ -221,4 +283,4 @@ STRANGE = [
 
 CASES: list[Case] = [
     *CREATE_TOPICS, *DELETE_TOPICS, *CREATE_PARTITIONS, *DELETE_RECORDS, *DESCRIBE_CLUSTER, *DESCRIBE_TOPIC_PARTITIONS,
-    *DESCRIBE_LOG_DIRS, *DESCRIBE_CONFIGS, *DESCRIBE_PRODUCERS, *TRANSACTIONS, *OTHERS]
+    *DESCRIBE_LOG_DIRS, *DESCRIBE_CONFIGS, *ALTER_CONFIGS, *INCREMENTAL, *DESCRIBE_PRODUCERS, *TRANSACTIONS, *OTHERS]

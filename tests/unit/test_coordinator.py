@@ -15,6 +15,7 @@ from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effect, Exit, Now, Peer, PeerGone, Send
 from zafka.actors.cluster_state import ClusterState, PartitionState, events_in
+from zafka.actors.config_rules import DELETE, SET
 from zafka.actors.coordinator import PRODUCER_IDS_BLOCK, CoordinatorActor, build
 from zafka.actors.messages import Endpoint, NewTopic, TopicResult
 from zafka.actors.start import TOPOLOGY_REFUSED, CoordinatorStart
@@ -64,6 +65,14 @@ class Cluster(Drive):
     def create(self, *topics: NewTopic, validate_only: bool = False) -> list[TopicResult]:
         effects = self.send(broker(1), messages.CreateTopics(next(self.ids), list(topics), validate_only))
         return only(effects, messages.TopicsCreated).results
+
+    def alter(self, name: str, *, validate_only: bool = False, **config: str | None) -> list[TopicResult]:
+        operations = [
+            messages.ConfigOperation(SET if value is not None else DELETE, key.replace("_", "."), value)
+            for key, value in config.items()]
+        changes = [messages.ConfigChange(name, operations)]
+        effects = self.send(broker(1), messages.AlterTopicConfigs(next(self.ids), changes, validate_only))
+        return only(effects, messages.TopicConfigsAltered).results
 
     def delete(self, *topics: tuple[str, bytes]) -> list[TopicResult]:
         return only(self.send(broker(1), messages.DeleteTopics(next(self.ids), list(topics))),
@@ -450,6 +459,47 @@ def test_an_edited_topology_adds_partitions_and_its_configuration_wins(tmp_path:
     end = cluster.coordinator.replica.log.end_offset
     unchanged = Cluster(tmp_path, topic("orders", -1, retention_ms="2000")).up()
     assert unchanged.coordinator.replica.log.end_offset == end  # nothing to say
+
+
+def test_what_is_altered_holds_until_the_topology_says_something_new(tmp_path: Path) -> None:
+    def config(cluster: Cluster) -> dict[str, str]:
+        return cluster.read().topics_by_name["orders"].config
+
+    cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
+    assert outcome(cluster.alter("orders", retention_ms="2000", segment_ms="3000", validate_only=True)) == [("orders", 0)]
+    assert config(cluster) == {"retention.ms": "1000"}
+    assert outcome(cluster.alter("orders", retention_ms="2000", segment_ms="3000")) == [("orders", 0)]
+    assert config(cluster) == {"retention.ms": "2000", "segment.ms": "3000"}
+    cluster.stop()
+    cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
+    assert config(cluster) == {"retention.ms": "2000", "segment.ms": "3000"}
+    assert outcome(cluster.alter("orders", retention_ms=None)) == [("orders", 0)]
+    assert config(cluster) == {"segment.ms": "3000"}
+    cluster.stop()
+    cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="4000")).up()
+    assert config(cluster) == {"retention.ms": "4000"}
+    cluster.stop()
+    assert config(Cluster(tmp_path).up()) == {"retention.ms": "4000"}  # the file need not name it
+
+
+def test_the_topology_wins_once_over_a_topic_that_was_created_by_hand(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    cluster.create(topic("orders", 1, retention_ms="1000"))
+    cluster.stop()
+    cluster = Cluster(tmp_path, topic("orders", 1)).up()
+    assert cluster.read().topics_by_name["orders"].config == {}
+    cluster.alter("orders", retention_ms="5")
+    cluster.stop()
+    assert Cluster(tmp_path, topic("orders", 1)).up().read().topics_by_name["orders"].config == {"retention.ms": "5"}
+
+
+def test_an_alteration_that_changes_nothing_or_is_refused_writes_nothing(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
+    end = cluster.coordinator.replica.log.end_offset
+    assert outcome(cluster.alter("orders", retention_ms="1000", segment_ms=None)) == [("orders", 0)]
+    assert outcome(cluster.alter("orders", retention_ms="x")) == [("orders", ErrorCode.INVALID_CONFIG)]
+    assert outcome(cluster.alter("none", retention_ms="1")) == [("none", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)]
+    assert cluster.coordinator.replica.log.end_offset == end
 
 
 def test_a_topology_with_fewer_partitions_is_refused_with_what_would_be_right(tmp_path: Path) -> None:

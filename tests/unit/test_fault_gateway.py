@@ -47,9 +47,11 @@ from zafka.transport.kafka.messages import (
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
+    alter_configs,
     delete_records,
     describe_producers,
     describe_topic_partitions,
+    incremental_alter_configs,
 )
 
 SERVED = [(ApiKey(key), version) for key, api in APIS.items() for version in api.versions]
@@ -110,6 +112,11 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
         -1, [OffsetForLeaderTopic(name, [OffsetForLeaderPartition(0, -1, 0)]) for name in names]),
     ApiKey.DESCRIBE_CONFIGS: lambda version, names: DescribeConfigsRequest(
         [DescribeConfigsResource(2, name, None) for name in names]),
+    ApiKey.ALTER_CONFIGS: lambda version, names: alter_configs.AlterConfigsRequest([
+        alter_configs.AlterConfigsResource(2, name, [alter_configs.AlterableConfig("retention.ms", "1")]) for name in names]),
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: lambda version, names: incremental_alter_configs.IncrementalAlterConfigsRequest([
+        incremental_alter_configs.AlterConfigsResource(
+            2, name, [incremental_alter_configs.AlterableConfig("retention.ms", 0, "1")]) for name in names]),
     ApiKey.CREATE_PARTITIONS: lambda version, names: kafka.CreatePartitionsRequest(
         [kafka.CreatePartitionsTopic(name, 2, None) for name in names], 1000),
     ApiKey.DELETE_RECORDS: lambda version, names: kafka.DeleteRecordsRequest(
@@ -147,7 +154,7 @@ def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
     kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
              messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
-             messages.DescribeProducers, messages.DescribeLog)
+             messages.DescribeProducers, messages.DescribeLog, messages.AlterTopicConfigs)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
@@ -195,6 +202,8 @@ def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Fa
         (asked,) = work_in(faulty.bench)
         if isinstance(asked, messages.CreateTopics | messages.CreatePartitions):
             assert [topic.name for topic in asked.topics] == ["u"]
+        elif isinstance(asked, messages.AlterTopicConfigs):
+            assert [change.topic for change in asked.topics] == ["u"]
         elif isinstance(asked, messages.DeleteTopics):
             assert [name for name, _ in asked.topics] == ["u"]
         else:

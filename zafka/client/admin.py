@@ -73,6 +73,16 @@ class Admin(AdminBase):
         """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
         return run(self._describe_configs(topic, broker, documentation))
 
+    def alter_config(
+        self, topic: str, config: Mapping[str, Any], *, validate_only: bool = False
+    ) -> None:
+        """Change single keys of a topic's configuration; the others stay. In force when this returns.
+
+        config: by Kafka's names; None takes a key's own value away, so that the cluster's default holds.
+        validate_only: change nothing, only say whether it could be done. Raises UnknownTopic, BrokerRefused.
+        """
+        run(self._alter_config(topic, config, validate_only))
+
     def create_partitions(
         self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,
         validate_only: bool = False,

@@ -41,14 +41,18 @@ from zafka.transport.kafka.messages import (
     DescribeConfigsRequest,
     DescribeConfigsResource,
     DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
     MetadataRequest,
     MetadataRequestTopic,
     MetadataResponse,
 )
+from zafka.transport.kafka.messages.incremental_alter_configs import AlterableConfig, AlterConfigsResource
 
 BY_BROKER_DEFAULT = -1
 RESOURCE_TOPIC = 2
 RESOURCE_BROKER = 4
+CONFIG_SET, CONFIG_DELETE = 0, 1  # operations of IncrementalAlterConfigs
 
 RETRY_S = 0.05
 
@@ -116,7 +120,7 @@ class ConfigEntry(NamedTuple):
 
 
 class AdminBase(ClientBase):
-    """Create, list, describe and delete topics, at any broker.
+    """Create, list, describe, alter and delete topics, at any broker.
 
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
     api_timeout: seconds for each method; request_timeout: for each of its attempts. client_id: how brokers' logs name this client.
@@ -294,6 +298,23 @@ class AdminBase(ClientBase):
             )
             for entry in sorted(result.configs, key=lambda entry: entry.name)
         ]
+
+    async def _alter_config(self, topic: str, config: Mapping[str, Any], validate_only: bool) -> None:
+        operations = [
+            AlterableConfig(key, CONFIG_DELETE if value is None else CONFIG_SET, None if value is None else str(value))
+            for key, value in config.items()]
+        request = IncrementalAlterConfigsRequest([AlterConfigsResource(RESOURCE_TOPIC, topic, operations)], validate_only)
+
+        async def attempt(names: list[str], timeout_s: float) -> Results:
+            # Repeated without harm: it says what shall be, not what to add.
+            answer: IncrementalAlterConfigsResponse = await self._core.ask(
+                Target.CONTROLLER, ApiKey.INCREMENTAL_ALTER_CONFIGS, request, timeout_s)
+            if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.responses):
+                raise UnknownTopic(f"topic {topic!r} does not exist")
+            return [(result.resource_name, result.error_code, result.error_message) for result in answer.responses]
+
+        for name, code, detail in await self._until_certain([topic], attempt, ErrorCode.NONE):
+            raise BrokerRefused(f"the configuration of {name!r} was not altered", code, detail)
 
     # -- partitions and records ------------------------------------------------------------------
 
