@@ -11,24 +11,35 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway import (
+    alter_client_quotas,
     alter_configs,
+    alter_partition_reassignments,
+    alter_user_scram_credentials,
     api_versions,
+    create_acls,
     create_partitions,
     create_topics,
+    delete_acls,
     delete_records,
     delete_topics,
+    describe_acls,
+    describe_client_quotas,
     describe_cluster,
     describe_configs,
     describe_log_dirs,
     describe_producers,
+    describe_quorum,
     describe_topic_partitions,
     describe_transactions,
+    describe_user_scram_credentials,
+    elect_leaders,
     fetch,
     find_coordinator,
     incremental_alter_configs,
     init_producer_id,
     list_config_resources,
     list_offsets,
+    list_partition_reassignments,
     list_transactions,
     metadata,
     offset_for_leader_epoch,
@@ -67,7 +78,9 @@ APIS: dict[int, Api] = {
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
-        describe_transactions, list_transactions, alter_configs, incremental_alter_configs)
+        describe_transactions, list_transactions, alter_configs, incremental_alter_configs, describe_acls,
+        create_acls, delete_acls, elect_leaders, alter_partition_reassignments, list_partition_reassignments, describe_quorum,
+        describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials)
 }
 
 
