@@ -11,9 +11,8 @@ import confluent_kafka
 import psutil
 import pytest
 
-from zafka.containers import KafkaContainer
 from zafka.pytest_plugin import read_defaults, topic_name
-from zafka.testing import BrokerFailed
+from zafka.testing import BrokerFailed, KafkaContainer
 
 HOME = Path(__file__).resolve().parents[2]
 USERS_TESTS = '''
