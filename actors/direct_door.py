@@ -28,6 +28,7 @@ CONNECTIONS_MAX = 128
 BACKLOG = 64
 READ_BYTES = 256 * 1024
 FRAMES_PER_TURN = 1000
+FRAMES_AT_ONCE = 100  # of one client, before the others have their turn
 BYTES_PER_TURN = 16 << 20
 PARTIAL_BYTES_MAX = 64 << 20  # of all connections
 ACKS_ALL = -1
@@ -60,7 +61,7 @@ class DirectDoor:
         self.incarnation = incarnation
         self.on_bad_peer = on_bad_peer
         self._connections: dict[int, Connection] = {}  # by descriptor
-        self._left: dict[int, Connection] = {}  # with whole frames that the last turn had no room for
+        self._left: dict[int, Connection] = {}  # with something that the last turn had no room for; the first is next
         self._asked: dict[int, tuple[Connection, int]] = {}  # connection and its correlation id, by request id
         self._last_id = 0
         self._kept_bytes = 0  # of frames that are not all there
@@ -89,26 +90,32 @@ class DirectDoor:
     # -- reading -------------------------------------------------------------------------------
 
     def read(self) -> list[Mail]:
-        """The requests that have come, up to the limits of one turn."""
-        mails: list[Mail] = []
-        left, self._left = self._left, {}
-        size = 0
-        for connection in left.values():
-            self._take(connection, b"", mails)
+        """The requests that have come, up to the limits of one turn; clients take turns, whatever one of them sends."""
+        ready, self._left = self._left, {}
         for fd, _ in self._epoll.poll(0):
-            ready = self._connections.get(fd)
-            if ready is None:
+            connection = self._connections.get(fd)
+            if connection is None:
                 self._accept()
-            elif ready.blocked:
-                self._flush(ready)
-            elif fd not in left and size < BYTES_PER_TURN and len(mails) < FRAMES_PER_TURN:
-                size += self._receive(ready, mails)
+            elif connection.blocked:
+                self._flush(connection)
+            else:
+                ready[fd] = connection
+        mails: list[Mail] = []
+        size = 0
+        unserved: dict[int, Connection] = {}
+        for fd, connection in ready.items():
+            if len(mails) >= FRAMES_PER_TURN or size >= BYTES_PER_TURN:
+                unserved[fd] = connection
+            else:
+                size += self._serve(connection, mails)
+        if unserved:
+            self._left = unserved | self._left
         if self._kept_bytes > PARTIAL_BYTES_MAX:
             self._bound_partial()
         return mails
 
     def _accept(self) -> None:
-        while True:
+        for _ in range(BACKLOG):
             try:
                 accepted, _ = self._listener.accept()
             except OSError:
@@ -121,28 +128,28 @@ class DirectDoor:
             self._connections[connection.fd] = connection
             self._epoll.register(connection.fd, select.EPOLLIN)
 
-    def _receive(self, connection: Connection, mails: list[Mail]) -> int:
-        """Take what has come; returns its bytes."""
-        try:
-            data = connection.socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            data = b""
-        if not data:
-            self._end(connection)
-            return 0
+    def _serve(self, connection: Connection, mails: list[Mail]) -> int:
+        """Take what it has for us; returns the bytes that came."""
+        data = b""
+        if not connection.cutter.has_frame:
+            try:
+                data = connection.socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return 0
+            except OSError:
+                data = b""
+            if not data:
+                self._end(connection)
+                return 0
         self._take(connection, data, mails)
         return len(data)
 
     def _take(self, connection: Connection, data: bytes, mails: list[Mail]) -> None:
         """Make mail of the frames that are whole. A client that does not speak our language goes."""
-        if connection.blocked or connection.ended:
-            return  # it had something left, and takes no answers
         cutter = connection.cutter
         self._kept_bytes -= cutter.kept_bytes
         try:
-            for frame in cutter.cut(data, FRAMES_PER_TURN - len(mails)):
+            for frame in cutter.cut(data, FRAMES_AT_ONCE):
                 request = read_request(frame)
                 if request.incarnation != self.incarnation:
                     raise BadDirectFrame(f"a batch for incarnation {request.incarnation}; this is {self.incarnation}")
@@ -195,10 +202,16 @@ class DirectDoor:
         if not connection.out and connection.closing:
             self._end(connection)
         elif connection.blocked != bool(connection.out):
-            connection.blocked = not connection.blocked
-            self._epoll.modify(connection.fd, select.EPOLLOUT if connection.blocked else select.EPOLLIN)
-            if connection.cutter.has_frame:
-                self._left[connection.fd] = connection
+            self._block(connection, not connection.blocked)
+
+    def _block(self, connection: Connection, blocked: bool) -> None:
+        """Read from it only while it takes its answers."""
+        connection.blocked = blocked
+        self._epoll.modify(connection.fd, select.EPOLLOUT if blocked else select.EPOLLIN)
+        if blocked:
+            self._left.pop(connection.fd, None)
+        elif connection.cutter.has_frame:
+            self._left[connection.fd] = connection
 
     # -- the end -------------------------------------------------------------------------------
 

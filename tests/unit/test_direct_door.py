@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -188,7 +189,7 @@ def test_who_does_not_speak_our_language_is_ended(host: Host, guest: Guest, said
 def test_a_turn_takes_so_many_requests_and_the_next_one_the_rest(
     host: Host, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct_door, "FRAMES_PER_TURN", 10)
+    monkeypatch.setattr(direct_door, "FRAMES_AT_ONCE", 10)
     guest.say(*[b"%d" % index for index in range(25)])
     sizes: list[int] = []
     mails: list[Mail] = []
@@ -201,19 +202,23 @@ def test_a_turn_takes_so_many_requests_and_the_next_one_the_rest(
     assert max(sizes) == 10 and not host.door.has_left
 
 
-def test_a_busy_client_does_not_keep_another_one_waiting(
-    host: Host, guest: Guest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct_door, "FRAMES_PER_TURN", 10)
-    other = Guest(host.path)
-    with other.socket:
-        guest.say(*[b"busy"] * 500)
+def test_busy_clients_do_not_keep_another_one_waiting(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_door, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(direct_door, "FRAMES_PER_TURN", 4)
+    with contextlib.ExitStack() as stack:
+        busy = [Guest(host.path) for _ in range(6)]
+        modest = Guest(host.path)
+        for guest in (*busy, modest):
+            stack.enter_context(guest.socket)
+        for guest in busy:
+            guest.say(*[b"busy"] * 500)
         host.accept()
-        other.say(b"modest")
+        assert len(host.door.read()) == 4
+        modest.say(b"modest")
         turns = 0
         while b"modest" not in (came := [bytes(mail.records) for mail in host.door.read()]):
             turns += 1
-            assert came and turns < 60
+            assert len(came) == 4 and turns < 8  # each of the others once, two in a turn
 
 
 def test_who_takes_no_answers_is_not_read_until_it_takes_them(host: Host, guest: Guest) -> None:
