@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from zafka.actors.direct import AnswerDirect
 from zafka.actors.direct_door import DirectDoor
 from zafka.actors.messages import ProduceAnswer
 from zafka.client import direct
+from zafka.client.aio import AsyncProducer
 from zafka.client.errors import BrokerRefused, DeliveryFailed
 from zafka.client.producer import Producer
 from zafka.runtime.run_dir import RunDirectory
@@ -33,10 +36,10 @@ class FakeLeader:
 
     refuse: the error for the next batch. silent: it takes batches and says nothing."""
 
-    def __init__(self, run_dir: RunDirectory, incarnation: int, log: FakePartition) -> None:
+    def __init__(self, run_dir: RunDirectory, incarnation: int, log: FakePartition, *, path: str = "") -> None:
         self.log = log
         self.incarnation = incarnation
-        self.path = direct_path(run_dir.endpoint("root"), incarnation)
+        self.path = path or direct_path(run_dir.endpoint("root"), incarnation)
         self.batches = 0
         self.refuse = 0
         self.silent = False
@@ -135,6 +138,20 @@ def test_the_first_batch_goes_through_the_broker_and_later_ones_past_it(
     assert values(broker) == stream.sent and leader.bad == []
 
 
+def test_an_async_producer_goes_the_same_way(broker: FakeBroker, leader: FakeLeader) -> None:
+    async def scenario() -> list[bytes]:
+        sent: list[bytes] = []
+        async with AsyncProducer(broker.address, linger_ms=0) as producer:
+            deadline_s = time.monotonic() + WAIT_S
+            while leader.batches < 10:
+                assert time.monotonic() < deadline_s
+                sent.append(b"%d" % len(sent))
+                await (await producer.send("t", sent[-1]))
+        return sent
+
+    assert asyncio.run(scenario()) == values(broker)
+
+
 def test_order_is_kept_over_the_change_with_many_in_flight(broker: FakeBroker, leader: FakeLeader) -> None:
     with Producer(broker.address, linger_ms=0) as producer:
         sent: list[bytes] = []
@@ -177,6 +194,31 @@ def test_a_way_that_leads_elsewhere_is_not_taken(broker: FakeBroker, stream: Str
     for _ in range(20):
         stream.send()
     assert values(broker) == stream.sent and stream.producer.metrics().errors == 0
+
+
+def test_a_socket_that_is_not_of_a_run_directory_is_left_alone(
+    run_dir: RunDirectory, broker: FakeBroker, stream: Stream, tmp_path: Path
+) -> None:
+    """A broker from anywhere may name any socket of ours."""
+    other = FakeLeader(run_dir, 11, broker.topics["t"][0], path=str(tmp_path / "other"))
+    broker.tell = other.told
+    stream.send_until(lambda: broker.asked != [])
+    for _ in range(30):
+        stream.send()
+    other.stop()
+    assert other.batches == 0 and other.bad == []
+
+
+def test_while_the_broker_turns_batches_away_none_goes_past_it(
+    broker: FakeBroker, leader: FakeLeader, stream: Stream
+) -> None:
+    """It holds back what lies behind a batch that it turned away, until that one comes again."""
+    turned_away = [ErrorCode.NOT_LEADER_OR_FOLLOWER] * 4
+    broker.fault = lambda api, when: turned_away.pop() if api is ApiKey.PRODUCE and when == "before" and turned_away else None
+    stream.send()
+    assert broker.count(ApiKey.PRODUCE) == 5 and leader.batches == 0 and broker.asked != []
+    stream.send_until(lambda: leader.batches > 0)
+    assert values(broker) == stream.sent
 
 
 def test_an_answer_that_nobody_asked_for_is_passed_over(broker: FakeBroker, leader: FakeLeader, stream: Stream) -> None:

@@ -16,7 +16,7 @@ from enum import Enum
 from zafka.client.batches import ProducerBatch
 from zafka.client.cluster import NEVER, Cluster
 from zafka.client.connection import UnixConnection
-from zafka.client.errors import ConnectionLost, RequestTimedOut, ZafkaError, is_retriable
+from zafka.client.errors import ConnectionLost, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
 from zafka.client.partition_queue import PartitionQueue
 from zafka.transport.direct import (
@@ -143,11 +143,8 @@ class DirectWays:
         if place is None:
             place = self._places[key] = _Place()
         way = place.way
-        if way is not None and way.closed:
-            self._drop(place)
-            way = None
         may = not queue.failures and batch.size_bytes <= SIZE_MAX
-        usable = may and way is not None and way.ready
+        usable = may and way is not None and way.ready  # one that has ended is not, until it is forgotten
         if usable is not place.is_direct:
             if queue.flying:
                 return Choice.HOLD
@@ -188,22 +185,21 @@ class DirectWays:
         del self._open[place]
         place.pause()
 
-    def on_answer(self, queue: PartitionQueue, answer: DirectAnswer) -> None:
-        """An answer came by the way of this partition; the partition ends the connection after some of them."""
-        place = self._places[queue.topic, queue.partition]
-        if not answer.error_code:
-            place.pause_s = PAUSE_FIRST_S
-        elif place.way is not None and is_retriable(answer.error_code):
-            place.way.close("the partition refused a batch")
+    def on_acknowledged(self, queue: PartitionQueue) -> None:
+        """The way of this partition works."""
+        self._places[queue.topic, queue.partition].pause_s = PAUSE_FIRST_S
 
     def check(self, now_s: float) -> float:
-        """End the ways on which an answer is overdue. Returns when to look again."""
+        """End the ways on which an answer is overdue, and forget those that have ended. Returns when to look again."""
         wake_s = NEVER
-        for place in self._open:
-            assert place.way is not None
-            if place.way.deadline_s <= now_s:
-                place.way.close("no answer in time")
-            wake_s = min(wake_s, place.way.deadline_s)
+        for place in list(self._open):
+            way = place.way
+            assert way is not None
+            if way.deadline_s <= now_s:
+                way.close("no answer in time")
+            if way.closed:
+                self._drop(place)
+            wake_s = min(wake_s, way.deadline_s)
         return wake_s
 
     def close(self, reason: str) -> None:

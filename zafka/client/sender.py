@@ -253,9 +253,9 @@ class Sender:
             return
         if answer.error_code == 0:
             self._acknowledge(queue, batch, answer.base_offset, answer.log_append_time_ms)
-        else:
+            self._ways.on_acknowledged(queue)
+        else:  # some of them end the connection; what is behind it on its way is lost then
             self._on_error(queue, batch, answer, time.monotonic())
-        self._ways.on_answer(queue, answer)
 
     def _lose(self, queue: PartitionQueue, batch: ProducerBatch, error: ZafkaError, now_s: float) -> None:
         """The connection ended without an answer."""
