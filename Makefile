@@ -58,8 +58,8 @@ powercut: $(READY)  ## cut the power CUTS=20 times on a disk that forgets, then 
 soak: $(READY)  ## every fault there is, at random, for MINUTES=1, then check that nothing is lost [SEED=n]
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]
-	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink)
+sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]; DIRECT=1: past the broker
+	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink) $(if $(DIRECT),--direct)
 
 planted: $(READY)  ## plant every known bug in a copy and have the checks find it; RECORD=1 keeps the seeds [ARGS=bugs]
 	@$(BIN)/python -m tests.planted.plant $(if $(RECORD),--record) $(ARGS)

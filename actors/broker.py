@@ -25,6 +25,7 @@ from zafka.actors.gateway.effects import (
     FilesRead,
     FramesReceived,
     OpenDoors,
+    WayAsked,
 )
 from zafka.actors.gateway.gateway import TIMER, Gateway
 from zafka.actors.gateway.settings import settings_from
@@ -92,6 +93,7 @@ class BrokerActor:
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),
             AnswersBlocked: lambda mail: gateway.on_blocked(mail.body),
+            WayAsked: lambda mail: gateway.on_way_asked(mail.body),
             TimerFired: self._on_timer,
             messages.ReplicaUp: lambda mail: self.replicas.on_up(mail.sender, mail.body),
             messages.Serving: lambda mail: self.replicas.on_serving(mail.sender, mail.body.leader_epoch),

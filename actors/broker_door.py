@@ -9,6 +9,7 @@ One socket carries them all, so a session that has too much unanswered is read o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import deque
@@ -18,8 +19,10 @@ from typing import Any
 import zmq
 
 from zafka.actors.door_watch import DoorWatch
+from zafka.transport.direct import Told, Where, encode, read_where
 from zafka.transport.door import (
     GOODBYE,
+    WHERE,
     Arrival,
     BadDoorMessage,
     Buffer,
@@ -83,14 +86,15 @@ class Session:
 class Door:
     """on_open(connection id, listener name, peer), on_frame(connection id, frame), on_blocked(connection id, blocked),
     on_close(connection id), on_bad_peer(peer, reason), as the TCP listener has them.
+    on_where(connection id, question): answered by `tell`.
     incarnation: the broker's, which a request has to name."""
 
     def __init__(
         self, context: zmq.Context[Any], *, name: str, bind: str, fd: int, incarnation: int, frame_bytes_max: int,
         sessions_max: int, on_open: Callable[[int, str, str], None], on_frame: Callable[[int, memoryview], None],
         on_blocked: Callable[[int, bool], None], on_close: Callable[[int], None], clock: Callable[[], float],
-        on_bad_peer: Callable[[str, str], None] = _ignore, connection_ids: Iterator[int] | None = None,
-        idle_s_max: float = IDLE_S_MAX,
+        on_bad_peer: Callable[[str, str], None] = _ignore, on_where: Callable[[int, Where], None] = _ignore,
+        connection_ids: Iterator[int] | None = None, idle_s_max: float = IDLE_S_MAX,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -100,6 +104,7 @@ class Door:
         self.on_blocked = on_blocked
         self.on_close = on_close
         self.on_bad_peer = on_bad_peer
+        self.on_where = on_where
         self.clock = clock
         self.idle_s_max = idle_s_max
         self._connection_ids = connection_ids or itertools.count(1)
@@ -159,7 +164,7 @@ class Door:
                 self._end(session)
             return
         if session is None:
-            if arrival is Arrival.REQUEST or len(self._by_id) >= self.sessions_max:
+            if arrival in (Arrival.REQUEST, Arrival.WHERE) or len(self._by_id) >= self.sessions_max:
                 self._say(routing_id, message.session, GOODBYE)
                 return
             session = self._begin(routing_id, message.session, int(head.get(zmq.SRCFD)))
@@ -170,8 +175,16 @@ class Door:
                 self._pen(session, frames[1])
             else:
                 self.on_frame(session.connection_id, memoryview(message.body))
+        elif arrival is Arrival.WHERE:
+            self._on_where(session, message.body)
         else:
             self._send(session, write_message(session.session, self.incarnation))
+
+    def _on_where(self, session: Session, body: Buffer) -> None:
+        """A question that is asked again if it gets no answer: none is due to who has to wait or takes nothing."""
+        if not session.paused and not session.queue:
+            with contextlib.suppress(BadDoorMessage):
+                self.on_where(session.connection_id, read_where(body))
 
     def _pen(self, session: Session, frame: bytes) -> None:
         """Keep a request until its session may go on; the others are read meanwhile."""
@@ -214,6 +227,12 @@ class Door:
         for frame in frames:
             body = b"".join(frame)
             self._send(session, write_message(session.session, self.incarnation, body))
+
+    def tell(self, connection_id: int, told: Told) -> None:
+        """Answer a question for a way."""
+        session = self._by_id.get(connection_id)
+        if session is not None:
+            self._send(session, write_message(session.session, WHERE, encode(told)))
 
     def _send(self, session: Session, message: tuple[bytes, Buffer]) -> None:
         if not session.queue and self._try_send(session, message):

@@ -42,11 +42,14 @@ from zafka.actors.gateway.effects import (
     RemoveDirectory,
     Respond,
     ResumeReading,
+    TellWay,
+    WayAsked,
 )
 from zafka.actors.shell import ActorRuntime, open_runtime
 from zafka.actors.start import ActorStart, BrokerStart, ListenerStart
 from zafka.storage.disk import Disk
 from zafka.transport.arena import Slice
+from zafka.transport.direct import Told, Where, direct_path
 from zafka.transport.kafka.listener import Limits, Listener
 from zafka.transport.shared_memory import SharedArena
 
@@ -68,6 +71,7 @@ class BrokerShell:
         assert isinstance(start.arguments, BrokerStart)
         self.arguments = start.arguments
         self.incarnation = start.incarnation
+        self.supervisor_endpoint = start.supervisor_endpoint
         self.runtime = runtime
         self.context: zmq.Context[Any] = zmq.Context()  # of the doors, so that clients do not slow actors' mail
         self.loop = asyncio.get_running_loop()
@@ -99,7 +103,7 @@ class BrokerShell:
         self._performers: dict[type, Callable[[Any], None]] = {
             Respond: self._respond, ReadFiles: self._read_files, PauseReading: self._pause,
             ResumeReading: self._resume, CloseConnection: self._close_connection, OpenDoors: self._open_doors,
-            CloseDoors: self._close_doors, RemoveDirectory: self._remove_directory}
+            CloseDoors: self._close_doors, RemoveDirectory: self._remove_directory, TellWay: self._tell_way}
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -266,6 +270,10 @@ class BrokerShell:
         self._mail.append(Mail(SHELL, AnswersBlocked(connection_id, blocked)))
         self._schedule()
 
+    def _on_where(self, connection_id: int, where: Where) -> None:
+        self._mail.append(Mail(SHELL, WayAsked(connection_id, where.topic, where.partition)))
+        self._schedule()
+
     def _on_close(self, connection_id: int) -> None:
         self._mail.append(Mail(SHELL, ConnectionClosed(connection_id)))
         self._schedule()
@@ -328,6 +336,13 @@ class BrokerShell:
     def _remove_directory(self, effect: RemoveDirectory) -> None:
         self.threads.submit(remove_directory, self.runtime.disk, effect.path)
 
+    def _tell_way(self, effect: TellWay) -> None:
+        asked, incarnation = effect.asked, effect.incarnation
+        path = "" if incarnation < 0 else direct_path(self.supervisor_endpoint, incarnation)
+        door = self._door_of(asked.connection_id)
+        if door is not None:
+            door.tell(asked.connection_id, Told(asked.topic, asked.partition, incarnation, effect.leader_epoch, path))
+
     # -- doors ---------------------------------------------------------------------------------
 
     def _open_doors(self, effect: OpenDoors) -> None:
@@ -350,7 +365,7 @@ class BrokerShell:
             self.context, name=each.name, bind=each.bind, fd=each.fd, incarnation=self.incarnation,
             frame_bytes_max=self.frame_bytes_max, sessions_max=self.connections_max, on_open=self._on_open,
             on_frame=self._on_frame, on_blocked=self._on_blocked, on_close=self._on_close, on_bad_peer=_log_bad_peer,
-            clock=time.monotonic, connection_ids=self.connection_ids, idle_s_max=self.idle_s_max)
+            on_where=self._on_where, clock=time.monotonic, connection_ids=self.connection_ids, idle_s_max=self.idle_s_max)
 
     def _close_doors(self, effect: CloseDoors) -> None:
         self.listener.close_doors()

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send
+from zafka.actors.direct import AnswerDirect, DirectProduce
 from zafka.actors.messages import (
     ActorUp,
     DeleteRecords,
@@ -75,6 +76,8 @@ class OfflinePartition:
             case Produce(items=items):
                 answers = [ProduceAnswer(item.request_id, error, -1, -1, -1, self.fault) for item in items]
                 return [Send(mail.sender, Produced(answers))]
+            case DirectProduce(item=item):
+                return [AnswerDirect([ProduceAnswer(item.request_id, error, -1, -1, -1, self.fault)])]
             case Locate(request_id=request_id):
                 return [Send(mail.sender, Located(request_id, error, -1, -1, 0, 0, -1, -1, -1))]
             case ListOffset(request_id=request_id):

@@ -33,6 +33,7 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.deletion import Deletion
+from zafka.actors.direct import AnswerDirect, DirectProduce, is_direct
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -98,7 +99,8 @@ class PartitionActor:
         self._broker: Peer | None = None  # the incarnation that is owed answers
         self._retention_check_s = 0.0
         self._configure(start.config)
-        self._gathered: list[Mail] = []  # Produce of this turn
+        self._gathered: list[Mail] = []  # Produce and DirectProduce of this turn
+        self._direct_owed = 0  # DirectProduce without an answer
         self._accepted: list[Accepted] = []  # checked, and not written yet
         self._newest: dict[int, BatchHeader] = {}  # by producer id, among `_accepted`
         self._written: list[ProduceAnswer] = []  # wait for what this turn wrote
@@ -109,6 +111,7 @@ class PartitionActor:
         self._refused = FirstRefused()
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
+            DirectProduce: self._on_direct_produce,
             **dict.fromkeys(READS, self._on_read),
             DeleteRecords: self._on_delete_records,
             BecomeLeader: self._on_become_leader,
@@ -139,12 +142,15 @@ class PartitionActor:
         replica = self.replica
         for answers in replica.commit():
             self._answers += answers
+        direct = self._take_direct_answers() if self._direct_owed else []
         effects: Effects = []
         if self._broker is not None and self._answers:
             effects.append(Send(self._broker, Produced(self._answers, self._advanced())))
             self._answers = []
         else:
             effects += self._news()
+        if direct:
+            effects.append(AnswerDirect(direct))
         if self._broker is not None:
             deleted, follow_up = self._deletion.answers(now)
             effects += [Send(self._broker, answer) for answer in deleted]
@@ -178,10 +184,26 @@ class PartitionActor:
             self._gathered.append(mail)
         return []
 
+    def _on_direct_produce(self, mail: Mail, now: Now) -> Effects:
+        self._gathered.append(mail)
+        self._direct_owed += 1
+        return []
+
+    def _take_direct_answers(self) -> list[ProduceAnswer]:
+        """Of the answers that leave now, those that do not go to the broker."""
+        direct = [answer for answer in self._answers if is_direct(answer)]
+        if direct:
+            self._direct_owed -= len(direct)
+            self._answers = [answer for answer in self._answers if not is_direct(answer)]
+        return direct
+
     def _append_gathered(self, now: Now) -> None:
         """Check every batch of the turn, write the good ones, and have an answer ready for each."""
         gathered, self._gathered = self._gathered, []
         for mail in gathered:
+            if type(mail.body) is DirectProduce:
+                self._take_direct(mail, now)
+                continue
             position = 0
             for item in mail.body.items:
                 end = position + item.size
@@ -192,6 +214,14 @@ class PartitionActor:
         if self._written:
             self.replica.wait(self._written)
             self._written = []
+
+    def _take_direct(self, mail: Mail, now: Now) -> None:
+        body: DirectProduce = mail.body
+        error = fence(self.replica, body.leader_epoch)
+        if error:
+            self._refuse(body.item, error)
+        else:
+            self._take(body.item, mail.records, now)
 
     def _take(self, item: ProduceItem, data: memoryview, now: Now) -> None:
         """Accept one batch, or answer it."""
@@ -304,12 +334,16 @@ class PartitionActor:
         return [Exit(PEER_GONE, f"mail from or to {self._broker_name} was lost")]
 
     def _forget_broker(self) -> None:
-        """Nobody is there to be answered any more; the next incarnation numbers its requests afresh."""
+        """It is not there to be answered any more, and the next incarnation numbers its requests afresh. Who came
+        straight here is."""
         self._broker = None
-        self._gathered.clear()
-        self._answers.clear()
+        self._gathered = [mail for mail in self._gathered if type(mail.body) is DirectProduce]
+        self._answers = [answer for answer in self._answers if is_direct(answer)]
         self._deletion.forget()
-        self.replica.abandon()
+        for waiting in self.replica.abandon():
+            direct = [answer for answer in waiting if is_direct(answer)]
+            if direct:
+                self.replica.wait(direct)
 
     def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
         body: BecomeLeader = mail.body

@@ -135,9 +135,11 @@ class Replica(Generic[Waiting]):
         """Keep this until everything appended so far is committed."""
         self._waiting.append((self.log.end_offset, waiting))
 
-    def abandon(self) -> None:
-        """Forget what waits: nobody is there to be told any more."""
+    def abandon(self) -> list[Waiting]:
+        """Forget what waits, and return it, oldest first: somebody who was to be told is not there any more."""
+        waiting = [each for _, each in self._waiting]
         self._waiting.clear()
+        return waiting
 
     def commit(self) -> list[Waiting]:
         """Raise the high watermark as far as it may go and hand back what waited for that, oldest first."""

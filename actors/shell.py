@@ -41,9 +41,11 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.allocator import PARTITION_KEEPS_BYTES, keep_freed
+from zafka.actors.direct_door import DirectDoor
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
-from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build
+from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build, PartitionStart
 from zafka.storage.disk import Disk, PosixDisk
+from zafka.transport.direct import direct_path
 from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox
 
@@ -270,7 +272,10 @@ class ActorRuntime:
             elif kind is Exit:
                 self.exit = self.exit or effect
             else:
-                self.perform_other(effect)
+                self._perform_other(effect)
+
+    def _perform_other(self, effect: Effect) -> None:
+        self.perform_other(effect)
 
     def _set_timer(self, effect: SetTimer) -> None:
         self._timers[effect.name] = effect.at_s
@@ -340,11 +345,31 @@ def serve(start: ActorStart, runtime: ActorRuntime) -> None:
     """From the actor's making to its exit."""
     build: Build = resolve(start.build)
     runtime.progress()
-    runtime.adopt(build(start.arguments, runtime.disk, runtime.clock(), runtime.progress))
-    run(runtime)
+    actor = build(start.arguments, runtime.disk, runtime.clock(), runtime.progress)
+    door = _open_direct_door(start)
+    if door is not None:
+        runtime.perform_other = door.perform
+    try:
+        runtime.adopt(actor)
+        run(runtime, door)
+    finally:
+        if door is not None:
+            door.close()
 
 
-def run(runtime: ActorRuntime) -> None:
+def _open_direct_door(start: ActorStart) -> DirectDoor | None:
+    """A partition's door for clients of this machine. Without it, they go through the broker."""
+    if not isinstance(start.arguments, PartitionStart):
+        return None
+    path = direct_path(start.supervisor_endpoint, start.incarnation)
+    try:
+        return DirectDoor(path, start.incarnation)
+    except OSError as error:
+        logger.warning("no direct door", path=path, reason=str(error))
+        return None
+
+
+def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
     """The blocking loop: one turn for all that has come, until the actor wants to exit."""
     mailbox = runtime.mailbox
     known: list[zmq.Socket[bytes]] = []
@@ -355,8 +380,10 @@ def run(runtime: ActorRuntime) -> None:
             descriptors = select.poll()
             for socket in known:
                 descriptors.register(int(socket.FD), select.POLLIN)
+            if door is not None:
+                descriptors.register(door, select.POLLIN)
         ready = with_mail(known)
-        if not ready:
+        if not ready and (door is None or not door.has_left):
             # A descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
             wait_s = runtime.wakeup_s() - time.monotonic()
             if wait_s > 0 and descriptors.poll(int(wait_s * 1000) + 1):
@@ -364,6 +391,8 @@ def run(runtime: ActorRuntime) -> None:
         runtime.tick()
         # Only those with mail: to find out that a socket has none is an exception and two system calls.
         mails = runtime.due() + runtime.receive(ready)
+        if door is not None:
+            mails += door.read()
         if mails:
             runtime.turn(mails)
 

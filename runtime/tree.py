@@ -32,6 +32,7 @@ from zafka.runtime.processes import Key, Program, Running, SupervisedProcesses
 from zafka.runtime.run_dir import RunDirectory
 from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Child, ChildSpec, Ended, State, Supervisor
+from zafka.transport.direct import direct_path
 from zafka.transport.mailbox import Mailbox, Received
 
 COORDINATOR = "coordinator"
@@ -229,6 +230,8 @@ class Tree(SupervisedProcesses[TreeRunning]):
         actor = self.actors[running.key]
         if running.inbox:
             self._run_dir.remove_socket(running.inbox)
+        if actor.plan.kind == "partition":
+            self._run_dir.remove_socket(direct_path(self._run_dir.endpoint("root"), running.incarnation))
         if running.started:
             for other in self._concerned(actor):
                 self._send(other, messages.ActorDown(actor.name, running.incarnation))

@@ -17,6 +17,7 @@ A message is exactly two frames (the broker's ROUTER sees the client's routing i
 | client | the broker's       | request | run this                                                              |
 | client | not the broker's   | request | not run; answered like a hello                                        |
 | client | GOODBYE            | empty   | the session ends                                                      |
+| both   | WHERE              | msgpack | where is this partition's own socket? (`transport/direct.py`)         |
 | broker | its own            | empty   | answer to a hello, or: nothing was run, I am this incarnation         |
 | broker | its own            | answer  | answers come in the order of a session's requests, as over TCP         |
 | broker | GOODBYE            | empty   | the broker closed the session: what is outstanding gets no answer      |
@@ -38,6 +39,7 @@ from msgspec import Struct
 DOOR_VERSION = 1
 HEADER_BYTES_MAX = 64
 GOODBYE = -1
+WHERE = -2
 
 # As Kafka's socket.request.max.bytes, for the one frame that may be large.
 FRAME_BYTES_MAX = 100 * 1024 * 1024
@@ -73,6 +75,7 @@ class Arrival(Enum):
     REQUEST = "request"  # run it
     STALE = "stale"  # do not run it; answer like a hello
     GOODBYE = "goodbye"  # forget the session
+    WHERE = "where"  # tell the way to a partition
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -106,7 +109,9 @@ def judge_arrival(message: DoorMessage, incarnation: int) -> Arrival:
     """Broker's side: what to do with a client's message if we are `incarnation`."""
     if len(message.body) == 0:
         return Arrival.GOODBYE if message.incarnation == GOODBYE else Arrival.HELLO
-    return Arrival.REQUEST if message.incarnation == incarnation else Arrival.STALE
+    if message.incarnation == incarnation:
+        return Arrival.REQUEST
+    return Arrival.WHERE if message.incarnation == WHERE else Arrival.STALE
 
 
 def set_door_options(socket: zmq.Socket[bytes], *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:

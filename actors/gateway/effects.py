@@ -53,6 +53,14 @@ class AnswersBlocked(NamedTuple):
     blocked: bool
 
 
+class WayAsked(NamedTuple):
+    """A client of a ZeroMQ door wants to hand batches straight to this partition."""
+
+    connection_id: int
+    topic: str
+    partition: int
+
+
 class ReadFault(Enum):
     """Why a slice was not read."""
 
@@ -110,6 +118,14 @@ class FileSlice(NamedTuple):
 class ReadFiles(NamedTuple):
     token: int
     slices: list[FileSlice]
+
+
+class TellWay(NamedTuple):
+    """Answer `WayAsked`: which incarnation leads the partition, in which epoch; both -1 if it does not serve now."""
+
+    asked: WayAsked
+    incarnation: int = -1
+    leader_epoch: int = -1
 
 
 class OpenDoors(Struct, frozen=True):

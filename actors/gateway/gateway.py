@@ -19,7 +19,15 @@ from zafka.actors.gateway import api_versions, repeated_produce
 from zafka.actors.gateway.connection import Connection, Connections, Exchange
 from zafka.actors.gateway.coordinator_link import CoordinatorLink
 from zafka.actors.gateway.deadlines import Deadlines
-from zafka.actors.gateway.effects import AnswersBlocked, ConnectionOpened, FileSlice, FilesRead, ReadFiles
+from zafka.actors.gateway.effects import (
+    AnswersBlocked,
+    ConnectionOpened,
+    FileSlice,
+    FilesRead,
+    ReadFiles,
+    TellWay,
+    WayAsked,
+)
 from zafka.actors.gateway.fetch_session import FetchSessions
 from zafka.actors.gateway.init_producer_id import ProducerIds
 from zafka.actors.gateway.metadata import Creation
@@ -189,6 +197,14 @@ class Gateway:
     def on_files_read(self, read: FilesRead) -> None:
         reader = self._reads.pop(read.token)
         reader.on_files_read(read)
+
+    def on_way_asked(self, asked: WayAsked) -> None:
+        """Tell who serves this partition, if anybody does: the way there is the shell's matter."""
+        route = self.routes.find(asked.topic, asked.partition)
+        if route is None or route.refusal or route.peer is None:
+            self._effects.append(TellWay(asked))
+        else:
+            self._effects.append(TellWay(asked, route.peer.incarnation, route.advanced.leader_epoch))
 
     # -- for handlers ---------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from zafka.actors.actor import Actor, Flush, Flushed, FlushFailed, Send
+from zafka.actors.actor import Actor, Effect, Flush, Flushed, FlushFailed, Send
+from zafka.actors.direct import AnswerDirect
 from zafka.actors.messages import BrokerRegistered, Produced, ProducerIdsAllocated, TopicsCreated, TopicsDeleted
 from zafka.actors.shell import LINGER_S, ActorRuntime, open_runtime, serve
 from zafka.actors.start import ActorStart
@@ -62,6 +63,14 @@ class FaultyRuntime(ActorRuntime):
             self.mailbox.close(LINGER_S)
             context.term()  # when this returns, the answer is out
             die()
+
+    def _perform_other(self, effect: Effect) -> None:
+        if not isinstance(effect, AnswerDirect):
+            super()._perform_other(effect)
+            return
+        self.disk.crashes.at("ack", "before")
+        super()._perform_other(effect)
+        self.disk.crashes.at("ack", "after")  # what is in a Unix socket's buffer outlives who wrote it
 
 
 @contextmanager

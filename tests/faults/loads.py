@@ -261,14 +261,15 @@ class ConfluentLoad(Load):
 
 
 class ZafkaLoad(Load):
-    """By our client."""
+    """By our client, straight to the partitions where it can."""
 
     kind = "zafka"
+    direct = True
 
     def make_client(self) -> None:
         self._producer = zafka.Producer(
             self.bootstrap, linger_ms=2, delivery_timeout=DELIVERY_S, max_block=DELIVERY_S, bootstrap_timeout=READ_S,
-            request_timeout=self.network_s)
+            request_timeout=self.network_s, direct=self.direct)
 
     def send(self, place: Place, sequence: int, value: bytes) -> None:
         producer = self.producer_name
@@ -285,6 +286,13 @@ class ZafkaLoad(Load):
         except zafka.ZafkaError as error:
             if not self.is_lossy:
                 self.shared.fail(self.producer_name, str(error))
+
+
+class ThroughBrokerLoad(ZafkaLoad):
+    """By our client as from another machine."""
+
+    kind = "zafka-through-broker"
+    direct = False
 
 
 # -- consumers -----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from tests.faults.loads import (
     Load,
     Reader,
     Shared,
+    ThroughBrokerLoad,
     ZafkaLoad,
     ZafkaReader,
     end_offsets,
@@ -82,6 +83,8 @@ class Soak:
                           network_s=NETWORK_S),
             ZafkaLoad(system.native, [place for place in where if place.topic != "plain"], self.shared,
                       network_s=NETWORK_S),
+            ThroughBrokerLoad(system.native, [place for place in where if place.topic != "plain"], self.shared,
+                              network_s=NETWORK_S),
         ]
         self.readers: list[Reader] = [
             ConfluentReader(system.bootstrap, where, self.shared, network_s=NETWORK_S),

@@ -25,6 +25,7 @@ from tests.fuzz.test_fuzz_batches import bomb_of
 from zafka.storage import codecs
 from zafka.storage.batch import build_header
 from zafka.storage.records import encode_batch
+from zafka.transport import direct
 from zafka.transport.door import write_message
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
@@ -35,6 +36,7 @@ LEAST_RECORD = b"\x0c\0\0\0\x01\x01\0"  # no key, no value, no headers
 # Of the broker's process: itself, what may be held, half a second of a message without an end, and what the allocator
 # keeps of earlier attacks. Unbounded, they took 1.7 and 5.2 GB.
 MEMORY_BYTES_MAX = 768 << 20
+PARTITION_GROWS_BYTES_MAX = 160 << 20  # frames that are not all there, a turn's worth, and what the allocator keeps
 WAIT_S = 60.0
 VERSIONS = frame_of(ApiKey.API_VERSIONS, 3, kafka.ApiVersionsRequest("x", "1"))
 
@@ -331,3 +333,100 @@ def test_a_session_that_takes_no_answers_holds_up_no_other(victim: Victim) -> No
     finally:
         lazy.close()
         context.term()
+
+
+# -- a partition's own door ---------------------------------------------------------------------------
+
+
+class PartitionVictim:
+    """A partition, and the Unix socket by which clients of this machine reach it."""
+
+    def __init__(self, victim: Victim) -> None:
+        actor = victim.broker.actor("partition good-0")
+        self.process = psutil.Process(int(actor["pid"]))
+        self.incarnation = int(actor["incarnation"])
+        [self.path] = {str(each.laddr) for each in self.process.net_connections("unix") if "zafka-run-" in str(each.laddr)}
+        self.memory = self.process.memory_info().rss
+        self.descriptors = self.process.num_fds()
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self.path)
+        sock.settimeout(WAIT_S)
+        return sock
+
+    def frame(self, batch: bytes) -> bytes:
+        frame = direct.request_head(1, self.incarnation, -1) + batch
+        return struct.pack(">I", len(frame)) + frame
+
+    def recover(self) -> None:
+        wait_for(lambda: self.process.num_fds() <= self.descriptors, "descriptors")
+        grown = self.process.memory_info().rss - self.memory
+        assert grown < PARTITION_GROWS_BYTES_MAX, f"{grown >> 20} MiB"
+
+
+@pytest.fixture
+def partition(victim: Victim) -> Iterator[PartitionVictim]:
+    partition = PartitionVictim(victim)
+    yield partition
+    partition.recover()
+
+
+@pytest.mark.parametrize("sent", [
+    os.urandom(200), b"\xff" * 64, struct.pack(">I", 0), struct.pack(">I", 16 << 20) + b"x" * 100, b"\0\0",
+    b"GET / HTTP/1.1\r\n\r\n",
+], ids=["noise", "ones", "nothing", "half a huge frame", "half a length", "http"])  # fmt: skip
+def test_garbage_at_a_partition(victim: Victim, partition: PartitionVictim, sent: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            sock = stack.enter_context(partition.connect())
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(sent)
+        victim.endure()
+
+
+def test_more_clients_than_a_partition_lets_in(victim: Victim, partition: PartitionVictim) -> None:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(partition.connect()) for _ in range(300)]
+        ended = [sock for sock in socks[200:] if is_ended(sock)]
+        assert len(ended) == 100
+        victim.endure()
+        with zafka.Producer(victim.broker.zmq_bootstrap_servers) as producer:  # through the broker then
+            assert producer.send("good", b"x", partition=0).result(WAIT_S).offset >= 0
+
+
+def test_batches_that_are_none_and_answers_that_nobody_takes(victim: Victim, partition: PartitionVictim) -> None:
+    flood = partition.frame(b"x" * 100) * 2000
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(partition.connect()) for _ in range(10)]
+        unsent: dict[socket.socket, memoryview] = {}
+        for sock in socks:
+            sock.setblocking(False)
+            unsent[sock] = memoryview(flood)
+
+        def attack() -> None:
+            for sock in socks:
+                with contextlib.suppress(BlockingIOError):
+                    unsent[sock] = unsent[sock][sock.send(unsent[sock]) :] or memoryview(flood)
+
+        attack()
+        victim.endure(attack)
+        with zafka.Producer(victim.broker.zmq_bootstrap_servers) as producer:
+            assert producer.send("good", b"x", partition=0).result(WAIT_S).offset >= 0
+
+
+def test_frames_without_an_end_at_a_partition(victim: Victim, partition: PartitionVictim) -> None:
+    """Each is allowed; all of them together are more than a partition keeps."""
+    start = struct.pack(">I", 16 << 20) + bytes(15 << 20)
+    ended = 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            sock = stack.enter_context(partition.connect())
+            try:
+                sock.sendall(start)
+            except ConnectionError:
+                ended += 1
+        victim.endure()
+        grown = partition.process.memory_info().rss - partition.memory
+        assert grown < PARTITION_GROWS_BYTES_MAX, f"{grown >> 20} MiB"
+    assert "of a frame that does not end" in victim.broker.log

@@ -24,7 +24,7 @@ from zafka.runtime.control import ControlServer
 from zafka.runtime.faults.kinds import FaultError, decode_fault
 from zafka.runtime.supervisor import Supervisor
 from zafka.storage.records import encode_batch
-from zafka.transport import door, envelope
+from zafka.transport import direct, door, envelope
 from zafka.transport.arena import Mapped, Offer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import (
@@ -119,12 +119,12 @@ def make_stream(rng: Random) -> Parts:
     return [frames[start:end] for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True)]
 
 
-def whole_frames(data: bytes) -> tuple[list[bytes], bool]:
+def whole_frames(data: bytes, least: int = 0) -> tuple[list[bytes], bool]:
     """What a stream says by its definition: its whole frames, and whether a length in it may not be."""
     frames, position = [], 0
     while len(data) - position >= 4:
         (size,) = struct.unpack_from(">i", data, position)
-        if not 0 <= size <= FRAME_BYTES_MAX:
+        if not least <= size <= FRAME_BYTES_MAX:
             return frames, True
         if position + 4 + size > len(data):
             break
@@ -182,6 +182,59 @@ def read_door_message(parts: Parts) -> None:
     door.judge_arrival(message, 7)
     again = door.read_message(door.write_message(message.session, message.incarnation, message.body))
     assert again == message  # the broker repeats a session in all that it sends
+
+
+def make_where(rng: Random) -> Parts:
+    topic, partition = rng.choice(("t", "t" * 249)), rng.choice((0, 7, -1, 2**31 - 1))
+    told = direct.Told(topic, partition, rng.choice((-1, 3, 2**62)), rng.choice((-1, 0, 5)), rng.choice(("", "/run/zafka-run-1-01234567/d3")))
+    return [direct.encode(rng.choice((direct.Where(topic, partition), told)))]
+
+
+def read_where(parts: Parts) -> None:
+    """The broker's side and the client's."""
+    body = b"".join(parts)
+    try:
+        direct.is_ours(direct.read_told(body).path)
+    finally:
+        where = direct.read_where(body)
+    assert direct.read_where(direct.encode(where)) == where
+
+
+def make_direct_stream(rng: Random) -> Parts:
+    frames = [
+        direct.request_head(rng.randrange(1 << 31), rng.choice((3, -1, 2**62)), rng.choice((-1, 0, 5))) + rng.randbytes(size)
+        for size in (rng.choice((1, 61, 5000, 200_000)) for _ in range(rng.randrange(1, 5)))]
+    stream = b"".join(struct.pack(">I", len(frame)) + frame for frame in frames)
+    cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(6)))
+    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+
+def read_direct_stream(parts: Parts) -> None:
+    """Frames come out as they are, however they were split; what is kept is a part of what came."""
+    expected, is_bad = whole_frames(b"".join(parts), least=1)
+    cutter, frames = direct.Cutter(FRAME_BYTES_MAX), []
+    try:
+        for part in parts:
+            frames += cutter.cut(part, 2)
+            while cutter.has_frame:
+                frames += cutter.cut(b"", 2)
+            assert cutter.kept_bytes <= 4 + FRAME_BYTES_MAX + len(part)
+    except direct.BadDirectFrame:
+        assert is_bad and frames == expected[: len(frames)]
+        raise
+    assert not is_bad and frames == expected
+    for frame in frames:
+        assert len(direct.read_request(frame).records) > 0
+
+
+def make_direct_answer(rng: Random) -> Parts:
+    answer = direct.DirectAnswer(1, rng.choice((0, 6, -1)), rng.choice((-1, 2**62)), -1, 0, rng.choice(("", "no: \u00e9")))
+    return [direct.write_answer(answer)[4:]]
+
+
+def read_direct_answer(parts: Parts) -> None:
+    answer = direct.read_answer(memoryview(b"".join(parts)))
+    assert direct.read_answer(memoryview(direct.write_answer(answer))[4:])[:5] == answer[:5]
 
 
 def make_envelope(rng: Random) -> Parts:
@@ -347,6 +400,9 @@ def decoders() -> Iterator[Decoder]:
     yield Decoder("tcp stream", make_stream, read_stream, memory_max=16 << 20)
     yield Decoder("gateway", make_gateway_frames, read_gateway_frames, words=KAFKA_WORDS, memory_max=16 << 20)
     yield Decoder("door message", make_door_message, read_door_message, (door.BadDoorMessage,))
+    yield Decoder("direct question", make_where, read_where, (door.BadDoorMessage,))
+    yield Decoder("direct stream", make_direct_stream, read_direct_stream, (direct.BadDirectFrame,), memory_max=16 << 20)
+    yield Decoder("direct answer", make_direct_answer, read_direct_answer, (direct.BadDirectFrame,))
     yield Decoder("envelope", make_envelope, read_envelope, (msgspec.MsgspecError, UnicodeDecodeError, RecursionError))
     yield Decoder(
         "control request", make_control_request, read_control_request,

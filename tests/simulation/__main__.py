@@ -37,6 +37,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--hash", action="store_true", help="with --json: the hash of all runs together")
     parser.add_argument("--trace", action="store_true", help="tell the story of one seed")
     parser.add_argument("--shrink", action="store_true", help="drop faults and clients while it fails in the same way")
+    parser.add_argument("--direct", action="store_true", help="idempotent producers write past the broker")
     options = parser.parse_args()
     text = options.seeds or options.range
     if not text:
@@ -54,7 +55,7 @@ def _run_all(options: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     failed: list[Result] = []
     ran, virtual_s, digest = 0, 0.0, hashlib.blake2b(digest_size=8)
-    for result in run_seeds(options.seeds, options.jobs):
+    for result in run_seeds(options.seeds, options.jobs, direct=options.direct):
         ran += 1
         digest.update(result.trace_hash.encode())
         virtual_s += result.virtual_s
@@ -110,7 +111,7 @@ def _tell_counts(counts: Counter[str]) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    scenario: Scenario = draw(options.seeds[0])
+    scenario: Scenario = draw(options.seeds[0], direct=options.direct)
     if options.shrink:
         if not run_scenario(scenario).violations:
             print(f"seed {scenario.seed} does not fail")

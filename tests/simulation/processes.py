@@ -42,6 +42,8 @@ from zafka.actors.gateway.effects import (
     RemoveDirectory,
     Respond,
     ResumeReading,
+    TellWay,
+    WayAsked,
 )
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Produced, Started
 from zafka.actors.shell import ActorRuntime, resolve
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 PROGRAMS = {
     "coordinator": Program("tests.simulation.processes:CoordinatorProcess", ""),
     "broker": Program("tests.simulation.processes:BrokerProcess", ""),
-    "partition": Program("tests.simulation.processes:Process", "zafka.actors.partition:build"),
+    "partition": Program("tests.simulation.direct:PartitionProcess", "zafka.actors.partition:build"),
 }
 
 NEVER = float("inf")
@@ -338,6 +340,7 @@ class BrokerProcess(Process):
         self.arena = self.mailbox.arena = SimulatedArena(self, size) if size else None
         self.connections: dict[int, Connection] = {}
         self.doors_open = False
+        self._asked_ways: list[Callable[[int, int], None]] = []  # numbered by their place
         self._mail: list[Mail] = []
         self._random = self._engine.stream(f"reads of {start.name}#{start.incarnation}")
 
@@ -377,6 +380,11 @@ class BrokerProcess(Process):
             slice_.view[:] = frame
             self.post(FramesReceived([(connection.id, slice_.view, slice_)]))
 
+    def on_where(self, topic: str, partition: int, on_told: Callable[[int, int], None]) -> None:
+        """A client asks for the way past us; on_told(incarnation, leader epoch) may follow."""
+        self._asked_ways.append(on_told)
+        self.post(WayAsked(len(self._asked_ways) - 1, topic, partition))
+
     def on_closed(self, connection: Connection) -> None:
         if self.connections.pop(connection.id, None) is not None:
             self.post(ConnectionClosed(connection.id))
@@ -393,6 +401,10 @@ class BrokerProcess(Process):
                 self.step("respond")
                 if number in self.connections:
                     self.connections[number].respond([b"".join(frame) for frame in frames])
+            case TellWay(asked=asked, incarnation=incarnation, leader_epoch=leader_epoch):
+                self.step("respond")
+                delay_s = self.machine.network.delay_s()
+                self._engine.after(delay_s, self._asked_ways[asked.connection_id], incarnation, leader_epoch)
             case ReadFiles(token=token, slices=slices):
                 if any(wanted.cold for wanted in slices):
                     self._engine.after(0.002 * self._random.random(), self._read_cold, token, slices)

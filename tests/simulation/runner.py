@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -49,28 +50,25 @@ def run_scenario(scenario: Scenario, tell: Callable[[str], None] | None = None) 
         return Result(scenario.seed, "", [*engine.violations, violation], engine.counts, 0.0)
 
 
-def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Result:
-    return run_scenario(draw(seed), tell)
-
-
-def run_chunk(seeds: Sequence[int]) -> list[Result]:
-    results = [run_seed(seed) for seed in seeds]
+def run_chunk(seeds: Sequence[int], *, direct: bool = False) -> list[Result]:
+    results = [run_scenario(draw(seed, direct=direct)) for seed in seeds]
     gc.collect()
     return results
 
 
-def run_seeds(seeds: range, jobs: int) -> Iterator[Result]:
+def run_seeds(seeds: range, jobs: int, *, direct: bool = False) -> Iterator[Result]:
     """Their results in order, whichever process had them."""
+    run = partial(run_chunk, direct=direct)
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
     if jobs == 1 or len(chunks) == 1:
         for chunk in chunks:
-            yield from run_chunk(chunk)
+            yield from run(chunk)
         return
     # Forked, so that they need not import and compile everything again.
     # Some runs end with greenlets that keep all they know alive; a worker that has seen many would only collect garbage.
     context = multiprocessing.get_context("fork")
     with context.Pool(min(jobs, len(chunks)), _begin_worker, maxtasksperchild=WORKER_CHUNKS) as pool:
-        for results in pool.imap(run_chunk, chunks):
+        for results in pool.imap(run, chunks):
             yield from results
 
 

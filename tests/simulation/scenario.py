@@ -47,7 +47,8 @@ class Scenario:
         return {topic.name: topic for topic in self.settings.topics}
 
 
-def draw(seed: int) -> Scenario:
+def draw(seed: int, *, direct: bool = False) -> Scenario:
+    """direct: idempotent producers write past the broker; a seed is the same run without it as ever."""
     random = Random(f"{seed}/scenario")
     fsync = random.choices(("always", "interval", "os"), (10, 1, 1))[0]
     broker_ids = (1, 2) if random.random() < 0.15 else (1,)
@@ -62,7 +63,7 @@ def draw(seed: int) -> Scenario:
         batches=random.choice((4, 8, 14)), pause_s=faults_s / 14)
     for _ in range(random.choice((1, 1, 2, 3))):
         kind = random.choices(("idempotent", "impatient", "plain", "retrying", "acks=0"), (6, 2, 1, 1, 1))[0]
-        scenario.producers.append((random.choice(topics).name, kind))
+        scenario.producers.append((random.choice(topics).name, "direct" if direct and kind == "idempotent" else kind))
     scenario.consumers = [random.choice(topics).name for _ in range(random.choice((0, 1, 1, 2)))]
     scenario.samplers = [topics[-1].name] if random.random() < 0.3 else []
     scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))

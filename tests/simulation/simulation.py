@@ -17,6 +17,7 @@ from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
 from tests.simulation.consumers import Consumer, FullReader, Sampler
 from tests.simulation.deleters import Deleter
+from tests.simulation.direct import DirectProducer
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
@@ -68,6 +69,8 @@ class Simulation:
         partitions, batches, pause_s = self.scenario.topics[topic].partitions, self.scenario.batches, self.scenario.pause_s
         if kind == "idempotent":
             return IdempotentProducer(self, name, topic, partitions, batches=batches, pause_s=pause_s)
+        if kind == "direct":
+            return DirectProducer(self, name, topic, partitions, batches=batches, pause_s=pause_s)
         if kind == "impatient":
             return IdempotentProducer(
                 self, name, topic, partitions, batches=batches, pause_s=pause_s, gives_up_s=0.4)

@@ -18,7 +18,8 @@ from typing import Any, Self
 import zmq
 
 from zafka.storage.batch import batch_prefix, read_header
-from zafka.transport.door import Arrival, judge_arrival, read_message, set_door_options, write_message
+from zafka.transport.direct import Told, Where, encode, read_where
+from zafka.transport.door import WHERE, Arrival, judge_arrival, read_message, set_door_options, write_message
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import (
     read_request_header,
@@ -99,6 +100,8 @@ class FakeBroker:
         self.versions = VERSIONS if versions is None else versions
         self.fault: Fault = lambda api, when: None
         self.requests: list[tuple[ApiKey, Any]] = []
+        self.asked: list[Where] = []
+        self.tell: Callable[[Where], Told] | None = None  # the way past it; None: it does not know the question
         self.incarnation = 7
         self.port = 0
         self._producer_ids = itertools.count(1000)
@@ -205,6 +208,13 @@ class FakeBroker:
                 message = read_message(frames)
                 arrival = judge_arrival(message, self.incarnation)
                 body: bytes | None = b""
+                if arrival is Arrival.WHERE:
+                    where = read_where(message.body)
+                    self.asked.append(where)
+                    if self.tell is not None:
+                        answer = write_message(message.session, WHERE, encode(self.tell(where)))
+                        router.send_multipart([route, *answer])
+                    continue
                 if arrival is Arrival.REQUEST:
                     body = self.handle(memoryview(message.body))
                     if body == b"":

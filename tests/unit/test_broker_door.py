@@ -13,7 +13,8 @@ import zmq
 
 from zafka.actors import broker_door, door_watch
 from zafka.actors.broker_door import IDLE_S_MAX, Door
-from zafka.transport.door import GOODBYE, read_message, write_message
+from zafka.transport.direct import Told, Where, encode, read_told
+from zafka.transport.door import GOODBYE, WHERE, read_message, write_message
 
 INCARNATION = 9
 WAIT_MS = 5_000
@@ -28,6 +29,7 @@ class Guests:
         self.frames: list[tuple[int, bytes]] = []
         self.blocked: list[bool] = []
         self.bad: list[str] = []
+        self.asked: list[tuple[int, Where]] = []
         self.now_s = 100.0
 
     def open_door(self, context: zmq.Context[Any], listening: socket.socket, **limits: int) -> Door:
@@ -38,6 +40,7 @@ class Guests:
             on_open=lambda connection_id, listener, peer: self.opened.append(connection_id),
             on_frame=lambda connection_id, frame: self.frames.append((connection_id, bytes(frame))),
             on_blocked=lambda connection_id, blocked: self.blocked.append(blocked),
+            on_where=lambda connection_id, where: self.asked.append((connection_id, where)),
             on_close=self.closed.append, on_bad_peer=lambda peer, reason: self.bad.append(reason), clock=lambda: self.now_s)
 
 
@@ -117,6 +120,33 @@ def test_a_request_without_a_session_and_nonsense_start_nothing(
     while not guest.socket.poll(50):
         door.read()
     assert guest.hear() == (5, GOODBYE, b"") and not guests.opened and not guests.frames
+    door.shut(0)
+
+
+def test_a_question_for_the_way_past_the_broker(context: zmq.Context[Any], listening: socket.socket) -> None:
+    guests = Guests()
+    door = guests.open_door(context, listening)
+    guest = Guest(context, listening.getsockname()[1])
+    guest.say(encode(Where("t", 0)), incarnation=WHERE)
+    read(door)
+    assert guest.hear() == (5, GOODBYE, b"") and not guests.asked  # a session begins with a hello
+    guest.say()
+    read(door)
+    guest.hear()
+    guest.say(b"nonsense", incarnation=WHERE)
+    guest.say(encode(Where("t" * 600, 0)), incarnation=WHERE)
+    guest.say(encode(Where("t", 0)), incarnation=WHERE)
+    while not guests.asked:
+        door.read()
+    assert guests.asked == [(1, Where("t", 0))] and not guests.frames and not guests.bad
+    door.tell(1, Told("t", 0, 4, 2, "/path"))
+    session, incarnation, body = guest.hear()
+    assert (session, incarnation, read_told(body)) == (5, WHERE, Told("t", 0, 4, 2, "/path"))
+    door.pause(1)
+    guest.say(encode(Where("t", 1)), incarnation=WHERE)
+    read(door)
+    assert len(guests.asked) == 1  # who has to wait with requests gets no more answers either
+    door.tell(2, Told("t", 0))
     door.shut(0)
 
 

@@ -11,7 +11,7 @@ from tests.unit.broker_bench import BROKER_ID, SUPERVISOR, Bench, Client, make_b
 from zafka.actors import cluster_state as cs
 from zafka.actors import messages
 from zafka.actors.actor import Mail
-from zafka.actors.gateway.effects import CloseConnection, Respond
+from zafka.actors.gateway.effects import SHELL, CloseConnection, Respond, TellWay, WayAsked
 from zafka.storage.codecs import ZSTD
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
@@ -354,3 +354,19 @@ def test_the_timeout_does_not_cut_off_the_leader_s_own_write(tmp_path: Path) -> 
     assert client.answers() == []
     answer(bench, *items)
     assert errors(client.answers()[0]) == [0]
+
+
+def test_who_asks_for_the_way_past_us_is_told_who_serves(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("t")
+    bench.client("zmq")
+    asked = WayAsked(1, "t", 0)
+
+    def told() -> TellWay:
+        (way,) = [effect for effect in bench.turn(Mail(SHELL, asked)) if isinstance(effect, TellWay)]
+        return way
+
+    assert told() == TellWay(asked, bench.partitions["t", 0].incarnation, 0)
+    bench.down("t", 0)
+    assert told() == TellWay(asked, -1, -1)
+    asked = WayAsked(1, "unknown", 2**40)
+    assert told() == TellWay(asked, -1, -1)

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zafka.client.addresses import Address
-from zafka.client.connection import connect
+from zafka.client.connection import DoorConnection, connect
 from zafka.client.errors import ConnectionLost, NotSupportedYet, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
 from zafka.client.version import VERSION
+from zafka.transport.direct import Told
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import (
     MalformedMessage,
@@ -60,11 +61,18 @@ class _Outstanding(NamedTuple):
 class Channel:
     """One broker listener, from connecting to the end. `ready` once versions are known.
 
-    on_change: called when the channel became ready or closed.
+    on_change: called when the channel became ready or closed. on_told: with answers to `ask_where`.
     """
 
     def __init__(
-        self, io: IoThread, address: Address, *, client_id: str, connect_timeout_s: float, on_change: Callable[[], None]
+        self,
+        io: IoThread,
+        address: Address,
+        *,
+        client_id: str,
+        connect_timeout_s: float,
+        on_change: Callable[[], None],
+        on_told: Callable[[Told], None],
     ) -> None:
         self.address = address
         self.ready = False
@@ -73,6 +81,7 @@ class Channel:
         self.was_open = False
         self._client_id = client_id
         self._on_change = on_change
+        self.on_told = on_told
         self._connect_deadline_s = time.monotonic() + connect_timeout_s
         self._versions: dict[int, tuple[int, int]] = {}
         self._outstanding: deque[_Outstanding] = deque()
@@ -129,6 +138,13 @@ class Channel:
         header = request_header(api_key, version, self._next_correlation_id, self._client_id)
         self._next_correlation_id = (self._next_correlation_id + 1) & 0x7FFFFFFF
         self._connection.send([header, *request_writer(api_key, version)(message)])
+
+    def ask_where(self, topic: str, partition: int) -> bool:
+        """Ask for the way past the broker to a partition. False if this is not a ZeroMQ door, which alone knows."""
+        if not isinstance(self._connection, DoorConnection):
+            return False
+        self._connection.ask_where(topic, partition)
+        return True
 
     def close(self, reason: str) -> None:
         if not self.closed:

@@ -27,6 +27,7 @@ from zafka.client.errors import (
     error_name,
 )
 from zafka.client.io_thread import IoThread
+from zafka.transport.direct import Told
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import MetadataRequest, MetadataRequestTopic, MetadataResponse
@@ -98,6 +99,7 @@ class Cluster:
         self.topic_errors: dict[str, int] = {}  # of wanted topics that are not there
         self.metadata_count = 0  # answers that came
         self.connections_lost = 0  # after they were open
+        self.on_told: Callable[[Told], None] = lambda told: None  # a broker says where a partition is
         self._io = io
         self._on_change = on_change  # metadata or a channel changed
         self._wanted: set[str] = set()
@@ -205,6 +207,7 @@ class Cluster:
                 client_id=self.settings.client_id,
                 connect_timeout_s=timeout_s,
                 on_change=self._io.wake,
+                on_told=lambda told: self.on_told(told),
             )
             self._channels[address, purpose] = channel
             self._io.wake()

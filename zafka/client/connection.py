@@ -14,15 +14,17 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import zmq
 
 from zafka.client.addresses import Address
 from zafka.client.io_thread import READ, WRITE, IoThread
+from zafka.transport.direct import Told, Where, encode, read_told
 from zafka.transport.door import (
     FRAME_BYTES_MAX,
     GOODBYE,
+    WHERE,
     BadDoorMessage,
     Buffer,
     read_message,
@@ -47,6 +49,12 @@ class Owner(Protocol):
     def on_closed(self, reason: str) -> None: ...
 
 
+class DoorOwner(Owner, Protocol):
+    def on_told(self, told: Told) -> None:
+        """The broker says where a partition is."""
+        ...
+
+
 class Connection(Protocol):
     def send(self, chunks: Sequence[Buffer]) -> None:
         """Queue one frame. Never blocks; an error comes as `on_closed`."""
@@ -55,12 +63,12 @@ class Connection(Protocol):
     def close(self, reason: str) -> None: ...
 
 
-def connect(io: IoThread, address: Address, owner: Owner) -> Connection:
+def connect(io: IoThread, address: Address, owner: DoorOwner) -> Connection:
     """Begin to connect. A failure comes as `on_closed`, perhaps before this returns."""
     return DoorConnection(io, address, owner) if address.is_zmq else TcpConnection(io, address, owner)
 
 
-def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
     """Families and socket addresses of a host. Raises OSError with a readable text."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -76,7 +84,7 @@ class TcpConnection:
         self._io = io
         self._address = address
         self._owner = owner
-        self._candidates: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
+        self._candidates: list[tuple[socket.AddressFamily, Any]] = []
         self._socket: socket.socket | None = None
         self._is_open = False
         self._closed = False
@@ -87,11 +95,14 @@ class TcpConnection:
         self._frame_size = 0
         self._filled = 0
         try:
-            self._candidates = _resolve(address.host, address.port)
+            self._candidates = self._find(address)
         except OSError as error:
             self.close(str(error))
             return
         self._connect_next("no address")
+
+    def _find(self, address: Address) -> list[tuple[socket.AddressFamily, Any]]:
+        return _resolve(address.host, address.port)
 
     def _connect_next(self, reason: str) -> None:
         """Try the next address of the host: localhost is often ::1 first."""
@@ -99,9 +110,11 @@ class TcpConnection:
             family, where = self._candidates.pop(0)
             self._socket = sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            is_tcp = not isinstance(where, str)
+            if is_tcp:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = sock.connect_ex(where)
-            if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            if code == 0 or (is_tcp and code in (errno.EINPROGRESS, errno.EWOULDBLOCK)):
                 self._io.watch(sock.fileno(), self._on_connecting, WRITE)
                 return
             sock.close()
@@ -222,13 +235,23 @@ class TcpConnection:
         self._start = b""
 
 
+class UnixConnection(TcpConnection):
+    """The same framing over a Unix socket."""
+
+    def __init__(self, io: IoThread, path: str, owner: Owner) -> None:
+        super().__init__(io, Address("unix", path, 0), owner)
+
+    def _find(self, address: Address) -> list[tuple[socket.AddressFamily, Any]]:
+        return [(socket.AF_UNIX, address.host)]
+
+
 class DoorConnection:
     """The ZeroMQ door: a DEALER that lives for one connection to one incarnation of the broker, never longer.
 
     ZeroMQ must not reconnect by itself: it would hand what is queued to a successor. A monitor tells of the end.
     """
 
-    def __init__(self, io: IoThread, address: Address, owner: Owner) -> None:
+    def __init__(self, io: IoThread, address: Address, owner: DoorOwner) -> None:
         self._io = io
         self._owner = owner
         self._closed = False
@@ -258,6 +281,19 @@ class DoorConnection:
         # One frame, as the door asks for: joining costs one copy, ZeroMQ makes none then.
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._transmit(write_message(self._session, self._incarnation, body))
+
+    def ask_where(self, topic: str, partition: int) -> None:
+        """Ask for the way past the broker to a partition; `Owner.on_told` follows, or nothing at all."""
+        if self._incarnation is not None:
+            self._transmit(write_message(self._session, WHERE, encode(Where(topic, partition))))
+
+    def _on_told(self, body: Buffer) -> None:
+        try:
+            told = read_told(body)
+        except BadDoorMessage as error:
+            self.close(str(error))
+            return
+        self._owner.on_told(told)
 
     def close(self, reason: str) -> None:
         if self._closed:
@@ -328,6 +364,9 @@ class DoorConnection:
             self.close(f"what answers there is not a zafka door: {error}")
             return
         if message.session != self._session:
+            return
+        if message.incarnation == WHERE:
+            self._on_told(message.body)
             return
         if message.incarnation == GOODBYE:
             self._incarnation = None

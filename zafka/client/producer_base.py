@@ -16,6 +16,7 @@ from typing import Any
 from zafka.client.accumulator import Accumulator, Piece, TopicRoute
 from zafka.client.batches import Deliveries
 from zafka.client.core import Core, check_count, check_seconds, make_settings
+from zafka.client.direct import DirectWays
 from zafka.client.errors import (
     ClientClosed,
     ConfigError,
@@ -99,6 +100,8 @@ class ProducerBase(ClientBase):
         stay with one partition until a batch is full and then go on to the next, as all do with "sticky". Or a function
         of key, all partitions and those that have a leader, which returns one of them.
     key_serializer, value_serializer: functions that make bytes of what is sent.
+    direct: hand batches straight to partitions that run on this machine as this user, past the broker, which saves a
+        hop. Idempotent producers at a ZeroMQ door (tcp://, ipc://) do, and use the broker wherever that cannot be.
     client_id: how brokers' logs name this client. metadata_max_age: seconds until the cluster is asked about itself anew.
     bootstrap_timeout: seconds until NoBroker if nobody answers at first; connect_timeout: for one connection.
     Safe to use from several threads. Raises NoBroker, ConfigError.
@@ -127,6 +130,7 @@ class ProducerBase(ClientBase):
         bootstrap_timeout: float = 3.0,
         connect_timeout: float = 10.0,
         metadata_max_age: float = 300.0,
+        direct: bool = True,
     ) -> None:
         acks_code, idempotent = check_acks(acks, enable_idempotence, max_in_flight)
         self.delivery_timeout = check_seconds("delivery_timeout", delivery_timeout)
@@ -165,7 +169,10 @@ class ProducerBase(ClientBase):
             request_timeout=request_timeout,
             delivery_timeout=self.delivery_timeout,
         )
-        self._sender = Sender(self._core.cluster, options, self._accumulator.drain)
+        # The partition itself keeps the order of numbered batches; others might overtake each other on two ways.
+        is_direct = direct and idempotent and settings.bootstrap[0].is_zmq
+        ways = DirectWays(self._core.io, self._core.cluster) if is_direct else None
+        self._sender = Sender(self._core.cluster, options, self._accumulator.drain, ways)
         self._begin()
 
     async def _start(self) -> None:

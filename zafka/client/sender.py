@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zafka.client.accumulator import MayLeave
 from zafka.client.batches import NO_OFFSET, ProducerBatch
 from zafka.client.channel import Channel
 from zafka.client.cluster import NEVER, Ask, Cluster, Target
+from zafka.client.direct import Choice, DirectWay, DirectWays
 from zafka.client.errors import (
     BrokerRefused,
     ConnectionLost,
@@ -25,6 +27,7 @@ from zafka.client.errors import (
     is_retriable,
 )
 from zafka.client.partition_queue import NO_PRODUCER_ID, PartitionQueue, Verdict
+from zafka.transport.direct import DirectAnswer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import (
     InitProducerIdRequest,
@@ -56,10 +59,11 @@ class SendOptions:
 
 
 class Sender:
-    """See the module. `drain` hands over the batches that are to leave, and says when it wants to be asked again."""
+    """See the module. ways: the ways past the broker, None if all goes through it. `drain` hands over the batches that are to leave, and says when it wants to be asked again."""
 
-    def __init__(self, cluster: Cluster, options: SendOptions, drain: Drain) -> None:
+    def __init__(self, cluster: Cluster, options: SendOptions, drain: Drain, ways: DirectWays | None = None) -> None:
         self._cluster = cluster
+        self._ways = ways
         self._options = options
         self._drain = drain
         self._queues: dict[Key, PartitionQueue] = {}
@@ -86,6 +90,8 @@ class Sender:
             wake_s = min(wake_s, self._provide_producer_id(now_s))
         while self._send_round(now_s):
             pass
+        if self._ways is not None:
+            wake_s = min(wake_s, self._ways.check(now_s))
         for queue in self._busy.values():
             if queue.waiting and queue.retry_at_s > now_s:
                 wake_s = min(wake_s, queue.retry_at_s)
@@ -99,6 +105,8 @@ class Sender:
         self._busy.clear()
         for batch in self._drain(NEVER, self._has_room)[0]:
             batch.fail(error)
+        if self._ways is not None:
+            self._ways.close(str(error))
 
     def _has_room(self, topic: str, partition: int) -> bool:
         queue = self._queues.get((topic, partition))
@@ -136,12 +144,21 @@ class Sender:
     # -- requests --------------------------------------------------------------------------------
 
     def _send_round(self, now_s: float) -> bool:
-        """Send at most one request to each leader. True if there may be more to send."""
+        """Send at most one request to each leader, and one batch to each partition that is reached directly. True if
+        there may be more to send."""
+        sent = False
         by_channel: dict[Channel, list[tuple[PartitionQueue, ProducerBatch]]] = {}
         sizes: dict[Channel, int] = {}
         for key, queue in list(self._busy.items()):
             batch = queue.peek(now_s)
             if batch is None:
+                continue
+            way = Choice.BROKER if self._ways is None else self._ways.choose(queue, batch, now_s)
+            if way is Choice.HOLD:
+                continue
+            if isinstance(way, DirectWay):
+                self._send_directly(way, queue, batch, now_s)
+                sent = True
                 continue
             leader = self._cluster.leader(queue.topic, queue.partition)
             channel = self._cluster.channel(leader)
@@ -162,7 +179,13 @@ class Sender:
             self._busy[key] = queue
         for channel, parts in by_channel.items():
             self._send(channel, parts)
-        return bool(by_channel)
+        return sent or bool(by_channel)
+
+    def _send_directly(self, way: DirectWay, queue: PartitionQueue, batch: ProducerBatch, now_s: float) -> None:
+        queue.take(batch)
+        self.requests_sent += 1
+        on_answer = partial(self._on_direct_answer, queue, batch)
+        way.send(batch.encode(), on_answer, now_s + self._options.request_timeout)
 
     def _send(self, channel: Channel, parts: list[tuple[PartitionQueue, ProducerBatch]]) -> None:
         topics: dict[str, TopicProduceData] = {}
@@ -214,15 +237,34 @@ class Sender:
             self.errors += 1
         for queue, batch in flying.values():
             if isinstance(error, ConnectionLost | RequestTimedOut):
-                if queue.on_lost(batch, str(error), now_s) is Verdict.FAILED:
-                    self._forget_if_empty(queue)
-                else:
-                    self.retries += 1
-                    self._say_what_lasts(queue)
-                self._cluster.refresh_soon()
+                self._lose(queue, batch, error, now_s)
             else:
                 assert error is not None
                 self._fail(queue, batch, error)
+
+    def _on_direct_answer(
+        self, queue: PartitionQueue, batch: ProducerBatch, answer: DirectAnswer | None, error: ZafkaError | None
+    ) -> None:
+        assert self._ways is not None
+        if answer is None:
+            assert error is not None
+            self.errors += 1
+            self._lose(queue, batch, error, time.monotonic())
+            return
+        if answer.error_code == 0:
+            self._acknowledge(queue, batch, answer.base_offset, answer.log_append_time_ms)
+            self._ways.on_acknowledged(queue)
+        else:  # some of them end the connection; what is behind it on its way is lost then
+            self._on_error(queue, batch, answer, time.monotonic())
+
+    def _lose(self, queue: PartitionQueue, batch: ProducerBatch, error: ZafkaError, now_s: float) -> None:
+        """The connection ended without an answer."""
+        if queue.on_lost(batch, str(error), now_s) is Verdict.FAILED:
+            self._forget_if_empty(queue)
+        else:
+            self.retries += 1
+            self._say_what_lasts(queue)
+        self._cluster.refresh_soon()
 
     def _on_error(self, queue: PartitionQueue, batch: ProducerBatch, part: Any, now_s: float) -> None:
         self.errors += 1
