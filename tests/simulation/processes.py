@@ -61,6 +61,7 @@ PROGRAMS = {
     "coordinator": Program("tests.simulation.processes:CoordinatorProcess", ""),
     "broker": Program("tests.simulation.processes:BrokerProcess", ""),
     "partition": Program("tests.simulation.direct:PartitionProcess", "zafka.actors.partition:build"),
+    "cleaner": Program("tests.simulation.processes:Process", "zafka.actors.cleaner:build"),
 }
 
 NEVER = float("inf")
