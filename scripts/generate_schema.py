@@ -34,7 +34,7 @@ APIS = (
     "create_topics", "delete_topics", "delete_records", "init_producer_id", "offset_for_leader_epoch",
     "describe_configs", "alter_configs", "sasl_authenticate", "create_partitions", "delete_groups",
     "incremental_alter_configs", "describe_cluster", "describe_topic_partitions", "describe_log_dirs",
-    "list_config_resources", "describe_producers", "describe_transactions", "list_transactions",
+    "list_config_resources", "describe_producers", "describe_transactions", "list_transactions", "offset_delete",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.
