@@ -39,6 +39,13 @@ BROKER_SETTINGS = {
     "log.retention.check.interval.ms": BrokerSetting(
         "300000", "how often old segments are looked for", 100, 2**31 - 1, is_long=True),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
+    "offsets.topic.num.partitions": BrokerSetting(
+        "4", "partitions of __consumer_offsets, each with a coordinator, when a first group creates it", 1, 10_000),
+    "offsets.retention.minutes": BrokerSetting(
+        "10080", "how long the offsets of a group without members are kept", 1, 2**31 - 1),
+    "offsets.retention.check.interval.ms": BrokerSetting(
+        "600000", "how often such offsets are looked for", 1, 2**31 - 1, is_long=True),
+    "offset.metadata.max.bytes": BrokerSetting("4096", "the longest text that may be committed with an offset", 0, 2**31 - 1),
 }
 
 # Kafka's broker-wide names of what a topology says with the topic's own name.

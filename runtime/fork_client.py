@@ -63,6 +63,7 @@ PRELOAD = (
     "zafka.actors.coordinator",
     "zafka.actors.partition",
     "zafka.actors.broker_shell",
+    "zafka.actors.groups.coordinator",
 )
 """What every actor needs; imported once, before the first fork."""
 

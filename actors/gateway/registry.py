@@ -15,10 +15,12 @@ from zafka.actors.gateway import (
     api_versions,
     create_partitions,
     create_topics,
+    delete_groups,
     delete_records,
     delete_topics,
     describe_cluster,
     describe_configs,
+    describe_groups,
     describe_log_dirs,
     describe_producers,
     describe_topic_partitions,
@@ -28,9 +30,13 @@ from zafka.actors.gateway import (
     incremental_alter_configs,
     init_producer_id,
     list_config_resources,
+    list_groups,
     list_offsets,
     list_transactions,
     metadata,
+    offset_commit,
+    offset_delete,
+    offset_fetch,
     offset_for_leader_epoch,
     produce,
 )
@@ -67,7 +73,8 @@ APIS: dict[int, Api] = {
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
-        describe_transactions, list_transactions, alter_configs, incremental_alter_configs)
+        describe_transactions, list_transactions, alter_configs, incremental_alter_configs, offset_commit, offset_fetch,
+        offset_delete, list_groups, describe_groups, delete_groups)
 }
 
 
