@@ -91,10 +91,8 @@ class Finding:
             return None
         number = partition_of(group_id, len(topic.partitions))
         partition = topic.partitions[number]
-        if partition.leader in partition.faults:
-            return not_available(group_id)
         if partition.leader == NO_LEADER:
-            return None
+            return not_available(group_id) if partition.faults.keys() >= set(partition.replicas) else None
         if partition.leader == gateway.broker_id:
             route = gateway.routes.find(GROUP_TOPIC, number)
             if route is None or route.refusal:
