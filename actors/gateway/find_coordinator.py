@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from zafka.actors.cluster_state import NO_LEADER
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
-from zafka.actors.gateway.metadata import brokers, create
+from zafka.actors.gateway.group_relay import GROUP_TOPIC, group_topic, partition_of
+from zafka.actors.gateway.metadata import begin_creation, brokers
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.find_coordinator import (
@@ -58,7 +58,7 @@ class Finding:
     def start(self) -> None:
         gateway = self.gateway
         if GROUP_TOPIC not in gateway.cluster.topics_by_name:
-            create(gateway, GROUP_TOPIC, True)
+            begin_creation(gateway, group_topic(gateway))
         self.exchange.operation = self
         gateway.watchers[self] = None
         gateway.deadlines.set(self, gateway.now.monotonic_s, WAIT_S)

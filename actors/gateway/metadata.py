@@ -137,12 +137,16 @@ def create(gateway: Gateway, name: str, may_create: bool) -> int:
         return refused.error if illegal else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if not (may_create and gateway.settings.auto_create_topics):
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    creations = gateway.creations
-    if name not in creations and len(creations) < CREATIONS_MAX:
-        creations[name] = Creation(creations, name)
-        topic = group_topic(gateway) if name == GROUP_TOPIC else NewTopic(name, -1, -1, {})
-        gateway.coordinator.ask(lambda request_id: CreateTopics(request_id, [topic]), creations[name])
+    begin_creation(gateway, group_topic(gateway) if name == GROUP_TOPIC else NewTopic(name, -1, -1, {}))
     return ErrorCode.LEADER_NOT_AVAILABLE
+
+
+def begin_creation(gateway: Gateway, topic: NewTopic) -> None:
+    """Have a topic created, unless that is under way."""
+    creations = gateway.creations
+    if topic.name not in creations and len(creations) < CREATIONS_MAX:
+        creations[topic.name] = Creation(creations, topic.name)
+        gateway.coordinator.ask(lambda request_id: CreateTopics(request_id, [topic]), creations[topic.name])
 
 
 def describe(name: str, topic: TopicState) -> MetadataResponseTopic:

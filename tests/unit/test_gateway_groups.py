@@ -102,7 +102,9 @@ def test_who_comes_by_another_listener_is_told_its_address(bench: Groups) -> Non
 
 
 def test_the_first_that_asks_has_the_topic_created_and_waits_until_it_serves(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, defaults={"offsets.topic.num.partitions": "2"}).start()
+    # Whether clients may create topics does not matter, as in Kafka.
+    defaults = {"offsets.topic.num.partitions": "2", "auto.create.topics.enable": "false"}
+    bench = Bench(tmp_path, defaults=defaults).start()
     client = bench.client()
     client.send(ApiKey.FIND_COORDINATOR, 3, kafka.FindCoordinatorRequest("g", 0))
     assert client.answers() == []
