@@ -111,7 +111,8 @@ def test_a_full_disk_takes_back_what_was_decided_and_goes_on_when_there_is_room(
     assert coordinator.commit("g", 1) == 0
     disk.full = True
     assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("g", 2)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
-    assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("g", 3)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
+    asked = kafka.OffsetFetchRequest([kafka.OffsetFetchRequestGroup("g", topics=None)])
+    assert coordinator.ask(ApiKey.OFFSET_FETCH, 9, asked) == ErrorCode.COORDINATOR_NOT_AVAILABLE
     coordinator.pass_time(1.1)
     assert coordinator.fetch("g") == 1
     assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("g", 4)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
