@@ -29,9 +29,12 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
+NUMBERS = itertools.count()
+
+
 @pytest.fixture
-def group(names: Iterator[str] = (f"group-{number}" for number in itertools.count())) -> str:
-    return next(names)
+def group() -> str:
+    return f"group-{next(NUMBERS)}"
 
 
 def consumer(broker: Broker, group: str) -> Consumer:
@@ -86,7 +89,6 @@ def test_everything_is_killed_and_every_offset_is_back(broker: Broker, group: st
 def test_offsets_never_go_back_while_coordinators_are_killed(broker: Broker, group: str) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
-    choice = random.Random(seed)
     client = consumer(broker, group)
     client.commit(offsets=[TopicPartition("orders", 0, 0)], asynchronous=False)
     acknowledged = unsure = 0
