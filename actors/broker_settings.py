@@ -45,6 +45,11 @@ BROKER_SETTINGS = {
         "10080", "how long the offsets of a group without members are kept", 1, 2**31 - 1),
     "offsets.retention.check.interval.ms": BrokerSetting(
         "600000", "how often such offsets are looked for", 1, 2**31 - 1, is_long=True),
+    "group.initial.rebalance.delay.ms": BrokerSetting(
+        "3000", "how long the first member of a classic group waits for more", 0, 2**31 - 1),
+    "group.min.session.timeout.ms": BrokerSetting("6000", "the shortest session of a classic group's member", 0, 2**31 - 1),
+    "group.max.session.timeout.ms": BrokerSetting("1800000", "the longest such session", 1, 2**31 - 1),
+    "group.max.size": BrokerSetting("2147483647", "members of a classic group", 1, 2**31 - 1),
     "offset.metadata.max.bytes": BrokerSetting("4096", "the longest text that may be committed with an offset", 0, 2**31 - 1),
 }
 

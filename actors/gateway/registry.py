@@ -27,8 +27,11 @@ from zafka.actors.gateway import (
     describe_transactions,
     fetch,
     find_coordinator,
+    heartbeat,
     incremental_alter_configs,
     init_producer_id,
+    join_group,
+    leave_group,
     list_config_resources,
     list_groups,
     list_offsets,
@@ -39,6 +42,7 @@ from zafka.actors.gateway import (
     offset_fetch,
     offset_for_leader_epoch,
     produce,
+    sync_group,
 )
 from zafka.actors.gateway.connection import Exchange
 from zafka.transport.kafka.codec import request_reader, response_writer
@@ -74,7 +78,7 @@ APIS: dict[int, Api] = {
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
         describe_transactions, list_transactions, alter_configs, incremental_alter_configs, offset_commit, offset_fetch,
-        offset_delete, list_groups, describe_groups, delete_groups)
+        offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group, heartbeat, leave_group)
 }
 
 

@@ -11,13 +11,16 @@ Source: Kafka CoordinatorRuntime, GroupCoordinatorService.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from zafka.actors.actor import Actor, CancelTimer, Effects, Mail, Now, Peer, Send, SetTimer
 from zafka.actors.groups.calls import Call, Outbox, Settings, Topic, Topics
+from zafka.actors.groups.classic import ClassicGroups
 from zafka.actors.groups.machine import GroupMachine
+from zafka.actors.groups.records import GROUP
 from zafka.actors.messages import (
     GroupAnswer,
     GroupAnswers,
@@ -45,9 +48,14 @@ REPLAY_BYTES = 1024 * 1024
 MakeMachine = Callable[[Settings], GroupMachine]
 
 
-def make_machine(settings: Settings) -> GroupMachine:
-    """The groups of a partition of which nothing is known yet."""
-    return GroupMachine([], {}, Topics(), settings)
+def random_id() -> str:
+    return str(uuid.uuid4())
+
+
+def make_machine(settings: Settings, new_id: Callable[[], str] = random_id) -> GroupMachine:
+    """The groups of a partition of which nothing is known yet. new_id: another one each time."""
+    classic = ClassicGroups(settings, new_id)
+    return GroupMachine([classic], {GROUP.number: (GROUP, classic)}, Topics(), settings)
 
 
 class GroupCoordinatorActor(PartitionActor):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from zafka.actors.gateway import heartbeat, join_group, leave_group, sync_group
 from zafka.actors.gateway.offset_fetch import ONE_ERROR_SINCE, SEVERAL_GROUPS_SINCE
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages.delete_groups import (
@@ -71,4 +72,8 @@ GROUP_FORMS: dict[int, Callable[[Any, int, int], Any]] = {
     ApiKey.LIST_GROUPS: lambda request, version, error: ListGroupsResponse(error_code=error),
     ApiKey.DESCRIBE_GROUPS: _describe_groups,
     ApiKey.DELETE_GROUPS: _delete_groups,
+    ApiKey.JOIN_GROUP: join_group.refuse,
+    ApiKey.SYNC_GROUP: sync_group.refuse,
+    ApiKey.HEARTBEAT: heartbeat.refuse,
+    ApiKey.LEAVE_GROUP: leave_group.refuse,
 }

@@ -15,6 +15,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ from zafka.actors.gateway.effects import (
     Respond,
     ResumeReading,
 )
+from zafka.actors.groups import coordinator as group_coordinator
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Produced, Started
 from zafka.actors.shell import ActorRuntime, resolve
 from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
@@ -59,7 +61,7 @@ PROGRAMS = {
     "coordinator": Program("tests.simulation.processes:CoordinatorProcess", ""),
     "broker": Program("tests.simulation.processes:BrokerProcess", ""),
     "partition": Program("tests.simulation.processes:Process", "zafka.actors.partition:build"),
-    "group coordinator": Program("tests.simulation.processes:Process", "zafka.actors.groups.coordinator:build"),
+    "group coordinator": Program("tests.simulation.processes:GroupCoordinatorProcess", ""),
 }
 
 NEVER = float("inf")
@@ -325,6 +327,13 @@ class CoordinatorProcess(Process):
     def build(self) -> Actor:
         arguments: Any = self.start.arguments
         return coordinator.build(arguments, self.disk, self.clock(), self.runtime.progress, self.machine.new_id)
+
+
+class GroupCoordinatorProcess(Process):
+    def build(self) -> Actor:
+        arguments: Any = self.start.arguments
+        make = partial(group_coordinator.make_machine, new_id=lambda: self.machine.new_id().hex())
+        return group_coordinator.build(arguments, self.disk, self.clock(), self.runtime.progress, make)
 
 
 class BrokerProcess(Process):

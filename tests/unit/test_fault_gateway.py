@@ -140,6 +140,10 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.LIST_GROUPS: lambda version, names: kafka.ListGroupsRequest([], []),
     ApiKey.DESCRIBE_GROUPS: lambda version, names: kafka.DescribeGroupsRequest(["g", "h"]),
     ApiKey.DELETE_GROUPS: lambda version, names: kafka.DeleteGroupsRequest(["g", "h"]),
+    ApiKey.JOIN_GROUP: lambda version, names: kafka.JoinGroupRequest("g"),
+    ApiKey.SYNC_GROUP: lambda version, names: kafka.SyncGroupRequest("g"),
+    ApiKey.HEARTBEAT: lambda version, names: kafka.HeartbeatRequest("g"),
+    ApiKey.LEAVE_GROUP: lambda version, names: kafka.LeaveGroupRequest("g", [], "m"),
 }
 
 
