@@ -21,6 +21,7 @@ from tests.simulation.deleters import Deleter
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
+from tests.simulation.members import Group, GroupMember
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
 from tests.simulation.scenario import ADMIN_TOPIC, GROUP_PARTITIONS, LIVENESS, SAFETY, Scenario
 from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
@@ -63,6 +64,8 @@ class Simulation:
             self.clients.append(Sampler(self, f"s{number}", topic, partitions))
         for number in range(scenario.committers):
             self.clients.append(Committer(self, f"g{number}", "orders", scenario.batches, scenario.pause_s))
+        group = Group("members", "orders", scenario.topics["orders"].partitions)
+        self.clients += [GroupMember(self, f"m{number}", group) for number in range(scenario.members)]
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.admin_rounds:
