@@ -60,6 +60,7 @@ class GroupMember(GroupClient):
         self.shared = group
         self.member_id = ""
         self.generation = -1
+        self.previous = -1  # the generation before, in which it may still have something to commit
         self.owned: list[int] = []
         self.finishing = False
         self._life = 0  # a vanished member's timers mean nothing to the one that comes back
@@ -82,6 +83,7 @@ class GroupMember(GroupClient):
 
     def _begin_anew(self, delay_s: float = 0.0) -> None:
         self._life += 1
+        self.previous = max(self.previous, self.generation)
         self.generation, self.owned = -1, []
         self.after(delay_s + BACKOFF_S * self.random.random(), self._step(self._join))
 
@@ -191,7 +193,11 @@ class GroupMember(GroupClient):
         self.ask_coordinator(ApiKey.OFFSET_FETCH, FETCH_VERSION, request, self._guard(on_found), self._step(self._beat))
 
     def _commit(self, partition: int, offset: int) -> None:
-        group, generation, fenced = self.shared, self.generation, self.generation < self.shared.newest
+        """With its generation, or now and then with the one before, as a thread would that has not heard of the new one."""
+        group, generation = self.shared, self.generation
+        if 0 <= self.previous < generation and self.random.random() < 0.2:
+            generation = self.previous
+        fenced = generation < group.newest
         group.sent[partition] = max(group.sent[partition], offset)
         parts = [OffsetCommitRequestPartition(partition, offset, -1, "")]
         request = OffsetCommitRequest(
@@ -206,7 +212,7 @@ class GroupMember(GroupClient):
                 self.engine.counts["offsets committed by members"] += 1
             if life != self._life:
                 return
-            if error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION or not error:
+            if not error or generation < self.generation or error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 self._go_on()
             else:
                 self._on_error(error, self._beat)
