@@ -113,6 +113,7 @@ class BrokerActor:
             messages.TopicsDeleted: self._on_coordinator_answer,
             messages.PartitionsCreated: self._on_coordinator_answer,
             messages.TopicConfigsAltered: self._on_coordinator_answer,
+            messages.ClientsAltered: self._on_coordinator_answer,
             messages.ProducerIdsAllocated: self._on_coordinator_answer,
             messages.Shutdown: self._on_shutdown,
         }

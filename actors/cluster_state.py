@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,9 @@ from msgspec import Struct
 from zafka.actors.messages import Endpoint
 from zafka.storage.batch import walk
 from zafka.storage.records import decode_batch
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 NO_LEADER = -1
 NO_EPOCH = -1
@@ -130,10 +134,38 @@ class ClusterLogRecovered(Event, frozen=True):
     producer_ids_skipped: int
 
 
+Entity = tuple[tuple[str, str | None], ...]
+"""Whose quotas these are: (type, name) in the order of types; the name None stands for all that have none of their own."""
+
+
+class QuotaChanged(Event, frozen=True):
+    """quotas: all of this entity from now on, by Kafka's keys; none if empty."""
+
+    entity: Entity
+    quotas: dict[str, float]
+
+
+class ScramCredential(Struct, frozen=True):
+    """What a server needs to check a password, and from which no password follows (RFC 5802)."""
+
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+    iterations: int
+
+
+class ScramCredentialChanged(Event, frozen=True):
+    """mechanism: Kafka's number. credential: None if it is gone."""
+
+    user: str
+    mechanism: int
+    credential: ScramCredential | None
+
+
 AnyEvent = (
     ClusterCreated | BrokerRegistered | BrokerRemoved | TopicCreated | TopicDeleted | PartitionsAdded
     | TopicConfigChanged | LeaderChanged | ProducerIdsAllocated | ReplicaFaulted | ReplicaRecovered
-    | ClusterLogRecovered
+    | ClusterLogRecovered | QuotaChanged | ScramCredentialChanged
 )
 
 _encoder = msgspec.json.Encoder()
@@ -209,6 +241,8 @@ class ClusterState:
         self.topics_by_id: dict[bytes, TopicState] = {}
         self.next_producer_id = 0
         self.recoveries: list[str] = []  # of `__cluster` itself, by hand
+        self.quotas: dict[Entity, dict[str, float]] = {}
+        self.credentials: dict[tuple[str, int], ScramCredential] = {}  # by user and mechanism
 
     def __repr__(self) -> str:
         return f"<ClusterState {self.cluster_id} brokers={len(self.brokers)} topics={len(self.topics_by_name)}>"
@@ -238,6 +272,10 @@ class ClusterState:
                 self._recover_replica(event)
             case ClusterLogRecovered():
                 self._recover_log(event)
+            case QuotaChanged():
+                _put(self.quotas, event.entity, event.quotas)
+            case ScramCredentialChanged():
+                _put(self.credentials, (event.user, event.mechanism), event.credential)
             case _:
                 self._apply_to_topic(event)
 
@@ -306,3 +344,11 @@ class ClusterState:
                 if partition.leader == broker_id:
                     partition.leader = NO_LEADER
                     partition.partition_epoch += 1
+
+
+def _put(known: dict[Key, Value], key: Key, value: Value | None) -> None:
+    """None and what is empty are not kept."""
+    if value:
+        known[key] = value
+    else:
+        known.pop(key, None)

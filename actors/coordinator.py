@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from zafka.actors import cluster_state, messages
+from zafka.actors import client_rules, cluster_state, messages
 from zafka.actors.actor import (
     Actor,
     Effects,
@@ -108,6 +108,7 @@ class CoordinatorActor:
             messages.DeleteTopics: self._delete_topics,
             messages.CreatePartitions: self._create_partitions,
             messages.AlterTopicConfigs: self._alter_configs,
+            messages.AlterClients: self._alter_clients,
             messages.AllocateProducerIds: self._allocate_producer_ids,
             messages.ReportFault: self._report_fault,
             messages.ReportRecovered: self._report_recovered,
@@ -209,6 +210,9 @@ class CoordinatorActor:
             elif isinstance(body, messages.AlterTopicConfigs):
                 failed = [_failed(change.topic, NO_ID, reason) for change in body.topics]
                 answers.append(Send(mail.sender, messages.TopicConfigsAltered(body.request_id, failed, -1)))
+            elif isinstance(body, messages.AlterClients):
+                outcomes = [(int(ErrorCode.KAFKA_STORAGE_ERROR), reason)] * len(body.changes)
+                answers.append(Send(mail.sender, messages.ClientsAltered(body.request_id, outcomes, -1)))
             else:
                 self._postponed.append(mail)
         return answers
@@ -290,6 +294,14 @@ class CoordinatorActor:
         first = self.state.next_producer_id
         self._event(cluster_state.ProducerIdsAllocated(first, PRODUCER_IDS_BLOCK))
         return [Send(mail.sender, messages.ProducerIdsAllocated(body.request_id, first, PRODUCER_IDS_BLOCK))]
+
+    def _alter_clients(self, mail: Mail) -> Effects:
+        body: messages.AlterClients = mail.body
+        events, outcomes = client_rules.decide(body.changes, self.state)
+        if not body.validate_only:
+            for event in events:
+                self._event(event)
+        return [Send(mail.sender, messages.ClientsAltered(body.request_id, outcomes, self._decided_offset))]
 
     # -- topics --------------------------------------------------------------------------------
 

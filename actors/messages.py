@@ -474,6 +474,41 @@ class TopicConfigsAltered(Message, frozen=True, tag=57):
     offset: int
 
 
+class QuotaChange(Struct, array_like=True, frozen=True, tag="quota"):
+    """entity: (type, name) in the order of types. operations: a quota's key and value, None to take it away."""
+
+    entity: tuple[tuple[str, str | None], ...]
+    operations: list[tuple[str, float | None]]
+
+
+class ScramChange(Struct, array_like=True, frozen=True, tag="scram"):
+    """mechanism: Kafka's number. The rest is empty where the credential is to be deleted."""
+
+    user: str
+    mechanism: int
+    deleted: bool
+    salt: bytes = b""
+    salted_password: bytes = b""
+    iterations: int = 0
+
+
+ClientChange = QuotaChange | ScramChange
+
+
+class AlterClients(Message, frozen=True, tag=58):
+    request_id: int
+    changes: list[ClientChange]
+    validate_only: bool = False
+
+
+class ClientsAltered(Message, frozen=True, tag=59):
+    """outcomes: error code and message of each change, in order."""
+
+    request_id: int
+    outcomes: list[tuple[int, str]]
+    offset: int
+
+
 # -- group coordinator <-> broker ----------------------------------------------------------------
 
 
@@ -524,6 +559,6 @@ AnyMessage = (
     | BrokerRegistered | ReadCluster | ClusterRecords | ClaimLeadership | CreateTopics | TopicsCreated
     | DeleteTopics | TopicsDeleted | AllocateProducerIds | ProducerIdsAllocated | ReportFault | DiskFault
     | ReportRecovered | CreatePartitions | PartitionsCreated | DeleteRecords | RecordsDeleted | DescribeProducers
-    | ProducersDescribed | DescribeLog | LogDescribed | AlterTopicConfigs | TopicConfigsAltered | GroupRequests
-    | GroupAnswers | TopicsTold
+    | ProducersDescribed | DescribeLog | LogDescribed | AlterTopicConfigs | TopicConfigsAltered | AlterClients
+    | ClientsAltered | GroupRequests | GroupAnswers | TopicsTold
 )  # fmt: skip

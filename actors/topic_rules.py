@@ -190,6 +190,17 @@ def _check_replicas(
     return [list(replicas) for replicas in assignment]
 
 
+def check_reassignment(wanted: Sequence[int], current: Sequence[int], broker_ids: Sequence[int]) -> None:
+    """Refuse to move a partition: to where nothing can be, and, for now, to anywhere else."""
+    reason = _wrong_replicas(wanted, len(wanted), broker_ids)
+    if reason:
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"The manual partition assignment includes {reason}")
+    if list(wanted) != list(current):
+        raise Refused(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            f"moving a partition is not supported yet; it stays on broker {', '.join(map(str, current))}")
+
+
 def _wrong_replicas(replicas: Sequence[int], factor: int, broker_ids: Sequence[int]) -> str:
     if not replicas:
         return "an empty replica list."

@@ -34,7 +34,10 @@ APIS = (
     "create_topics", "delete_topics", "delete_records", "init_producer_id", "offset_for_leader_epoch",
     "describe_configs", "alter_configs", "sasl_authenticate", "create_partitions", "delete_groups",
     "incremental_alter_configs", "describe_cluster", "describe_topic_partitions", "describe_log_dirs",
-    "list_config_resources", "describe_producers", "describe_transactions", "list_transactions", "offset_delete",
+    "list_config_resources", "describe_producers", "describe_transactions", "list_transactions", "describe_acls",
+    "create_acls", "delete_acls", "elect_leaders", "alter_partition_reassignments", "list_partition_reassignments",
+    "describe_quorum", "describe_client_quotas", "alter_client_quotas", "describe_user_scram_credentials",
+    "alter_user_scram_credentials", "offset_delete",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.
@@ -43,9 +46,9 @@ PRIMITIVES = {
 }  # fmt: skip
 PYTHON_TYPES = {
     "int8": "int", "int16": "int", "int32": "int", "int64": "int", "bool": "bool", "string": "str", "bytes": "bytes",
-    "records": "memoryview", "uuid": "bytes",
+    "records": "memoryview", "uuid": "bytes", "uint16": "int", "float64": "float",
 }  # fmt: skip
-ZEROS = {"bool": "False", "string": '""', "bytes": 'b""', "records": "None", "uuid": "ZERO_UUID"}
+ZEROS = {"bool": "False", "string": '""', "bytes": 'b""', "records": "None", "uuid": "ZERO_UUID", "float64": "0.0"}
 
 Field = dict[str, Any]
 Fields = list[Field]
@@ -94,6 +97,7 @@ def api_schema(api: str) -> dict[str, Any]:
             if by_version[version].__flexible__:
                 flexible.add(version)
         trees[kind] = {"struct": struct, "fields": merge_struct(by_version)}
+    rename_answers(trees["request"], trees["response"])
     return {
         "key": key,
         "name": name,
@@ -101,6 +105,16 @@ def api_schema(api: str) -> dict[str, Any]:
         "flexible": min(flexible, default=versions[-1] + 1),
         **trees,
     }
+
+
+def rename_answers(request: Field, response: Field) -> None:
+    """Where Kafka gives two structs of one API one name, call the one of the answer "...Response"."""
+    asked = dict(walk_structs(request))
+    for field in response["fields"]:
+        if "fields" in field:
+            if asked.get(field["struct"], field["fields"]) != field["fields"]:
+                field["struct"] += "Response"
+            rename_answers(request, field)
 
 
 def merge_struct(by_version: dict[int, type]) -> Fields:

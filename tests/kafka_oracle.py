@@ -95,6 +95,8 @@ _RANDOM: dict[str, Callable[[random.Random], Any]] = {
     "int16": _integer(16),
     "int32": _integer(32),
     "int64": _integer(64),
+    "uint16": lambda rng: rng.choice((0, 1, 0xFFFF)),
+    "float64": lambda rng: rng.choice((0.0, -1.5, 1e300, rng.random())),
     "bool": lambda rng: rng.random() < 0.5,
     "string": _text,
     "bytes": _bytes,

@@ -1,4 +1,4 @@
-"""`zafka.Broker`: a real zafka on this machine, for tests and notebooks.
+"""`zafka.Broker`: a real zafka on this machine, for tests and notebooks; `KafkaContainer`, the same by other names.
 
 Owns: one process tree (`python -m zafka up`), its topology file and, unless `data_dir` is given, its data.
 Everything is gone after `stop`; if this process dies without it, the tree sees its standard input close and stops.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STOP_S = 15.0
 POLL_S = 0.005
 LOG_TAIL_BYTES = 4000
+_IMAGES_PREFIX = "KAFKA_"  # of the environment variables of Kafka's images
 
 
 class BrokerFailed(Exception):
@@ -417,6 +418,51 @@ class Broker:
                 self._process.stdin.close()
         self._process = None
         self._ready = {}
+
+
+class KafkaContainer(Broker):
+    """A Broker under the names of testcontainers' class of that name, without a container.
+
+    What belongs to containers alone (images, volumes, networks) has no meaning here.
+    image: taken, and of no importance. port: the port inside of a container, likewise: it is `get_bootstrap_server` that says
+        where the broker is. Everything else is `zafka.Broker`'s.
+    """
+
+    def __init__(self, image: str = "", port: int = 9093, **options: Any) -> None:
+        self.image = image
+        self.port = port
+        super().__init__(**options)
+
+    def with_kraft(self) -> Self:
+        """There is no ZooKeeper to do without."""
+        return self
+
+    def with_env(self, key: str, value: str) -> Self:
+        """A setting as Kafka's images have it: KAFKA_NUM_PARTITIONS is num.partitions. Raises ValueError for another name.
+
+        The broker refuses at its start what it does not know.
+        """
+        if not key.startswith(_IMAGES_PREFIX):
+            raise ValueError(f"{key} is no setting of Kafka's images: they begin with {_IMAGES_PREFIX}, such as KAFKA_NUM_PARTITIONS")
+        self._topology["defaults"][key.removeprefix(_IMAGES_PREFIX).lower().replace("_", ".")] = value
+        return self
+
+    def get_bootstrap_server(self) -> str:
+        """host:port for any Kafka client."""
+        return self.bootstrap_servers
+
+    def get_container_host_ip(self) -> str:
+        """The host of `get_bootstrap_server`."""
+        return self.bootstrap_servers.rpartition(":")[0]
+
+    def get_exposed_port(self, port: int) -> int:
+        """The port of `get_bootstrap_server`, whichever port of a container is asked for."""
+        return int(self.bootstrap_servers.rpartition(":")[2])
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """Start, and return once clients can connect; at most `timeout` seconds."""
+        self.start_timeout_s = timeout
+        return super().start()
 
 
 def _wait_dead(processes: list[Any]) -> None:

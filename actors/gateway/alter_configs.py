@@ -88,9 +88,12 @@ def alter(altering: Altering, resources: Sequence[Any], change_of: Callable[[Any
         try:
             if times[kind, name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, TWICE)
-            check_resource(altering.gateway, resource)
+            check_resource(altering.gateway, kind, name)
             change = change_of(resource)
             check_operations(change)
+            if kind != TOPIC:
+                check_nothing_is_set(change)
+                continue
         except Refused as refused:
             altering.results[kind, name] = (refused.error, refused.message, kind, name)
         else:
@@ -99,9 +102,8 @@ def alter(altering: Altering, resources: Sequence[Any], change_of: Callable[[Any
     altering.start(lambda request_id: AlterTopicConfigs(request_id, changes, altering.validate_only), TIMEOUT_MS)
 
 
-def check_resource(gateway: Gateway, resource: Any) -> None:
-    """Raises Refused for what is no topic."""
-    kind, name = resource.resource_type, resource.resource_name
+def check_resource(gateway: Gateway, kind: int, name: str) -> None:
+    """Raises Refused for what does not exist."""
     if kind == TOPIC:
         if not name:
             raise Refused(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
@@ -111,8 +113,14 @@ def check_resource(gateway: Gateway, resource: Any) -> None:
         raise Refused(ErrorCode.INVALID_REQUEST, f"Unknown resource type {kind}")
     if kind == BROKER and name:
         check_broker(gateway, name, "expected {}, but received {}", what="Node")
-    keys = ", ".join(sorted(config.name for config in resource.configs))
-    raise Refused(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: [{keys}]")
+
+
+def check_nothing_is_set(change: ConfigChange) -> None:
+    """Raises Refused for what would have to be kept for a broker, logger, group or client. To take away what is not
+    there is fine: Kafka's tools do so to tidy up."""
+    keys = sorted(each.key for each in change.operations if each.kind != DELETE)
+    if keys:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: [{', '.join(keys)}]")
 
 
 def check_operations(change: ConfigChange) -> None:

@@ -11,20 +11,30 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway import (
+    alter_client_quotas,
     alter_configs,
+    alter_partition_reassignments,
+    alter_user_scram_credentials,
     api_versions,
+    create_acls,
     create_partitions,
     create_topics,
+    delete_acls,
     delete_groups,
     delete_records,
     delete_topics,
+    describe_acls,
+    describe_client_quotas,
     describe_cluster,
     describe_configs,
     describe_groups,
     describe_log_dirs,
     describe_producers,
+    describe_quorum,
     describe_topic_partitions,
     describe_transactions,
+    describe_user_scram_credentials,
+    elect_leaders,
     fetch,
     find_coordinator,
     heartbeat,
@@ -35,6 +45,7 @@ from zafka.actors.gateway import (
     list_config_resources,
     list_groups,
     list_offsets,
+    list_partition_reassignments,
     list_transactions,
     metadata,
     offset_commit,
@@ -77,8 +88,11 @@ APIS: dict[int, Api] = {
         produce, fetch, list_offsets, metadata, find_coordinator, api_versions, create_topics, delete_topics,
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
-        describe_transactions, list_transactions, alter_configs, incremental_alter_configs, offset_commit, offset_fetch,
-        offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group, heartbeat, leave_group)
+        describe_transactions, list_transactions, alter_configs, incremental_alter_configs, describe_acls,
+        create_acls, delete_acls, elect_leaders, alter_partition_reassignments, list_partition_reassignments, describe_quorum,
+        describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials,
+        offset_commit, offset_fetch, offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group,
+        heartbeat, leave_group)
 }
 
 

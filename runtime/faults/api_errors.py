@@ -8,14 +8,13 @@ Source: Apache Kafka, the `getErrorResponse` of each Request class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from zafka.actors.gateway.describe_configs import TOPIC
 from zafka.actors.gateway.fetch_part import NO_BYTES
 from zafka.actors.gateway.find_coordinator import SEVERAL_KEYS_SINCE
+from zafka.runtime.faults import cluster_errors
+from zafka.runtime.faults.forms import MESSAGE, Form, NameOf, Topics
 from zafka.runtime.faults.group_errors import GROUP_FORMS
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -85,61 +84,6 @@ from zafka.transport.kafka.messages.produce import (
 )
 
 LOG_DIRS_ERROR_SINCE = 3  # before, an answer has an error for each directory only
-MESSAGE = "injected by zafka chaos"
-
-NameOf = Callable[[bytes], str]
-"""The name of a topic by its id, "" if there is none."""
-
-
-class Topics(NamedTuple):
-    """requested: the request's lists that name topics, of which one is used. answered: the answer's list.
-
-    name: of the topic that an entry of the request is about, None if it is about something else.
-    refuse: (entry of the request, error) -> entry of the answer. empty: an answer without entries.
-    """
-
-    requested: tuple[str, ...]
-    answered: str
-    name: Callable[[Any, NameOf], str | None]
-    refuse: Callable[[Any, int], Any]
-    empty: Callable[[], Any]
-
-
-class Form(NamedTuple):
-    """topics: None if the API has no topics, then whole: (request, version, error) -> the whole answer."""
-
-    topics: Topics | None = None
-    whole: Callable[[Any, int, int], Any] | None = None
-
-
-class Split(NamedTuple):
-    """refused: entries of the request. rest: the request without them, None if nothing is left."""
-
-    refused: list[Any]
-    rest: Any
-
-
-def split(topics: Topics, request: Any, matches: Callable[[str], bool] | None, name_of: NameOf) -> Split:
-    """Part a request's topics. matches: None means all of them, and what is no topic, too."""
-    refused: list[Any] = []
-    rest: dict[str, list[Any]] = {}
-    for field in topics.requested:
-        kept: list[Any] = []
-        for entry in getattr(request, field) or ():
-            name = topics.name(entry, name_of)
-            hit = matches is None or (name is not None and matches(name))
-            (refused if hit else kept).append(entry)
-        rest[field] = kept
-    if not any(rest.values()):
-        return Split(refused, None)
-    return Split(refused, msgspec.structs.replace(request, **rest))
-
-
-def add_refused(topics: Topics, response: Any, refused: Sequence[Any], error: int) -> Any:
-    """The answer with a place for each refused entry of the request."""
-    entries = [*getattr(response, topics.answered), *(topics.refuse(entry, error) for entry in refused)]
-    return msgspec.structs.replace(response, **{topics.answered: entries})
-
 
 # -- each API ------------------------------------------------------------------------------------
 
@@ -250,6 +194,7 @@ def _by_name(entry: Any, name_of: NameOf) -> str:
 
 
 FORMS: dict[int, Form] = {
+    **cluster_errors.FORMS,
     ApiKey.PRODUCE: Form(Topics(
         ("topic_data",), "responses", lambda entry, name_of: entry.name or name_of(entry.topic_id), _produce,
         lambda: ProduceResponse([]))),

@@ -20,16 +20,9 @@ from zafka.actors.gateway.fetch import TOPIC_IDS_SINCE
 from zafka.actors.gateway.fetch_session import FINAL_EPOCH, INITIAL_EPOCH, wanted_in
 from zafka.actors.gateway.leaders import TopicKey
 from zafka.actors.gateway.registry import Handler, Served
-from zafka.runtime.faults.api_errors import (
-    FORMS,
-    SESSION_ERRORS,
-    SESSIONS_SINCE,
-    NameOf,
-    Topics,
-    add_refused,
-    split,
-)
+from zafka.runtime.faults.api_errors import FORMS, SESSION_ERRORS, SESSIONS_SINCE
 from zafka.runtime.faults.board import Watch
+from zafka.runtime.faults.forms import NameOf, Topics, add_refused, split
 from zafka.runtime.faults.kinds import ApiFault
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import response_header

@@ -224,6 +224,37 @@ def test_java_configuration_cluster_and_producers(tools: Tools, bootstrap: str, 
     assert tools.run("org.apache.kafka.tools.TransactionsCommand", "list").count("\n") <= 1
 
 
+def test_java_quotas_and_credentials(tools: Tools) -> None:
+    name = f"u{os.urandom(4).hex()}"
+    user = ("kafka.admin.ConfigCommand", "--entity-type", "users", "--entity-name", name)
+    tools.run(*user, "--alter", "--add-config", "producer_byte_rate=1024")
+    tools.run(*user, "--alter", "--add-config", "SCRAM-SHA-256=[iterations=4096,password=secret]")
+    told = tools.run(*user, "--describe")
+    assert "producer_byte_rate=1024.0" in told and "SCRAM-SHA-256=iterations=4096" in told and "secret" not in told
+    tools.run(*user, "--alter", "--delete-config", "producer_byte_rate")
+    tools.run(*user, "--alter", "--delete-config", "SCRAM-SHA-256")
+    told = tools.run(*user, "--describe")
+    assert "producer_byte_rate" not in told and "SCRAM" not in told
+
+
+def test_java_elections_places_and_the_quorum(tools: Tools, make_topic: MakeTopic, tmp_path: object) -> None:
+    topic = make_topic()
+    told = tools.run(
+        "org.apache.kafka.tools.LeaderElectionCommand", "--election-type", "preferred", "--topic", topic, "--partition", "0")
+    assert "Valid replica already elected for partitions" in told
+    wanted = f"{tmp_path}/places.json"
+    with open(wanted, "w") as file:
+        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [1]}]}, file)
+    command = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+    told = tools.run(command, "--reassignment-json-file", wanted, "--execute")
+    assert f"Successfully started partition reassignment for {topic}-0" in told
+    assert "is completed" in tools.run(command, "--reassignment-json-file", wanted, "--verify")
+    assert "No partition reassignments found" in tools.run(command, "--list")
+    quorum = ("org.apache.kafka.tools.MetadataQuorumCommand", "describe", "--status")
+    told = tools.run(*quorum)
+    assert re.search(r"LeaderId:\s+1\n", told) and re.search(r"HighWatermark:\s+\d+\n", told)
+
+
 # -- zafka's own ---------------------------------------------------------------------------------
 
 

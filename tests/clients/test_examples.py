@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,9 +54,19 @@ def test_the_testing_broker_example() -> None:
     assert "once each and in order" in run_example("testing_broker.py")
 
 
+def test_the_example_of_a_test_file(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "test_orders.py", tmp_path)  # without the settings of this repository
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "zafka.pytest_plugin", "-p", "no:cacheprovider", "-q"],
+        check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_examples_pass_mypy_strict(tmp_path: Path) -> None:
     """As a user's program sees the package: through py.typed, with no settings of ours."""
-    files = [str(ROOT / "examples" / name) for name in (*CLIENT_EXAMPLES, "testing_broker.py")]
+    files = [str(ROOT / "examples" / name) for name in (*CLIENT_EXAMPLES, "testing_broker.py", "test_orders.py")]
     done = subprocess.run(
         [*MYPY, "--strict", "--cache-dir", str(tmp_path / "cache"), *files],
         check=False, cwd=tmp_path, capture_output=True, text=True, timeout=170, env={**os.environ, "MYPYPATH": str(ROOT)},

@@ -29,6 +29,7 @@ from tests.differential.cases import (
 )
 from zafka.storage.codecs import GZIP, LZ4, SNAPPY, ZSTD
 from zafka.transport.kafka import messages as kafka
+from zafka.transport.kafka.messages.fetch import ReplicaState
 from zafka.transport.kafka.types import ZERO_UUID
 
 UNKNOWN_ID = b"nobody's id here"
@@ -185,7 +186,7 @@ FETCH = [
          fetch_all(session_id=saved("session"), session_epoch=-1), versions=range(7, 20)),
     case("a session for nothing", fetch_all(session_epoch=0), versions=range(7, 20)),
     case("as a replica", fetch("read", part(0), replica_id=5), versions=range(15)),
-    case("as an unknown replica", fetch("read", part(0), replica_state=kafka.ReplicaState(9, 3)), versions=range(15, 20)),
+    case("as an unknown replica", fetch("read", part(0), replica_state=ReplicaState(9, 3)), versions=range(15, 20)),
     case("as a debugging consumer", fetch("read", part(0), replica_id=-2), versions=range(15)),
     case("a cluster id", fetch("read", part(0), cluster_id="another"), versions=range(12, 20)),
 ]

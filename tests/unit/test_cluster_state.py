@@ -22,8 +22,11 @@ from zafka.actors.cluster_state import (
     LeaderChanged,
     PartitionsAdded,
     ProducerIdsAllocated,
+    QuotaChanged,
     ReplicaFaulted,
     ReplicaRecovered,
+    ScramCredential,
+    ScramCredentialChanged,
     TopicConfigChanged,
     TopicCreated,
     TopicDeleted,
@@ -52,6 +55,8 @@ EXAMPLES: list[AnyEvent] = [
     ReplicaFaulted(ORDERS, 0, 1, 4096, "EIO"),
     ReplicaRecovered(ORDERS, 0, 1, "4f2a"),
     ClusterLogRecovered("77aa", 3, 3000),
+    QuotaChanged((("client-id", None), ("user", "alice")), {"producer_byte_rate": 1024.0}),
+    ScramCredentialChanged("alice", 1, ScramCredential(b"salt", b"stored", b"server", 4096)),
 ]
 
 
@@ -71,7 +76,7 @@ def test_every_event_comes_back_from_its_bytes() -> None:
 def test_events_are_json_that_a_reader_of_the_log_can_make_sense_of() -> None:
     assert json.loads(encode_event(TopicCreated(ORDERS, "orders", [[1]]))) == {
         "event": "TopicCreated", "topic_id": base64.b64encode(ORDERS).decode(), "name": "orders",
-        "partitions": [[1]], "config": {}}
+        "partitions": [[1]], "config": {}, "declared": False}
 
 
 def test_an_event_of_a_later_version_is_not_passed_over() -> None:

@@ -15,8 +15,9 @@ from tests.unit.broker_bench import SUPERVISOR, Bench, advanced, make_batch, rea
 from zafka.actors import messages
 from zafka.actors.gateway.effects import ReadFault, Respond
 from zafka.actors.gateway.registry import APIS
-from zafka.runtime.faults.api_errors import FORMS, MESSAGE
+from zafka.runtime.faults.api_errors import FORMS
 from zafka.runtime.faults.board import Board, Watch
+from zafka.runtime.faults.forms import MESSAGE
 from zafka.runtime.faults.gateway import FaultyApis
 from zafka.runtime.faults.kinds import ApiFault
 from zafka.transport.kafka import messages as kafka
@@ -47,10 +48,13 @@ from zafka.transport.kafka.messages import (
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
+    alter_client_quotas,
     alter_configs,
+    alter_user_scram_credentials,
     delete_records,
     describe_producers,
     describe_topic_partitions,
+    elect_leaders,
     incremental_alter_configs,
 )
 
@@ -130,6 +134,21 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.LIST_CONFIG_RESOURCES: lambda version, names: kafka.ListConfigResourcesRequest([]),
     ApiKey.DESCRIBE_TRANSACTIONS: lambda version, names: kafka.DescribeTransactionsRequest(["x", "y"]),
     ApiKey.LIST_TRANSACTIONS: lambda version, names: kafka.ListTransactionsRequest(),
+    ApiKey.DESCRIBE_ACLS: lambda version, names: kafka.DescribeAclsRequest(1, None, 1, None, None, 1, 1),
+    ApiKey.CREATE_ACLS: lambda version, names: kafka.CreateAclsRequest([kafka.AclCreation(2, "t", 3, "User:a", "*", 3, 3)]),
+    ApiKey.DELETE_ACLS: lambda version, names: kafka.DeleteAclsRequest([kafka.DeleteAclsFilter(2, "t", 3, None, None, 1, 1)]),
+    ApiKey.ELECT_LEADERS: lambda version, names: kafka.ElectLeadersRequest(
+        0, [elect_leaders.TopicPartitions(name, [0]) for name in names]),
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: lambda version, names: kafka.AlterPartitionReassignmentsRequest(
+        1000, True, [kafka.ReassignableTopic(name, [kafka.ReassignablePartition(0, [1])]) for name in names]),
+    ApiKey.LIST_PARTITION_REASSIGNMENTS: lambda version, names: kafka.ListPartitionReassignmentsRequest(1000, None),
+    ApiKey.DESCRIBE_QUORUM: lambda version, names: kafka.DescribeQuorumRequest([]),
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: lambda version, names: kafka.DescribeClientQuotasRequest([]),
+    ApiKey.ALTER_CLIENT_QUOTAS: lambda version, names: kafka.AlterClientQuotasRequest([alter_client_quotas.EntryData(
+        [alter_client_quotas.EntityData("user", "a")], [alter_client_quotas.OpData("producer_byte_rate", 1.0)])]),
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: lambda version, names: kafka.DescribeUserScramCredentialsRequest([]),
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: lambda version, names: kafka.AlterUserScramCredentialsRequest(
+        [alter_user_scram_credentials.ScramCredentialDeletion("a", 1)]),
     ApiKey.OFFSET_COMMIT: lambda version, names: kafka.OffsetCommitRequest("g", topics=[
         kafka.OffsetCommitRequestTopic(topic_id(name), name, [kafka.OffsetCommitRequestPartition(0, 1)])
         for name in names]),
@@ -149,6 +168,12 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
 
 def test_every_api_that_is_served_has_its_form_and_its_request_here() -> None:
     assert set(FORMS) == set(APIS) == set(REQUESTS)
+
+
+# Answered without asking anybody.
+AT_ONCE = (
+    ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS, ApiKey.DESCRIBE_TOPIC_PARTITIONS, ApiKey.ELECT_LEADERS,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS)
 
 
 def errors_in(message: Any) -> list[int]:
@@ -210,7 +235,7 @@ def test_kio_reads_it_too(faulty: Faulty, api: ApiKey, version: int) -> None:
 def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Faulty, api: ApiKey, version: int) -> None:
     faulty.fault(api, topic="t*", error=ERROR.name)
     faulty.client.send(api, version, REQUESTS[api](version, ("t", "u")))
-    if api in (ApiKey.METADATA, ApiKey.DESCRIBE_CONFIGS, ApiKey.DESCRIBE_TOPIC_PARTITIONS):  # answered without asking anybody
+    if api in AT_ONCE:
         (response,) = faulty.client.answers()
         assert errors_in(response).count(ERROR) == 1
         assert "u" in str(response)

@@ -23,11 +23,11 @@ from zafka.transport.kafka.messages import (
     FetchResponse,
     MetadataRequest,
     MetadataRequestTopic,
-    PartitionData,
     PartitionProduceData,
     ProduceRequest,
     TopicProduceData,
 )
+from zafka.transport.kafka.messages.fetch import PartitionData
 
 LAYOUTS = [pytest.param(*layout, id=f"{layout[0].name}-{layout[1]}-{layout[2]}") for layout in every_layout()]
 SAMPLES = 12

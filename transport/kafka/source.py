@@ -16,7 +16,7 @@ from zafka.transport.kafka.layout import Api
 from zafka.transport.kafka.types import ZERO_UUID
 
 # struct's letters for everything of fixed size, big-endian and without padding.
-FIXED = {"int8": "b", "int16": "h", "int32": "i", "int64": "q", "bool": "?", "uuid": "16s", "float64": "d"}
+FIXED = {"int8": "b", "int16": "h", "int32": "i", "int64": "q", "bool": "?", "uuid": "16s", "float64": "d", "uint16": "H"}
 
 
 class Source:

@@ -4,8 +4,9 @@
 One struct serves all versions of an API; a field that a version lacks keeps its default on reading and is left
 out on writing. Durations and times are ints, uuids 16 bytes, `records` a slice of the frame.
 Names that several APIs use are imported from their API's module:
-  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EpochEndOffset, LeaderIdAndEpoch,
-  NodeEndpoint, TopicRequest, TransactionState
+  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EntityData, EntryData,
+  EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ReplicaState, TopicData, TopicRequest,
+  TransactionState
 """
 # ruff: noqa: I001
 
@@ -15,9 +16,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zafka.transport.kafka.messages.alter_client_quotas import (
+        AlterClientQuotasRequest as AlterClientQuotasRequest,
+        AlterClientQuotasResponse as AlterClientQuotasResponse,
+        EntryDataResponse as EntryDataResponse,
+        OpData as OpData,
+    )
     from zafka.transport.kafka.messages.alter_configs import (
         AlterConfigsRequest as AlterConfigsRequest,
         AlterConfigsResponse as AlterConfigsResponse,
+    )
+    from zafka.transport.kafka.messages.alter_partition_reassignments import (
+        AlterPartitionReassignmentsRequest as AlterPartitionReassignmentsRequest,
+        AlterPartitionReassignmentsResponse as AlterPartitionReassignmentsResponse,
+        ReassignablePartition as ReassignablePartition,
+        ReassignablePartitionResponse as ReassignablePartitionResponse,
+        ReassignableTopic as ReassignableTopic,
+        ReassignableTopicResponse as ReassignableTopicResponse,
+    )
+    from zafka.transport.kafka.messages.alter_user_scram_credentials import (
+        AlterUserScramCredentialsRequest as AlterUserScramCredentialsRequest,
+        AlterUserScramCredentialsResponse as AlterUserScramCredentialsResponse,
+        AlterUserScramCredentialsResult as AlterUserScramCredentialsResult,
+        ScramCredentialDeletion as ScramCredentialDeletion,
+        ScramCredentialUpsertion as ScramCredentialUpsertion,
     )
     from zafka.transport.kafka.messages.api_versions import (
         ApiVersion as ApiVersion,
@@ -25,6 +47,12 @@ if TYPE_CHECKING:
         ApiVersionsResponse as ApiVersionsResponse,
         FinalizedFeatureKey as FinalizedFeatureKey,
         SupportedFeatureKey as SupportedFeatureKey,
+    )
+    from zafka.transport.kafka.messages.create_acls import (
+        AclCreation as AclCreation,
+        AclCreationResult as AclCreationResult,
+        CreateAclsRequest as CreateAclsRequest,
+        CreateAclsResponse as CreateAclsResponse,
     )
     from zafka.transport.kafka.messages.create_partitions import (
         CreatePartitionsAssignment as CreatePartitionsAssignment,
@@ -41,6 +69,13 @@ if TYPE_CHECKING:
         CreatableTopicResult as CreatableTopicResult,
         CreateTopicsRequest as CreateTopicsRequest,
         CreateTopicsResponse as CreateTopicsResponse,
+    )
+    from zafka.transport.kafka.messages.delete_acls import (
+        DeleteAclsFilter as DeleteAclsFilter,
+        DeleteAclsFilterResult as DeleteAclsFilterResult,
+        DeleteAclsMatchingAcl as DeleteAclsMatchingAcl,
+        DeleteAclsRequest as DeleteAclsRequest,
+        DeleteAclsResponse as DeleteAclsResponse,
     )
     from zafka.transport.kafka.messages.delete_groups import (
         DeletableGroupResult as DeletableGroupResult,
@@ -60,6 +95,18 @@ if TYPE_CHECKING:
         DeleteTopicState as DeleteTopicState,
         DeleteTopicsRequest as DeleteTopicsRequest,
         DeleteTopicsResponse as DeleteTopicsResponse,
+    )
+    from zafka.transport.kafka.messages.describe_acls import (
+        AclDescription as AclDescription,
+        DescribeAclsRequest as DescribeAclsRequest,
+        DescribeAclsResource as DescribeAclsResource,
+        DescribeAclsResponse as DescribeAclsResponse,
+    )
+    from zafka.transport.kafka.messages.describe_client_quotas import (
+        ComponentData as ComponentData,
+        DescribeClientQuotasRequest as DescribeClientQuotasRequest,
+        DescribeClientQuotasResponse as DescribeClientQuotasResponse,
+        ValueData as ValueData,
     )
     from zafka.transport.kafka.messages.describe_cluster import (
         DescribeClusterBroker as DescribeClusterBroker,
@@ -95,6 +142,14 @@ if TYPE_CHECKING:
         ProducerState as ProducerState,
         TopicResponse as TopicResponse,
     )
+    from zafka.transport.kafka.messages.describe_quorum import (
+        DescribeQuorumRequest as DescribeQuorumRequest,
+        DescribeQuorumResponse as DescribeQuorumResponse,
+        Listener as Listener,
+        Node as Node,
+        PartitionDataResponse as PartitionDataResponse,
+        TopicDataResponse as TopicDataResponse,
+    )
     from zafka.transport.kafka.messages.describe_topic_partitions import (
         Cursor as Cursor,
         DescribeTopicPartitionsRequest as DescribeTopicPartitionsRequest,
@@ -105,7 +160,20 @@ if TYPE_CHECKING:
     from zafka.transport.kafka.messages.describe_transactions import (
         DescribeTransactionsRequest as DescribeTransactionsRequest,
         DescribeTransactionsResponse as DescribeTransactionsResponse,
-        TopicData as TopicData,
+    )
+    from zafka.transport.kafka.messages.describe_user_scram_credentials import (
+        CredentialInfo as CredentialInfo,
+        DescribeUserScramCredentialsRequest as DescribeUserScramCredentialsRequest,
+        DescribeUserScramCredentialsResponse as DescribeUserScramCredentialsResponse,
+        DescribeUserScramCredentialsResult as DescribeUserScramCredentialsResult,
+        UserName as UserName,
+    )
+    from zafka.transport.kafka.messages.elect_leaders import (
+        ElectLeadersRequest as ElectLeadersRequest,
+        ElectLeadersResponse as ElectLeadersResponse,
+        PartitionResult as PartitionResult,
+        ReplicaElectionResult as ReplicaElectionResult,
+        TopicPartitions as TopicPartitions,
     )
     from zafka.transport.kafka.messages.fetch import (
         AbortedTransaction as AbortedTransaction,
@@ -115,8 +183,6 @@ if TYPE_CHECKING:
         FetchTopic as FetchTopic,
         FetchableTopicResponse as FetchableTopicResponse,
         ForgottenTopic as ForgottenTopic,
-        PartitionData as PartitionData,
-        ReplicaState as ReplicaState,
         SnapshotId as SnapshotId,
     )
     from zafka.transport.kafka.messages.find_coordinator import (
@@ -165,6 +231,13 @@ if TYPE_CHECKING:
         ListOffsetsResponse as ListOffsetsResponse,
         ListOffsetsTopic as ListOffsetsTopic,
         ListOffsetsTopicResponse as ListOffsetsTopicResponse,
+    )
+    from zafka.transport.kafka.messages.list_partition_reassignments import (
+        ListPartitionReassignmentsRequest as ListPartitionReassignmentsRequest,
+        ListPartitionReassignmentsResponse as ListPartitionReassignmentsResponse,
+        ListPartitionReassignmentsTopics as ListPartitionReassignmentsTopics,
+        OngoingPartitionReassignment as OngoingPartitionReassignment,
+        OngoingTopicReassignment as OngoingTopicReassignment,
     )
     from zafka.transport.kafka.messages.list_transactions import (
         ListTransactionsRequest as ListTransactionsRequest,
@@ -237,11 +310,25 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
+    "alter_client_quotas": (
+        "AlterClientQuotasRequest", "AlterClientQuotasResponse", "EntryDataResponse", "OpData",
+    ),
     "alter_configs": (
         "AlterConfigsRequest", "AlterConfigsResponse",
     ),
+    "alter_partition_reassignments": (
+        "AlterPartitionReassignmentsRequest", "AlterPartitionReassignmentsResponse", "ReassignablePartition",
+        "ReassignablePartitionResponse", "ReassignableTopic", "ReassignableTopicResponse",
+    ),
+    "alter_user_scram_credentials": (
+        "AlterUserScramCredentialsRequest", "AlterUserScramCredentialsResponse",
+        "AlterUserScramCredentialsResult", "ScramCredentialDeletion", "ScramCredentialUpsertion",
+    ),
     "api_versions": (
         "ApiVersion", "ApiVersionsRequest", "ApiVersionsResponse", "FinalizedFeatureKey", "SupportedFeatureKey",
+    ),
+    "create_acls": (
+        "AclCreation", "AclCreationResult", "CreateAclsRequest", "CreateAclsResponse",
     ),
     "create_partitions": (
         "CreatePartitionsAssignment", "CreatePartitionsRequest", "CreatePartitionsResponse",
@@ -250,6 +337,10 @@ _MODULES = {
     "create_topics": (
         "CreatableReplicaAssignment", "CreatableTopic", "CreatableTopicConfig", "CreatableTopicConfigs",
         "CreatableTopicResult", "CreateTopicsRequest", "CreateTopicsResponse",
+    ),
+    "delete_acls": (
+        "DeleteAclsFilter", "DeleteAclsFilterResult", "DeleteAclsMatchingAcl", "DeleteAclsRequest",
+        "DeleteAclsResponse",
     ),
     "delete_groups": (
         "DeletableGroupResult", "DeleteGroupsRequest", "DeleteGroupsResponse",
@@ -260,6 +351,12 @@ _MODULES = {
     ),
     "delete_topics": (
         "DeletableTopicResult", "DeleteTopicState", "DeleteTopicsRequest", "DeleteTopicsResponse",
+    ),
+    "describe_acls": (
+        "AclDescription", "DescribeAclsRequest", "DescribeAclsResource", "DescribeAclsResponse",
+    ),
+    "describe_client_quotas": (
+        "ComponentData", "DescribeClientQuotasRequest", "DescribeClientQuotasResponse", "ValueData",
     ),
     "describe_cluster": (
         "DescribeClusterBroker", "DescribeClusterRequest", "DescribeClusterResponse",
@@ -279,16 +376,28 @@ _MODULES = {
         "DescribeProducersRequest", "DescribeProducersResponse", "PartitionResponse", "ProducerState",
         "TopicResponse",
     ),
+    "describe_quorum": (
+        "DescribeQuorumRequest", "DescribeQuorumResponse", "Listener", "Node", "PartitionDataResponse",
+        "TopicDataResponse",
+    ),
     "describe_topic_partitions": (
         "Cursor", "DescribeTopicPartitionsRequest", "DescribeTopicPartitionsResponse",
         "DescribeTopicPartitionsResponsePartition", "DescribeTopicPartitionsResponseTopic",
     ),
     "describe_transactions": (
-        "DescribeTransactionsRequest", "DescribeTransactionsResponse", "TopicData",
+        "DescribeTransactionsRequest", "DescribeTransactionsResponse",
+    ),
+    "describe_user_scram_credentials": (
+        "CredentialInfo", "DescribeUserScramCredentialsRequest", "DescribeUserScramCredentialsResponse",
+        "DescribeUserScramCredentialsResult", "UserName",
+    ),
+    "elect_leaders": (
+        "ElectLeadersRequest", "ElectLeadersResponse", "PartitionResult", "ReplicaElectionResult",
+        "TopicPartitions",
     ),
     "fetch": (
         "AbortedTransaction", "FetchPartition", "FetchRequest", "FetchResponse", "FetchTopic",
-        "FetchableTopicResponse", "ForgottenTopic", "PartitionData", "ReplicaState", "SnapshotId",
+        "FetchableTopicResponse", "ForgottenTopic", "SnapshotId",
     ),
     "find_coordinator": (
         "Coordinator", "FindCoordinatorRequest", "FindCoordinatorResponse",
@@ -317,6 +426,10 @@ _MODULES = {
     "list_offsets": (
         "ListOffsetsPartition", "ListOffsetsPartitionResponse", "ListOffsetsRequest", "ListOffsetsResponse",
         "ListOffsetsTopic", "ListOffsetsTopicResponse",
+    ),
+    "list_partition_reassignments": (
+        "ListPartitionReassignmentsRequest", "ListPartitionReassignmentsResponse",
+        "ListPartitionReassignmentsTopics", "OngoingPartitionReassignment", "OngoingTopicReassignment",
     ),
     "list_transactions": (
         "ListTransactionsRequest", "ListTransactionsResponse",
