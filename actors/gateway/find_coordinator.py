@@ -35,6 +35,10 @@ SEVERAL_KEYS_SINCE = 4
 GROUP, TRANSACTION, SHARE = 0, 1, 2
 WAIT_S = 5.0
 NOT_AVAILABLE = "The coordinator is not available."
+NO_ERROR = "NONE"  # Kafka's word, where there is one coordinator
+UNKNOWN_KIND = (
+    "This most likely occurs because of a request being malformed by the client library or the message was sent to an "
+    "incompatible broker. See the broker logs for more details.")
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: FindCoordinatorRequest) -> None:
@@ -99,7 +103,7 @@ class Finding:
                 return not_available(group_id) if route and route.refusal == ErrorCode.KAFKA_STORAGE_ERROR else None
         for broker in brokers(gateway, self.exchange.connection):
             if broker.node_id == partition.leader:
-                return Coordinator(group_id, broker.node_id, broker.host, broker.port, 0, None)
+                return Coordinator(group_id, broker.node_id, broker.host, broker.port, 0, "")
         return not_available(group_id)
 
 
@@ -112,8 +116,9 @@ def answer(exchange: Exchange, found: list[Coordinator]) -> None:
         exchange.answer(FindCoordinatorResponse(coordinators=found))
         return
     (one,) = found
+    message = one.error_message if one.error_code else NO_ERROR
     exchange.answer(FindCoordinatorResponse(
-        error_code=one.error_code, error_message=one.error_message, node_id=one.node_id, host=one.host, port=one.port))
+        error_code=one.error_code, error_message=message, node_id=one.node_id, host=one.host, port=one.port))
 
 
 def refusal(key_type: int) -> tuple[int, str]:
@@ -121,4 +126,4 @@ def refusal(key_type: int) -> tuple[int, str]:
         return ErrorCode.INVALID_REQUEST, "share groups are not supported yet by this cluster"
     if key_type == TRANSACTION:
         return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not supported yet by this cluster"
-    return ErrorCode.INVALID_REQUEST, f"unknown key type {key_type}"
+    return ErrorCode.INVALID_REQUEST, UNKNOWN_KIND

@@ -44,7 +44,8 @@ class Committing:
         self._gateway = gateway
         self._exchange = exchange
         self._by_id = exchange.version >= TOPIC_IDS_SINCE
-        self._response = OffsetCommitResponse(topics=[])
+        self._answered: dict[tuple[bytes, str], OffsetCommitResponseTopic] = {}  # each topic once, as Kafka tells them
+        self._whole: OffsetCommitResponse | None = None
         self._ids: dict[str, bytes] = {}  # of the topics that go to the coordinator
         request.topics = [known for topic in request.topics if (known := self._known(topic)) is not None]
         self._topics = request.topics
@@ -74,8 +75,8 @@ class Committing:
         return OffsetCommitRequestTopic(topic.topic_id, topic.name, there) if there else None
 
     def _refuse(self, topic: OffsetCommitRequestTopic, error: int) -> None:
-        self._response.topics.append(OffsetCommitResponseTopic(topic.topic_id, topic.name, [
-            OffsetCommitResponsePartition(part.partition_index, error) for part in topic.partitions]))
+        self._answer(topic.topic_id, topic.name, [
+            OffsetCommitResponsePartition(part.partition_index, error) for part in topic.partitions])
 
     def _refuse_all(self, error: int) -> None:
         for topic in self._topics:
@@ -84,7 +85,14 @@ class Committing:
     def _take(self, answer: OffsetCommitResponse) -> None:
         for topic in answer.topics:
             topic.topic_id = self._ids[topic.name]
-            self._response.topics.append(topic)
+        if not self._answered:
+            self._whole = answer  # as it is, also where it names a topic twice
+        for topic in answer.topics:
+            self._answer(topic.topic_id, topic.name, topic.partitions)
+
+    def _answer(self, topic_id: bytes, name: str, partitions: list[OffsetCommitResponsePartition]) -> None:
+        told = self._answered.setdefault((topic_id, name), OffsetCommitResponseTopic(topic_id, name, []))
+        told.partitions = told.partitions + partitions
 
     def _finish(self) -> None:
-        self._exchange.answer(self._response)
+        self._exchange.answer(self._whole or OffsetCommitResponse(topics=list(self._answered.values())))

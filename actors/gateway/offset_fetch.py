@@ -56,21 +56,22 @@ class Fetching:
         self._gateway = gateway
         self._exchange = exchange
         self._groups = [OffsetFetchResponseGroup(group.group_id, []) for group in request.groups]
+        self._unknown: list[list[OffsetFetchResponseTopics]] = [[] for _ in request.groups]  # the last that each is told
         relay = Relay(gateway, exchange, KEY, self._finish)
-        for group, found in zip(request.groups, self._groups, strict=True):
+        for group, found, unknown in zip(request.groups, self._groups, self._unknown, strict=True):
             if exchange.version >= TOPIC_IDS_SINCE and group.topics is not None:
-                group.topics = [topic for topic in group.topics if self._name(topic, found)]
+                group.topics = [topic for topic in group.topics if self._name(topic, unknown)]
             asked = OffsetFetchRequest([group], require_stable=request.require_stable)
             relay.ask(
                 find_route(gateway, group.group_id), BY_NAME, asked,
                 decoded(KEY, BY_NAME, partial(self._take, found)), partial(self._refuse, found, group))
         relay.start()
 
-    def _name(self, topic: OffsetFetchRequestTopics, found: OffsetFetchResponseGroup) -> bool:
+    def _name(self, topic: OffsetFetchRequestTopics, unknown: list[OffsetFetchResponseTopics]) -> bool:
         """Fill in the name of a topic; one with an unknown id is refused."""
         known = self._gateway.cluster.topics_by_id.get(topic.topic_id)
         if known is None:
-            found.topics.append(_no_offsets(topic, ErrorCode.UNKNOWN_TOPIC_ID))
+            unknown.append(_no_offsets(topic, ErrorCode.UNKNOWN_TOPIC_ID))
             return False
         topic.name = known.name
         return True
@@ -91,17 +92,20 @@ class Fetching:
             found.topics = [_no_offsets(topic, error) for topic in group.topics or ()]
 
     def _finish(self) -> None:
+        for group, unknown in zip(self._groups, self._unknown, strict=True):
+            if not group.error_code:
+                group.topics += unknown
         if self._exchange.version >= SEVERAL_GROUPS_SINCE:
             self._exchange.answer(OffsetFetchResponse(groups=self._groups))
             return
-        (group,) = self._groups
+        (one,) = self._groups
         topics = [
             OffsetFetchResponseTopic(topic.name, [
                 OffsetFetchResponsePartition(
                     part.partition_index, part.committed_offset, part.committed_leader_epoch, part.metadata,
                     part.error_code) for part in topic.partitions])
-            for topic in group.topics]
-        self._exchange.answer(OffsetFetchResponse(topics=topics, error_code=group.error_code))
+            for topic in one.topics]
+        self._exchange.answer(OffsetFetchResponse(topics=topics, error_code=one.error_code))
 
 
 def _no_offsets(topic: OffsetFetchRequestTopics, error: int) -> OffsetFetchResponseTopics:

@@ -21,8 +21,13 @@ KEY = ApiKey.SYNC_GROUP
 VERSIONS = range(6)
 ADVERTISED = VERSIONS
 
+PROTOCOL_SINCE = 5
+
 
 def handle(gateway: Gateway, exchange: Exchange, request: SyncGroupRequest) -> None:
+    if exchange.version >= PROTOCOL_SINCE and None in (request.protocol_type, request.protocol_name):
+        exchange.answer(SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
+        return
     PassedOn(gateway, exchange, KEY, request, refuse)
 
 

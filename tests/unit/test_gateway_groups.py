@@ -265,7 +265,63 @@ def test_unknown_ids_are_answered_beside_what_was_found(bench: Groups, client: C
     bench.answer(peer, call, fetched("g", 42))
     (answer,) = client.answers()
     assert [(topic.topic_id, part.committed_offset, part.error_code) for topic in answer.groups[0].topics
-            for part in topic.partitions] == [(b"?" * 16, -1, ErrorCode.UNKNOWN_TOPIC_ID), (topic_id("t"), 42, 0)]
+            for part in topic.partitions] == [(topic_id("t"), 42, 0), (b"?" * 16, -1, ErrorCode.UNKNOWN_TOPIC_ID)]
+
+
+# -- members -------------------------------------------------------------------------------------
+
+MEMBERS: list[tuple[ApiKey, int, Any, Any]] = [
+    (ApiKey.JOIN_GROUP, 9, kafka.JoinGroupRequest("g", 10_000, 10_000, "m", None, "consumer", []),
+     kafka.JoinGroupResponse(generation_id=7, protocol_type="consumer", protocol_name="range", leader="m", member_id="m")),
+    (ApiKey.SYNC_GROUP, 5, kafka.SyncGroupRequest("g", 7, "m", None, "consumer", "range"),
+     kafka.SyncGroupResponse(assignment=b"mine")),
+    (ApiKey.HEARTBEAT, 4, kafka.HeartbeatRequest("g", 7, "m"), kafka.HeartbeatResponse(error_code=27)),
+    (ApiKey.LEAVE_GROUP, 5, kafka.LeaveGroupRequest("g", [kafka.MemberIdentity("m")]), kafka.LeaveGroupResponse()),
+]
+
+
+@pytest.mark.parametrize(("api", "version", "request_", "response"), MEMBERS)
+def test_what_members_ask_is_passed_on_and_the_answer_comes_back_as_it_is(
+    bench: Groups, client: Client, api: ApiKey, version: int, request_: Any, response: Any
+) -> None:
+    client.send(api, version, request_)
+    ((peer, call, asked),) = bench.asked()
+    assert (peer, call.version, asked) == (bench.partitions[GROUP_TOPIC, G], version, request_)
+    bench.answer(peer, call, response)
+    assert client.answers() == [response]
+
+
+@pytest.mark.parametrize(("api", "version", "request_", "error"), [
+    (*MEMBERS[0][:3], ErrorCode.COORDINATOR_LOAD_IN_PROGRESS),
+    (*MEMBERS[1][:3], ErrorCode.REBALANCE_IN_PROGRESS),  # what was agreed on is lost
+    (*MEMBERS[2][:3], 0),  # nobody is late while the coordinator reads its log
+    (*MEMBERS[3][:3], ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)])
+def test_while_their_coordinator_comes_back_members_are_told_what_they_can_use(
+    bench: Groups, client: Client, api: ApiKey, version: int, request_: Any, error: int
+) -> None:
+    client.send(api, version, request_)
+    bench.down(GROUP_TOPIC, G)
+    assert [answer.error_code for answer in client.answers()] == [error]
+    assert client.ask(api, version, request_).error_code == error
+
+
+def test_a_sync_that_does_not_say_what_was_chosen_is_refused(client: Client) -> None:
+    answer = client.ask(ApiKey.SYNC_GROUP, 5, kafka.SyncGroupRequest("g", 7, "m"))
+    assert answer.error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+
+
+def test_a_broker_that_stops_does_not_wait_for_members_who_can_come_no_more(bench: Groups, client: Client) -> None:
+    client.send(*MEMBERS[0][:3])
+    bench.tell(Peer("supervisor", 1), messages.Shutdown())
+    assert [answer.error_code for answer in client.answers()] == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
+
+
+def test_a_client_that_hung_up_is_not_answered(bench: Groups, client: Client) -> None:
+    client.send(*MEMBERS[0][:3])
+    ((peer, call, _),) = bench.asked()
+    client.close()
+    bench.answer(peer, call, MEMBERS[0][3])
+    assert client.answers() == []
 
 
 # -- administration ------------------------------------------------------------------------------
