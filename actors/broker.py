@@ -16,6 +16,7 @@ from typing import Any
 
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send, SetTimer, TimerFired
+from zafka.actors.broker_groups import GroupCoordinators
 from zafka.actors.broker_replicas import Replicas
 from zafka.actors.gateway.effects import (
     AnswersBlocked,
@@ -28,6 +29,7 @@ from zafka.actors.gateway.effects import (
     WayAsked,
 )
 from zafka.actors.gateway.gateway import TIMER, Gateway
+from zafka.actors.gateway.group_relay import Answered
 from zafka.actors.gateway.settings import settings_from
 from zafka.actors.messages import Endpoint
 from zafka.actors.start import SUPERVISOR, BrokerStart
@@ -40,6 +42,8 @@ DOORS_TIMER, REACH_TIMER, SHUTDOWN_TIMER = "doors", "reach", "shutdown"
 DOORS_WAIT_S = 1.0
 SHUTDOWN_WAIT_S = 1.0
 REACH_AGAIN_S = 0.25
+
+TOPIC_EVENTS = (cluster_state.TopicCreated, cluster_state.TopicDeleted, cluster_state.PartitionsAdded)
 
 Handler = Callable[[Mail], None]
 
@@ -60,6 +64,7 @@ class BrokerActor:
         self.replicas = Replicas(
             broker_id=start.broker_id, data_dir=data_dir, disk=disk, cluster=self.cluster,
             routes=self.gateway.routes, defaults=start.defaults)
+        self.groups = GroupCoordinators(self.cluster, self.gateway.routes)
         self.gateway.holds_topic = self.replicas.holds_topic
         self.gateway.space = lambda: disk.space(data_dir)
         self.coordinator: Peer | None = None  # its newest incarnation, registered with or not
@@ -89,6 +94,7 @@ class BrokerActor:
             messages.ProducersDescribed: self._on_partition_answer,
             messages.LogDescribed: self._on_partition_answer,
             messages.EpochEnd: self._on_partition_answer,
+            messages.GroupAnswers: self._on_group_answers,
             FilesRead: lambda mail: gateway.on_files_read(mail.body),
             ConnectionOpened: lambda mail: gateway.on_opened(mail.body),
             ConnectionClosed: lambda mail: gateway.on_closed(mail.body.connection_id),
@@ -135,11 +141,12 @@ class BrokerActor:
             replicas.reconcile()
         if replicas.changed:
             replicas.changed = False
-            gateway.changed = True
+            gateway.changed = self.groups.dirty = True
         effects, self._effects = self._effects, []
         effects += replicas.on_turn_end(gateway.coordinator.peer)
         if not self.ready:
             self._open(effects)
+        effects += self.groups.on_turn_end()
         effects += gateway.on_turn_end()
         if self.stopping and gateway.is_idle():
             effects.append(Exit(0, "shut down"))
@@ -160,6 +167,18 @@ class BrokerActor:
         route = self.replicas.serving.get(mail.sender)
         if route is not None:
             route.on_answer(mail.body)
+
+    def _on_group_answers(self, mail: Mail) -> None:
+        if mail.body.advanced is not None:
+            self.replicas.on_advanced(mail.sender, mail.body.advanced)
+        route = self.replicas.serving.get(mail.sender)
+        if route is None:
+            return
+        position = 0
+        for answer in mail.body.answers:
+            end = position + answer.size
+            route.on_answer(Answered(answer.request_id, answer.error, bytes(mail.records[position:end])))
+            position = end
 
     # -- coordinator ---------------------------------------------------------------------------
 
@@ -226,6 +245,8 @@ class BrokerActor:
         return me is not None and me.incarnation == self.incarnation
 
     def _act_on(self, event: Any) -> None:
+        if isinstance(event, TOPIC_EVENTS):
+            self.groups.on_topics_changed()
         if isinstance(event, cluster_state.LeaderChanged) and self.caught_up:
             self.replicas.on_leader_changed(event.topic_id, event.partition)
         elif isinstance(event, cluster_state.TopicConfigChanged):

@@ -47,6 +47,18 @@ BROKER_SETTINGS = {
     "log.cleaner.io.max.bytes.per.second": BrokerSetting(
         "1.7976931348623157E308", "what compaction may read and write in a second", 1024, is_double=True),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
+    "offsets.topic.num.partitions": BrokerSetting(
+        "4", "partitions of __consumer_offsets, each with a coordinator, when a first group creates it", 1, 10_000),
+    "offsets.retention.minutes": BrokerSetting(
+        "10080", "how long the offsets of a group without members are kept", 1, 2**31 - 1),
+    "offsets.retention.check.interval.ms": BrokerSetting(
+        "600000", "how often such offsets are looked for", 1, 2**31 - 1, is_long=True),
+    "group.initial.rebalance.delay.ms": BrokerSetting(
+        "3000", "how long the first member of a classic group waits for more", 0, 2**31 - 1),
+    "group.min.session.timeout.ms": BrokerSetting("6000", "the shortest session of a classic group's member", 0, 2**31 - 1),
+    "group.max.session.timeout.ms": BrokerSetting("1800000", "the longest such session", 1, 2**31 - 1),
+    "group.max.size": BrokerSetting("2147483647", "members of a classic group", 1, 2**31 - 1),
+    "offset.metadata.max.bytes": BrokerSetting("4096", "the longest text that may be committed with an offset", 0, 2**31 - 1),
 }
 
 # Kafka's broker-wide names of what a topology says with the topic's own name.

@@ -509,57 +509,56 @@ class ClientsAltered(Message, frozen=True, tag=59):
     offset: int
 
 
+# -- group coordinator <-> broker ----------------------------------------------------------------
+
+
+class GroupCall(Struct, array_like=True, frozen=True, gc=False):
+    """client_host: as Kafka shows it, "/127.0.0.1". size: of the request's body."""
+
+    request_id: int
+    api_key: int
+    version: int
+    client_id: str
+    client_host: str
+    size: int
+
+
+class GroupRequests(Message, frozen=True, tag=60):
+    """Broker to the leader of a partition of `__consumer_offsets`: requests of clients, as Kafka encodes them.
+    `records` is their bodies one behind the other, `size` bytes each."""
+
+    calls: list[GroupCall]
+
+
+class GroupAnswer(Struct, array_like=True, frozen=True, gc=False):
+    """error: 0, or why there is no answer: the broker makes one of this error. size: of the answer's body."""
+
+    request_id: int
+    error: int
+    size: int
+
+
+class GroupAnswers(Message, frozen=True, tag=61):
+    """As `Produced`; `records` is the bodies, as Kafka encodes them in the version of each request."""
+
+    answers: list[GroupAnswer]
+    advanced: Advanced | None = None
+
+
+class TopicsTold(Message, frozen=True, tag=62):
+    """Broker to the same: all topics of the cluster, by name with id and number of partitions. Told after `Serving`, and
+    again whenever they change, before any request that rests on the change."""
+
+    topics: list[tuple[str, bytes, int]]
+
+
 AnyMessage = (
-    Started
-    | Ready
-    | Heartbeat
-    | Shutdown
-    | ActorUp
-    | ActorDown
-    | StartPartition
-    | StopPartition
-    | PartitionStopped
-    | WhichChildren
-    | ChildrenTold
-    | Exiting
-    | ReplicaUp
-    | BecomeLeader
-    | Serving
-    | ConfigChanged
-    | Produce
-    | Produced
-    | Advanced
-    | Locate
-    | Located
-    | ListOffset
-    | OffsetListed
-    | FindEpochEnd
-    | EpochEnd
-    | RegisterBroker
-    | BrokerRegistered
-    | ReadCluster
-    | ClusterRecords
-    | ClaimLeadership
-    | CreateTopics
-    | TopicsCreated
-    | DeleteTopics
-    | TopicsDeleted
-    | AllocateProducerIds
-    | ProducerIdsAllocated
-    | ReportFault
-    | DiskFault
-    | ReportRecovered
-    | CreatePartitions
-    | PartitionsCreated
-    | AlterTopicConfigs
-    | TopicConfigsAltered
-    | AlterClients
-    | ClientsAltered
-    | DeleteRecords
-    | RecordsDeleted
-    | DescribeProducers
-    | ProducersDescribed
-    | DescribeLog
-    | LogDescribed
-    | CleanerMessage
-)
+    Started | Ready | Heartbeat | Shutdown | ActorUp | ActorDown | StartPartition | StopPartition | PartitionStopped
+    | WhichChildren | ChildrenTold | Exiting | ReplicaUp | BecomeLeader | Serving | ConfigChanged | Produce
+    | Produced | Advanced | Locate | Located | ListOffset | OffsetListed | FindEpochEnd | EpochEnd | RegisterBroker
+    | BrokerRegistered | ReadCluster | ClusterRecords | ClaimLeadership | CreateTopics | TopicsCreated
+    | DeleteTopics | TopicsDeleted | AllocateProducerIds | ProducerIdsAllocated | ReportFault | DiskFault
+    | ReportRecovered | CreatePartitions | PartitionsCreated | DeleteRecords | RecordsDeleted | DescribeProducers
+    | ProducersDescribed | DescribeLog | LogDescribed | AlterTopicConfigs | TopicConfigsAltered | AlterClients
+    | ClientsAltered | GroupRequests | GroupAnswers | TopicsTold | CleanerMessage
+)  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -92,7 +92,7 @@ class PartitionActor:
     """
 
     def __init__(
-        self, start: PartitionStart, replica: Replica[list[ProduceAnswer]], *, recovered: str = ""
+        self, start: PartitionStart, replica: Replica[list[Any]], *, recovered: str = ""
     ) -> None:
         self.topic, self.partition, self.topic_id = start.topic, start.partition, start.topic_id
         self.replica = replica
@@ -107,7 +107,7 @@ class PartitionActor:
         self._accepted: list[Accepted] = []  # checked, and not written yet
         self._newest: dict[int, BatchHeader] = {}  # by producer id, among `_accepted`
         self._written: list[ProduceAnswer] = []  # wait for what this turn wrote
-        self._answers: list[ProduceAnswer] = []  # leave at the end of this turn
+        self._answers: list[Any] = []  # leave at the end of this turn
         self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
         self._deletion = Deletion(replica)
         self._disk_full = False
@@ -151,7 +151,7 @@ class PartitionActor:
         direct = self._take_direct_answers() if self._direct_owed else []
         effects: Effects = []
         if self._broker is not None and self._answers:
-            effects.append(Send(self._broker, Produced(self._answers, self._advanced())))
+            effects.append(self._answered(self._broker))
             self._answers = []
         else:
             effects += self._news()
@@ -166,6 +166,10 @@ class PartitionActor:
         if replica.closed:
             effects.append(Exit(0, "shutdown"))
         return effects
+
+    def _answered(self, broker: Peer) -> Send:
+        """The answers of this turn."""
+        return Send(broker, Produced(self._answers, self._advanced()))
 
     def _news(self) -> Effects:
         """What readers may see, if that is not what the broker was told. It comes before every answer that shows some
@@ -424,20 +428,28 @@ class PartitionActor:
 
 
 def build(start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None]) -> Actor:
-    """Recover the log. A replica that must not be believed comes up too, and says why it is offline.
+    """Recover the log. Raises DirectoryLocked if the predecessor does not let go."""
+    return build_on(PartitionActor, start, disk, now, progress)
 
-    Raises DirectoryLocked if the predecessor does not let go.
+
+def build_on(
+    make: Callable[..., Actor], start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None]
+) -> Actor:
+    """`make(start, replica, recovered=...)` on the recovered log. A replica that must not be believed comes up too, and
+    says why it is offline.
+
+    make: may raise BadBatch or CorruptLog for what it finds in the log. Raises DirectoryLocked.
     """
     directory = Path(start.directory)
     fault = read_marker(disk, directory)
     if not fault:
         try:
             replica = open_replica(directory, start.topic_id, parse_config(start.config), disk, now, progress)
-            return PartitionActor(start, replica, recovered=recovery_id(disk, directory))
+            return make(start, replica, recovered=recovery_id(disk, directory))
         except ForeignTopic as foreign:
             # Somebody else's log is whole: once it is out of the way, nothing has to be recovered.
             return OfflinePartition(start, str(foreign), committed=False)
-        except CorruptLog as corrupt:
+        except (BadBatch, CorruptLog) as corrupt:
             fault = str(corrupt)
         except FailedFlush as failed:
             fault = str(failed)

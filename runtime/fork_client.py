@@ -64,6 +64,7 @@ PRELOAD = (
     "zafka.actors.partition",
     "zafka.actors.cleaner",
     "zafka.actors.broker_shell",
+    "zafka.actors.groups.coordinator",
 )
 """What every actor needs; imported once, before the first fork."""
 

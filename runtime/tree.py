@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from zafka.actors import messages
 from zafka.actors.cleaner_messages import StartCleaner
+from zafka.actors.gateway.group_relay import GROUP_TOPIC
 from zafka.actors.start import (
     COORDINATOR_DISK_FAULT,
     PEER_GONE,
@@ -49,16 +50,20 @@ PROGRAMS = {
     "broker": Program("zafka.actors.broker_shell:main", ""),
     "partition": Program("zafka.actors.shell:main", "zafka.actors.partition:build"),
     "cleaner": Program("zafka.actors.cleaner:main", "zafka.actors.cleaner:build"),
+    "group coordinator": Program("zafka.actors.shell:main", "zafka.actors.groups.coordinator:build"),
 }
 
 
 class Plan(NamedTuple):
-    """How an actor is started, each time anew. broker_id: of the broker it belongs to, -1 if none."""
+    """How an actor is started, each time anew. broker_id: of the broker it belongs to, -1 if none.
+
+    program: of `PROGRAMS`, "" for the one of its kind: a group coordinator is a partition to everybody else."""
 
     kind: str
     broker_id: int
     arguments: Arguments
     fds: tuple[int, ...] = ()
+    program: str = ""
 
 
 @dataclass(slots=True)
@@ -186,7 +191,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
         incarnation = self._data_dir.next_incarnation()
         inbox = "" if plan.kind == "partition" else self._run_dir.endpoint(f"a{incarnation}")
         running = TreeRunning(actor.name, incarnation, supervisor, self._clock(), inbox=inbox)
-        self._spawn(running, self._programs[plan.kind], plan.arguments, inbox=inbox, fds=plan.fds)
+        self._spawn(running, self._programs[plan.program or plan.kind], plan.arguments, inbox=inbox, fds=plan.fds)
 
     def _start_supervisor(self, spec: ChildSpec) -> None:
         broker_id: int = spec.start
@@ -279,8 +284,9 @@ class Tree(SupervisedProcesses[TreeRunning]):
         start = PartitionStart(
             broker_id=broker_id, topic=wanted.topic, partition=wanted.partition, topic_id=wanted.topic_id,
             directory=str(directory), config=wanted.config)
+        program = "group coordinator" if wanted.topic == GROUP_TOPIC else ""
         spec = ChildSpec(
-            f"partition {wanted.topic}-{wanted.partition}", Plan("partition", broker_id, start),
+            f"partition {wanted.topic}-{wanted.partition}", Plan("partition", broker_id, start, program=program),
             shutdown_s=SHUTDOWN_S["partition"], weather_codes=WEATHER, dynamic=True)
         self._perform(broker.supervisor, broker.supervisor.start_child(spec, self._clock()))
 

@@ -37,7 +37,7 @@ APIS = (
     "list_config_resources", "describe_producers", "describe_transactions", "list_transactions", "describe_acls",
     "create_acls", "delete_acls", "elect_leaders", "alter_partition_reassignments", "list_partition_reassignments",
     "describe_quorum", "describe_client_quotas", "alter_client_quotas", "describe_user_scram_credentials",
-    "alter_user_scram_credentials",
+    "alter_user_scram_credentials", "offset_delete",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.

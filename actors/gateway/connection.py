@@ -42,13 +42,15 @@ class Operation(Protocol):
 class Exchange:
     """One request. Exactly one of `answer`, `answer_nothing` and `refuse` ends it, at any later time."""
 
-    __slots__ = ("close_reason", "connection", "frame", "head", "held", "operation", "version", "writer")
+    __slots__ = ("client_id", "close_reason", "connection", "frame", "head", "held", "operation", "version", "writer")
 
     def __init__(
-        self, connection: Connection, *, version: int, head: bytes = b"", writer: Writer | None = None, size: int = 0
+        self, connection: Connection, *, version: int, head: bytes = b"", writer: Writer | None = None, size: int = 0,
+        client_id: str | None = None,
     ) -> None:
         self.connection = connection
         self.version = version
+        self.client_id = client_id
         self.head = head  # the response header, ready to send
         self.writer = writer
         self.held = size + REQUEST_OVERHEAD
@@ -61,6 +63,11 @@ class Exchange:
         if not self.connection.closed:
             assert self.writer is not None
             self.answer_frame([self.head, *self.writer(response)])
+
+    def answer_body(self, body: Buffer) -> None:
+        """Answer with what somebody else has encoded for this version."""
+        if not self.connection.closed:
+            self.answer_frame([self.head, body])
 
     def answer_frame(self, frame: Sequence[Buffer]) -> None:
         """Answer with a frame that is encoded already."""

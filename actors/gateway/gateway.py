@@ -150,7 +150,8 @@ class Gateway:
             self._refuse(connection, f"malformed request: {error}")
             return
         head = response_header(header.api_key, header.version, header.correlation_id)
-        exchange = Exchange(connection, version=header.version, head=head, writer=api.write, size=len(frame))
+        exchange = Exchange(
+            connection, version=header.version, head=head, writer=api.write, size=len(frame), client_id=header.client_id)
         connection.begin(exchange)
         api.handle(self, exchange, request)
         if header.api_key == ApiKey.PRODUCE:

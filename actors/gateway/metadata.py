@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from zafka.actors.cluster_state import NO_LEADER, PartitionState, TopicState
 from zafka.actors.gateway.connection import Connection, Exchange
+from zafka.actors.gateway.group_relay import GROUP_TOPIC, group_topic
 from zafka.actors.messages import CreateTopics, Endpoint, NewTopic, TopicsCreated
 from zafka.actors.refused import Refused
 from zafka.actors.topic_rules import check_name
@@ -43,7 +44,7 @@ TOPIC_OPERATIONS = sum(1 << operation for operation in (3, 4, 5, 6, 7, 8, 10, 11
 CLUSTER_OPERATIONS = sum(1 << operation for operation in (5, 7, 8, 9, 10, 11, 12))
 NOT_ASKED = -(2**31)
 CREATIONS_MAX = 100  # under way at once; more have to ask again
-INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state", "__share_group_state")
+INTERNAL_TOPICS = (GROUP_TOPIC, "__transaction_state", "__share_group_state")
 
 
 class Creation:
@@ -136,12 +137,16 @@ def create(gateway: Gateway, name: str, may_create: bool) -> int:
         return refused.error if illegal else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if not (may_create and gateway.settings.auto_create_topics):
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    creations = gateway.creations
-    if name not in creations and len(creations) < CREATIONS_MAX:
-        creations[name] = Creation(creations, name)
-        topic = NewTopic(name, -1, -1, {})
-        gateway.coordinator.ask(lambda request_id: CreateTopics(request_id, [topic]), creations[name])
+    begin_creation(gateway, group_topic(gateway) if name == GROUP_TOPIC else NewTopic(name, -1, -1, {}))
     return ErrorCode.LEADER_NOT_AVAILABLE
+
+
+def begin_creation(gateway: Gateway, topic: NewTopic) -> None:
+    """Have a topic created, unless that is under way."""
+    creations = gateway.creations
+    if topic.name not in creations and len(creations) < CREATIONS_MAX:
+        creations[topic.name] = Creation(creations, topic.name)
+        gateway.coordinator.ask(lambda request_id: CreateTopics(request_id, [topic]), creations[topic.name])
 
 
 def describe(name: str, topic: TopicState) -> MetadataResponseTopic:

@@ -20,12 +20,14 @@ from zafka.actors.gateway import (
     create_partitions,
     create_topics,
     delete_acls,
+    delete_groups,
     delete_records,
     delete_topics,
     describe_acls,
     describe_client_quotas,
     describe_cluster,
     describe_configs,
+    describe_groups,
     describe_log_dirs,
     describe_producers,
     describe_quorum,
@@ -35,15 +37,23 @@ from zafka.actors.gateway import (
     elect_leaders,
     fetch,
     find_coordinator,
+    heartbeat,
     incremental_alter_configs,
     init_producer_id,
+    join_group,
+    leave_group,
     list_config_resources,
+    list_groups,
     list_offsets,
     list_partition_reassignments,
     list_transactions,
     metadata,
+    offset_commit,
+    offset_delete,
+    offset_fetch,
     offset_for_leader_epoch,
     produce,
+    sync_group,
 )
 from zafka.actors.gateway.connection import Exchange
 from zafka.transport.kafka.codec import request_reader, response_writer
@@ -80,7 +90,9 @@ APIS: dict[int, Api] = {
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
         describe_transactions, list_transactions, alter_configs, incremental_alter_configs, describe_acls,
         create_acls, delete_acls, elect_leaders, alter_partition_reassignments, list_partition_reassignments, describe_quorum,
-        describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials)
+        describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials,
+        offset_commit, offset_fetch, offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group,
+        heartbeat, leave_group)
 }
 
 

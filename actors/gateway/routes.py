@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from zafka.actors.actor import Effects, Peer, Send
-from zafka.actors.messages import Advanced, Message, Produce, ProduceItem
+from zafka.actors.messages import Advanced, GroupCall, GroupRequests, Message, Produce, ProduceItem
 from zafka.transport.arena import Slice
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -84,6 +84,8 @@ class Route:
         self._records: list[memoryview] = []
         self._joined_bytes = 0
         self._mail: list[Send] = []
+        self._calls: list[GroupCall] = []
+        self._bodies: list[bytes] = []
         self._unsent: set[int] = set()  # request ids in `_items` and `_mail`
 
     def __repr__(self) -> str:
@@ -110,6 +112,7 @@ class Route:
         owed, unsent, backlog, held = self._owed, self._unsent, self._backlog, self._held
         self._owed, self._unsent, self._backlog, self._held = {}, set(), deque(), {}
         self._items, self._records, self._mail = [], [], []
+        self._calls, self._bodies = [], []
         self._owed_bytes = self._joined_bytes = 0
         for request_id, waiting in owed.items():
             waiting.on_lost(handed_over=request_id not in unsent)
@@ -160,6 +163,18 @@ class Route:
         self.routes.changed[self] = None
         return True
 
+    def call(self, call: GroupCall, body: bytes, owed: Owed) -> bool:
+        """Send a request of a client to the coordinator that this is; False if it owes too many answers."""
+        assert not self.refusal
+        if len(self._owed) >= OWED_MAX:
+            return False
+        self._owed[call.request_id] = owed
+        self._unsent.add(call.request_id)
+        self._calls.append(call)
+        self._bodies.append(body)
+        self.routes.changed[self] = None
+        return True
+
     def on_answer(self, answer: Any) -> None:
         """An answer that carries `request_id`; one that nobody waits for is passed over."""
         owed = self._owed.pop(answer.request_id, None)
@@ -187,6 +202,10 @@ class Route:
     def take_mail(self) -> list[Send]:
         """Everything gathered in this turn."""
         self._close_joined()
+        if self._calls:
+            assert self.peer is not None
+            self._mail.append(Send(self.peer, GroupRequests(self._calls), self._bodies))
+            self._calls, self._bodies = [], []
         mail, self._mail = self._mail, []
         self._unsent.clear()
         return mail

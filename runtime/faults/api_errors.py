@@ -15,6 +15,7 @@ from zafka.actors.gateway.fetch_part import NO_BYTES
 from zafka.actors.gateway.find_coordinator import SEVERAL_KEYS_SINCE
 from zafka.runtime.faults import cluster_errors
 from zafka.runtime.faults.forms import MESSAGE, Form, NameOf, Topics
+from zafka.runtime.faults.group_errors import GROUP_FORMS
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import alter_configs, describe_producers, incremental_alter_configs
@@ -232,6 +233,7 @@ FORMS: dict[int, Form] = {
         error_code=error)),
     ApiKey.DESCRIBE_TRANSACTIONS: Form(whole=_describe_transactions),
     ApiKey.LIST_TRANSACTIONS: Form(whole=lambda request, version, error: ListTransactionsResponse(error_code=error)),
+    **{key: Form(whole=whole) for key, whole in GROUP_FORMS.items()},
 }
 
 SESSION_ERRORS = frozenset({

@@ -22,7 +22,8 @@ from zafka.transport.kafka.types import ZERO_UUID
 # Which fields tell elements of a list apart: the first of these that an element has.
 NAMING = tuple(names.split() for names in (
     "resource_type resource_name", "api_key", "key", "name", "topic", "topic_name", "topic_id", "partition_index",
-    "partition", "index", "batch", "broker_id", "node_id", "log_dir", "transactional_id", "producer_id", "entity_type", "user", "mechanism"))  # fmt: skip
+    "partition", "index", "batch", "broker_id", "node_id", "log_dir", "transactional_id", "producer_id", "entity_type", "user", "mechanism",
+    "group_id", "member_id"))  # fmt: skip
 # Elsewhere topics and partitions come as Kafka's hash maps have them, which differs from one run to the next.
 ORDERED = ("DescribeTopicPartitions", "ApiVersions")
 MISSING = "(missing)"
@@ -70,7 +71,7 @@ def _positive(value: int, side: Side) -> Any:
 
 
 OWN: dict[str, Callable[[Any, Side], Any]] = {
-    "cluster_id": _known, "topic_id": _known, "producer_id": _producer, "session_id": _known, "port": _port,
+    "cluster_id": _known, "member_id": _known, "leader": _known, "topic_id": _known, "producer_id": _producer, "session_id": _known, "port": _port,
     "log_dir": _directory, "total_bytes": _positive, "usable_bytes": _positive, "finalized_features_epoch": _positive,
     "log_end_offset": _positive, "last_fetch_timestamp": _positive, "last_caught_up_timestamp": _positive,
 }  # fmt: skip

@@ -41,9 +41,10 @@ def prepare(sides: Sides) -> None:
         side.saved["id of unknown"], side.saved["id of "] = UNKNOWN_ID, bytes(16)
         for call in FILL:
             _insist(side, call)
-    # Kafka makes its internal topics when somebody asks for a coordinator first. Ours has none.
-    for key_type in (0, 1):
-        _insist(sides[1], Call(kafka.FindCoordinatorRequest("first", key_type), 2))
+    # Internal topics are made when somebody first asks for a coordinator. Ours has none of transactions.
+    for side in sides:
+        _insist(side, Call(kafka.FindCoordinatorRequest("first", 0), 2))
+    _insist(sides[1], Call(kafka.FindCoordinatorRequest("first", 1), 2))
 
 
 def _insist(side: Side, call: Call, version: int = -1) -> None:

@@ -26,9 +26,9 @@ from zafka.transport.kafka.types import ZERO_UUID
 # Kept for ever: the batches are dated, and Kafka would delete them 30 s after its start.
 KAFKA_SETTINGS = {
     "log.retention.ms": "-1", "offsets.topic.num.partitions": "1", "log.initial.task.delay.ms": "600000",
-    "transaction.state.log.num.partitions": "1",
+    "transaction.state.log.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
 }
-ZAFKA_SETTINGS = {"retention.ms": "-1"}
+ZAFKA_SETTINGS = {"retention.ms": "-1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1"}
 
 
 class NotComparable(Exception):

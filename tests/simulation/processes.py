@@ -15,6 +15,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ from zafka.actors.gateway.effects import (
     TellWay,
     WayAsked,
 )
+from zafka.actors.groups import coordinator as group_coordinator
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Produced, Started
 from zafka.actors.shell import ActorRuntime, resolve
 from zafka.actors.start import SUPERVISOR, UNCAUGHT, ActorStart, BrokerStart
@@ -62,6 +64,7 @@ PROGRAMS = {
     "broker": Program("tests.simulation.processes:BrokerProcess", ""),
     "partition": Program("tests.simulation.direct:PartitionProcess", "zafka.actors.partition:build"),
     "cleaner": Program("tests.simulation.processes:Process", "zafka.actors.cleaner:build"),
+    "group coordinator": Program("tests.simulation.processes:GroupCoordinatorProcess", ""),
 }
 
 NEVER = float("inf")
@@ -327,6 +330,13 @@ class CoordinatorProcess(Process):
     def build(self) -> Actor:
         arguments: Any = self.start.arguments
         return coordinator.build(arguments, self.disk, self.clock(), self.runtime.progress, self.machine.new_id)
+
+
+class GroupCoordinatorProcess(Process):
+    def build(self) -> Actor:
+        arguments: Any = self.start.arguments
+        make = partial(group_coordinator.make_machine, new_id=lambda: self.machine.new_id().hex())
+        return group_coordinator.build(arguments, self.disk, self.clock(), self.runtime.progress, make)
 
 
 class BrokerProcess(Process):

@@ -12,11 +12,14 @@ from random import Random
 from msgspec import structs
 
 from tests.simulation.faults import KINDS, Fault, draw_faults
+from tests.simulation.members import SETTINGS as GROUP_SETTINGS
+from zafka.actors.gateway.group_relay import GROUP_TOPIC
 from zafka.runtime.settings import BrokerSettings, SupervisionSettings, TopicSettings, TreeSettings
 
 SAFETY, LIVENESS = "safety", "liveness"
 ADMIN_TOPIC = "churn"
 COMPACTED_TOPIC = "keys"
+GROUP_PARTITIONS = 2
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Scenario:
 
     producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
     deletes: topic whose records are deleted, "" for none. key_readers: of the compacted topic, if there is one.
+    committers, members: how many clients commit offsets by hand, and are members of one group.
     flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
     request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
@@ -42,6 +46,8 @@ class Scenario:
     admin_rounds: int = 0
     deletes: str = ""
     key_readers: int = 0
+    committers: int = 0
+    members: int = 0
     last_fault: str = ""
     flush_s: float = 0.004
     request_s: float = 4.0
@@ -63,11 +69,15 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     topics = _draw_topics(random)
     admin_rounds = random.choice((0, 0, 2, 4))
     faults_s = random.choice((2.0, 4.0, 6.0))
+    groups = Random(f"{seed}/groups")
+    committers, members = groups.choice((0, 0, 1, 3)), groups.choice((0, 0, 2, 3))
     arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     compacted = _draw_compacted(Random(f"{seed}/compacts")) if seed % 4 == 0 else None
     if compacted is not None:
         names += [f"cleaner {broker_ids[0]}", f"partition {COMPACTED_TOPIC}-0"] * 3
+    if committers or members:
+        names += [f"partition {GROUP_TOPIC}-{index}" for index in range(GROUP_PARTITIONS)] * 2
     scenario = Scenario(
         seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
         _draw_faults(random, names, fsync, faults_s), admin_rounds=admin_rounds,
@@ -80,6 +90,7 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))
     scenario.flush_s = random.choice((0.004, 0.004, 0.06, 0.4))
     scenario.request_s = random.choice((4.0, 4.0, 0.2))
+    scenario.committers, scenario.members = committers, members
     if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
         scenario.deletes = topics[-1].name  # retention takes from it, too
     if compacted is not None:
@@ -117,7 +128,7 @@ def _draw_settings(
 ) -> TreeSettings:
     defaults = {
         "shared.memory.bytes": str(arena_bytes), "num.partitions": "1", "default.replication.factor": "1", "auto.create.topics.enable": "false",
-        "fsync": fsync, "flush.ms": "200", "index.interval.bytes": str(random.choice((0, 200, 4096))),
+        **GROUP_SETTINGS, "offsets.topic.num.partitions": str(GROUP_PARTITIONS), "fsync": fsync, "flush.ms": "200", "index.interval.bytes": str(random.choice((0, 200, 4096))),
         "log.retention.check.interval.ms": "400", "message.timestamp.after.max.ms": str(10**12),
         "internal.segment.bytes": str(random.choice((700, 1200, 2500, 1 << 20))),
         "internal.checkpoint.bytes": str(random.choice((300, 2000, 1 << 20))),

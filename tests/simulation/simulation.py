@@ -15,6 +15,7 @@ from tests.history import History
 from tests.simulation.admins import Admin, Describer
 from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
+from tests.simulation.committers import Committer, GroupClient, Witness
 from tests.simulation.compacted import KeyReader, KeyWriter, Ledger
 from tests.simulation.consumers import Consumer, FullReader, Sampler
 from tests.simulation.deleters import Deleter
@@ -22,8 +23,17 @@ from tests.simulation.direct import DirectProducer
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
+from tests.simulation.members import Group, GroupMember
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
-from tests.simulation.scenario import ADMIN_TOPIC, COMPACTED_TOPIC, LIVENESS, SAFETY, Scenario
+from tests.simulation.scenario import (
+    ADMIN_TOPIC,
+    COMPACTED_TOPIC,
+    GROUP_PARTITIONS,
+    LIVENESS,
+    SAFETY,
+    Scenario,
+)
+from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
 
 LIVE_WITHIN_S = 60.0
 READ_WITHIN_S = 60.0
@@ -61,6 +71,10 @@ class Simulation:
         for number, topic in enumerate(scenario.samplers):
             partitions = list(range(scenario.topics[topic].partitions))
             self.clients.append(Sampler(self, f"s{number}", topic, partitions))
+        for number in range(scenario.committers):
+            self.clients.append(Committer(self, f"g{number}", "orders", scenario.batches, scenario.pause_s))
+        group = Group("members", "orders", scenario.topics["orders"].partitions)
+        self.clients += [GroupMember(self, f"m{number}", group) for number in range(scenario.members)]
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.is_compacted:
@@ -152,7 +166,12 @@ class Simulation:
             return client.done or (not client.batches_left and all(
                 self.is_faulted(client.topic, index) or not (lane.waiting or lane.in_flight)
                 for index, lane in client.lanes.items()))
+        if isinstance(client, GroupClient):
+            return client.done or self.is_faulted(GROUP_TOPIC, partition_of(client.group, GROUP_PARTITIONS))
         return client.done or (isinstance(client, Admin) and self.is_faulted(ADMIN_TOPIC, 0))
+
+    def _is_over(self, client: Client) -> bool:
+        return self._is_done(client) if isinstance(client, Witness) else client.done
 
     def _read_everything(self) -> None:
         admins = [client for client in self.clients if isinstance(client, Admin)]
@@ -163,10 +182,12 @@ class Simulation:
             if topic.name != COMPACTED_TOPIC]
         if self.scenario.is_compacted:
             readers.append(KeyReader(self, "full-keys", self.ledger, once=True))
-        last: list[Client] = [*readers, *describers]
+        committers = [client for client in self.clients if isinstance(client, Committer)]
+        witnesses = [Witness(self, f"witness of {each.name}", each) for each in committers]
+        last: list[Client] = [*readers, *describers, *witnesses]
         for client in last:
             client.start()
-        if self.engine.run(self.engine.now_s + READ_WITHIN_S, lambda: all(client.done for client in last)):
+        if self.engine.run(self.engine.now_s + READ_WITHIN_S, lambda: all(map(self._is_over, last))):
             for reader in readers:
                 reader.report()
         else:

@@ -5,6 +5,7 @@ Needs Java and Kafka's jars, from ZAFKA_KAFKA_LIB or where scripts/install-peers
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -17,12 +18,16 @@ from typing import Any
 import pytest
 
 from tests.unit.compacted_log import compact, fill_with_keys
+from tests.unit.drive_groups import ORDERS, Coordinator
 from tests.unit.log_tools import NOW_MS, append, close, flush, make_batch, read_batches, read_records, small_config
+from zafka.actors.cluster_state import id_text
 from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.disk import PosixDisk
 from zafka.storage.index import OFFSET_ENTRY
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages import DeleteGroupsRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", ROOT / ".peers" / "kafka" / "lib"))
@@ -184,3 +189,23 @@ def test_a_compacted_log(tmp_path: Path) -> None:
     assert offsets[0][0] == 0 and all(last + 1 == first for (_, last), (first, _) in pairwise(offsets))
     found = re.findall(r"^\| offset: (\d+)", said, re.MULTILINE)
     assert found == [str(record.offset) for record in read_records(disk, log)]
+def test_committed_offsets_are_decoded_by_kafka(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path).lead()
+    coordinator.commit("g", 42, metadata="how far", epoch=7)
+    coordinator.commit("old", 5, version=4, retention_time_ms=86_400_000, partition=1)
+    coordinator.ask(ApiKey.DELETE_GROUPS, 2, DeleteGroupsRequest(["old"]))
+    coordinator.coordinator.replica.release()
+    said = dump([path for path in segment_files(coordinator.directory) if path.suffix == ".log"], "--offsets-decoder")
+    payloads = [line.partition("key: ")[2] for line in said.splitlines() if line.startswith("| offset:")]
+    told = [[json.loads(text) if text != "<DELETE>" else None for text in line.split(" payload: ")] for line in payloads]
+    keys = [key["data"] for key, _ in told]
+    assert keys == [
+        {"group": "g", "topic": "orders", "partition": 0}, {"group": "old", "topic": "orders", "partition": 1},
+        {"group": "old", "topic": "orders", "partition": 1}]
+    values = [value and {"version": value["version"], **value["data"]} for _, value in told]
+    assert values[2] is None
+    assert values[0] == {
+        "version": "4", "offset": 42, "leaderEpoch": 7, "metadata": "how far", "commitTimestamp": coordinator.now.wall_ms,
+        "topicId": id_text(ORDERS[1])}
+    assert (values[1]["version"], values[1]["offset"]) == ("1", 5)
+    assert values[1]["expireTimestamp"] == coordinator.now.wall_ms + 86_400_000

@@ -149,6 +149,20 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: lambda version, names: kafka.DescribeUserScramCredentialsRequest([]),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: lambda version, names: kafka.AlterUserScramCredentialsRequest(
         [alter_user_scram_credentials.ScramCredentialDeletion("a", 1)]),
+    ApiKey.OFFSET_COMMIT: lambda version, names: kafka.OffsetCommitRequest("g", topics=[
+        kafka.OffsetCommitRequestTopic(topic_id(name), name, [kafka.OffsetCommitRequestPartition(0, 1)])
+        for name in names]),
+    ApiKey.OFFSET_FETCH: lambda version, names: kafka.OffsetFetchRequest(
+        [kafka.OffsetFetchRequestGroup(group, topics=[]) for group in "gh"], "g",
+        [kafka.OffsetFetchRequestTopic(name, [0]) for name in names]),
+    ApiKey.OFFSET_DELETE: lambda version, names: kafka.OffsetDeleteRequest("g", []),
+    ApiKey.LIST_GROUPS: lambda version, names: kafka.ListGroupsRequest([], []),
+    ApiKey.DESCRIBE_GROUPS: lambda version, names: kafka.DescribeGroupsRequest(["g", "h"]),
+    ApiKey.DELETE_GROUPS: lambda version, names: kafka.DeleteGroupsRequest(["g", "h"]),
+    ApiKey.JOIN_GROUP: lambda version, names: kafka.JoinGroupRequest("g"),
+    ApiKey.SYNC_GROUP: lambda version, names: kafka.SyncGroupRequest("g"),
+    ApiKey.HEARTBEAT: lambda version, names: kafka.HeartbeatRequest("g"),
+    ApiKey.LEAVE_GROUP: lambda version, names: kafka.LeaveGroupRequest("g", [], "m"),
 }
 
 
@@ -179,7 +193,7 @@ def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
     kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
              messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
-             messages.DescribeProducers, messages.DescribeLog, messages.AlterTopicConfigs)
+             messages.DescribeProducers, messages.DescribeLog, messages.AlterTopicConfigs, messages.GroupRequests)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
@@ -188,8 +202,10 @@ def places_of(api: ApiKey, version: int) -> int:
     if FORMS[api].topics is not None:
         # Of the whole request, of each topic, of each partition.
         return {ApiKey.FETCH: 3 if version >= 7 else 2}.get(api, 2)
-    several = api is ApiKey.DESCRIBE_TRANSACTIONS or (api is ApiKey.FIND_COORDINATOR and version >= 4)
-    return 2 if several else 1
+    if api in (ApiKey.DESCRIBE_TRANSACTIONS, ApiKey.DESCRIBE_GROUPS, ApiKey.DELETE_GROUPS, ApiKey.OFFSET_COMMIT):
+        return 2
+    several = api is ApiKey.FIND_COORDINATOR and version >= 4
+    return 2 if several or (api is ApiKey.OFFSET_FETCH and version not in range(2, 8)) else 1
 
 
 @pytest.mark.parametrize(("api", "version"), SERVED)

@@ -31,6 +31,9 @@ RANGES = {
     ApiKey.LIST_PARTITION_REASSIGNMENTS: (0, 0), ApiKey.DESCRIBE_QUORUM: (0, 2), ApiKey.DESCRIBE_CLIENT_QUOTAS: (0, 1),
     ApiKey.ALTER_CLIENT_QUOTAS: (0, 1), ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: (0, 0),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: (0, 0),
+    ApiKey.OFFSET_COMMIT: (2, 10), ApiKey.OFFSET_FETCH: (1, 10), ApiKey.OFFSET_DELETE: (0, 0),
+    ApiKey.LIST_GROUPS: (0, 5), ApiKey.DESCRIBE_GROUPS: (0, 6), ApiKey.DELETE_GROUPS: (0, 2),
+    ApiKey.JOIN_GROUP: (0, 9), ApiKey.SYNC_GROUP: (0, 5), ApiKey.HEARTBEAT: (0, 4), ApiKey.LEAVE_GROUP: (0, 5),
 }
 
 
@@ -412,17 +415,6 @@ def test_transactions_are_refused_for_good(bench: Bench) -> None:
     assert "not supported yet" in answer.error_message
     answer = client.ask(ApiKey.FIND_COORDINATOR, 6, kafka.FindCoordinatorRequest("", 2, ["x:y:0"]))
     assert [each.error_code for each in answer.coordinators] == [ErrorCode.INVALID_REQUEST]
-
-
-@pytest.mark.parametrize("version", range(7))
-def test_groups_have_no_coordinator_yet(bench: Bench, version: int) -> None:
-    client = bench.client()
-    answer = client.ask(ApiKey.FIND_COORDINATOR, version, kafka.FindCoordinatorRequest("g", 0, ["g", "h"]))
-    if version < 4:
-        assert (answer.error_code, answer.node_id, answer.port) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1, -1)
-    else:
-        assert [(each.key, each.error_code) for each in answer.coordinators] == [
-            ("g", ErrorCode.COORDINATOR_NOT_AVAILABLE), ("h", ErrorCode.COORDINATOR_NOT_AVAILABLE)]
 
 
 def test_an_internal_topic_is_internal_also_while_it_is_missing(bench: Bench) -> None:

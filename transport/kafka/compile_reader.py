@@ -14,7 +14,6 @@ from __future__ import annotations
 import struct
 from contextlib import AbstractContextManager, nullcontext
 
-from zafka.transport.kafka.api_keys import is_flexible
 from zafka.transport.kafka.layout import Api, Field, Layout, default_of
 from zafka.transport.kafka.source import FIXED, Source
 from zafka.transport.kafka.types import MalformedMessage, Reader
@@ -45,7 +44,7 @@ def reader_source(api: Api, version: int, layout: Layout, *, elements_max: int) 
         source.line("limit = len(buf)")
         source.line(f"budget = {elements_max}")
         with source.block("try:"):
-            result = _StructReader(source, version, flexible=is_flexible(api.key, version), depth=0).read(
+            result = _StructReader(source, version, flexible=version >= api.flexible, depth=0).read(
                 layout.struct, layout.fields
             )
             source.line(f"return {result}")

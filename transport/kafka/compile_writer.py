@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 
-from zafka.transport.kafka.api_keys import is_flexible
 from zafka.transport.kafka.layout import Api, Field, Layout, default_of
 from zafka.transport.kafka.source import FIXED, Source
 from zafka.transport.kafka.types import Writer
@@ -25,7 +24,7 @@ def writer_source(api: Api, version: int, layout: Layout) -> Source:
     with source.block("def write(message):"):
         source.line("chunks = []")
         source.line("parts = []")
-        writer = _FieldsWriter(source, version, parts="parts", depth=0, flexible=is_flexible(api.key, version))
+        writer = _FieldsWriter(source, version, parts="parts", depth=0, flexible=version >= api.flexible)
         writer.write_struct("message", layout.fields)
         writer.flush()
         source.line("chunks.append(join(parts))")

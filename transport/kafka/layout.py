@@ -48,7 +48,10 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 class Api(msgspec.Struct, frozen=True):
-    """versions: first and last that we have a layout for. flexible: the first flexible one."""
+    """versions: first and last that we have a layout for. flexible: the first flexible one.
+
+    module: that has the structs, "" for the API's own in `messages/`.
+    """
 
     key: int
     name: str
@@ -56,6 +59,7 @@ class Api(msgspec.Struct, frozen=True):
     flexible: int
     request: Layout
     response: Layout
+    module: str = ""
 
 
 @cache

@@ -23,7 +23,7 @@ class Source:
     def __init__(self, api: Api, version: int, **namespace: Any) -> None:
         self.name = f"{api.name} v{version}"
         self.namespace: dict[str, Any] = {"ZERO_UUID": ZERO_UUID, **namespace}
-        self._messages = importlib.import_module(f"zafka.transport.kafka.messages.{_module(api)}")
+        self._messages = importlib.import_module(api.module or f"zafka.transport.kafka.messages.{_module(api)}")
         self._lines: list[str] = []
         self._indent = ""
 

@@ -259,6 +259,14 @@ if TYPE_CHECKING:
         OffsetCommitResponsePartition as OffsetCommitResponsePartition,
         OffsetCommitResponseTopic as OffsetCommitResponseTopic,
     )
+    from zafka.transport.kafka.messages.offset_delete import (
+        OffsetDeleteRequest as OffsetDeleteRequest,
+        OffsetDeleteRequestPartition as OffsetDeleteRequestPartition,
+        OffsetDeleteRequestTopic as OffsetDeleteRequestTopic,
+        OffsetDeleteResponse as OffsetDeleteResponse,
+        OffsetDeleteResponsePartition as OffsetDeleteResponsePartition,
+        OffsetDeleteResponseTopic as OffsetDeleteResponseTopic,
+    )
     from zafka.transport.kafka.messages.offset_fetch import (
         OffsetFetchRequest as OffsetFetchRequest,
         OffsetFetchRequestGroup as OffsetFetchRequestGroup,
@@ -433,6 +441,10 @@ _MODULES = {
     "offset_commit": (
         "OffsetCommitRequest", "OffsetCommitRequestPartition", "OffsetCommitRequestTopic", "OffsetCommitResponse",
         "OffsetCommitResponsePartition", "OffsetCommitResponseTopic",
+    ),
+    "offset_delete": (
+        "OffsetDeleteRequest", "OffsetDeleteRequestPartition", "OffsetDeleteRequestTopic", "OffsetDeleteResponse",
+        "OffsetDeleteResponsePartition", "OffsetDeleteResponseTopic",
     ),
     "offset_fetch": (
         "OffsetFetchRequest", "OffsetFetchRequestGroup", "OffsetFetchRequestTopic", "OffsetFetchRequestTopics",

@@ -1,0 +1,180 @@
+"""Requests of groups on their way: to the coordinator of a group id, which is the leader of its partition of
+`__consumer_offsets`, and back.
+
+Owns: which partition a group belongs to; `Relay`, requests to coordinators for one answer to a client. The broker knows
+no groups: what comes back is passed on, or joined with what other coordinators say.
+Invariant: each request to a coordinator is ended once, by its answer or by the loss of that incarnation. There is no
+deadline: a JoinGroup may wait for as long as its members have to come.
+May fail with: a Kafka error for the whole request, of which the API's file makes its answer.
+Source: Kafka GroupCoordinatorService (partitionFor, handleOperationException); String.hashCode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zafka.actors.gateway.connection import Exchange
+from zafka.actors.gateway.routes import Route
+from zafka.actors.messages import GroupCall, NewTopic
+from zafka.transport.kafka.codec import request_writer, response_reader
+from zafka.transport.kafka.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from zafka.actors.gateway.gateway import Gateway
+
+GROUP_TOPIC = "__consumer_offsets"
+PARTITIONS = "offsets.topic.num.partitions"
+PARTITIONS_DEFAULT = "4"
+# To be compacted, as soon as that is built.
+CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "segment.bytes": "104857600", "compression.type": "producer"}
+
+OnBody = Callable[[bytes], None]
+OnError = Callable[[int], None]
+
+
+class Answered(NamedTuple):
+    """A coordinator's answer, taken from its mail. error: 0, or why there is no body."""
+
+    request_id: int
+    error: int
+    body: bytes
+
+
+def group_topic(gateway: Gateway) -> NewTopic:
+    """`__consumer_offsets`, to be created when a client first asks for a coordinator."""
+    return NewTopic(GROUP_TOPIC, int(gateway.defaults.get(PARTITIONS, PARTITIONS_DEFAULT)), -1, CONFIG)
+
+
+def partition_of(group_id: str, partitions: int) -> int:
+    """The partition that a group's records are in."""
+    number = 0
+    encoded = group_id.encode("utf-16-be")
+    for high, low in zip(encoded[::2], encoded[1::2], strict=True):
+        number = (31 * number + (high << 8 | low)) & 0xFFFFFFFF
+    signed = number - (1 << 32) if number >= 1 << 31 else number
+    return 0 if signed == -(1 << 31) else abs(signed) % partitions
+
+
+def find_route(gateway: Gateway, group_id: str) -> Route | int:
+    """The way to a group's coordinator, or Kafka's error where there is none here."""
+    topic = gateway.cluster.topics_by_name.get(GROUP_TOPIC)
+    if topic is None:
+        return ErrorCode.NOT_COORDINATOR
+    return check_route(gateway.routes.find(GROUP_TOPIC, partition_of(group_id, len(topic.partitions))))
+
+
+def check_route(route: Route | None) -> Route | int:
+    if route is None:
+        return ErrorCode.NOT_COORDINATOR
+    if route.refusal == ErrorCode.KAFKA_STORAGE_ERROR:
+        return ErrorCode.COORDINATOR_NOT_AVAILABLE
+    # It is to come, and reads its log first: clients ask again without looking for another one.
+    return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if route.refusal else route
+
+
+class _Question:
+    """A request at a coordinator."""
+
+    __slots__ = ("done", "on_body", "on_error", "relay", "size")
+
+    def __init__(self, relay: Relay, on_body: OnBody, on_error: OnError) -> None:
+        self.relay = relay
+        self.on_body = on_body
+        self.on_error = on_error
+        self.size = 0
+        self.done = False
+
+    def on_answer(self, answer: Answered) -> None:
+        if answer.error:
+            self._fail(answer.error)
+        else:
+            self.on_body(answer.body)
+            self.relay.on_done()
+
+    def on_lost(self, *, handed_over: bool) -> None:
+        # It is soon back, here. Whether this was carried out or not, the client may ask again.
+        self._fail(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+
+    def _fail(self, error: int) -> None:
+        self.on_error(error)
+        self.relay.on_done()
+
+
+class Relay:
+    """What coordinators are asked for one exchange. finish: answers it, once they have all answered."""
+
+    def __init__(self, gateway: Gateway, exchange: Exchange, api_key: int, finish: Callable[[], None]) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.api_key = api_key
+        self._finish = finish
+        self._missing = 1  # `start` is still to come
+
+    def ask(self, route: Route | int, version: int, request: Any, on_body: OnBody, on_error: OnError) -> None:
+        """Send this request to a coordinator; a number is the error that there is none."""
+        if isinstance(route, int):
+            on_error(route)
+            return
+        connection = self.exchange.connection
+        body = b"".join(request_writer(self.api_key, version)(request))
+        call = GroupCall(
+            self.gateway.routes.new_id(), self.api_key, version, self.exchange.client_id or "",
+            f"/{connection.peer.rpartition(':')[0] or connection.peer}", len(body))
+        if route.call(call, body, _Question(self, on_body, on_error)):
+            self._missing += 1
+        else:
+            on_error(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)  # it has too much to do; clients try again
+
+    def start(self) -> None:
+        """All is asked."""
+        self.on_done()
+
+    def on_done(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._finish()
+
+
+class PassedOn:
+    """A request about one group, answered by its coordinator byte for byte.
+
+    refuse: (request, version, error) -> the answer that there is none."""
+
+    def __init__(
+        self, gateway: Gateway, exchange: Exchange, api_key: int, request: Any, refuse: Callable[[Any, int, int], Any]
+    ) -> None:
+        self._exchange = exchange
+        self._request = request
+        self._refuse = refuse
+        self._answered = False
+        exchange.operation = self
+        relay = Relay(gateway, exchange, api_key, _nothing_more)
+        relay.ask(find_route(gateway, request.group_id), exchange.version, request, self._on_body, self._on_error)
+        relay.start()
+
+    def _on_body(self, body: bytes) -> None:
+        if not self._answered:
+            self._answered = True
+            self._exchange.answer_body(body)
+
+    def _on_error(self, error: int) -> None:
+        if not self._answered:
+            self._answered = True
+            self._exchange.answer(self._refuse(self._request, self._exchange.version, error))
+
+    def on_hurry(self) -> None:
+        # It may wait for members who can come no more.
+        self._on_error(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+
+    def on_abandoned(self) -> None:
+        self._answered = True
+
+
+def decoded(api_key: int, version: int, then: Callable[[Any], None]) -> OnBody:
+    """Takes an answer's body for one who wants its struct."""
+    return lambda body: then(response_reader(api_key, version)(memoryview(body), 0))
+
+
+def _nothing_more() -> None:
+    pass

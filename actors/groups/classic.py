@@ -1,0 +1,508 @@
+"""Groups of the classic protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and the time that passes between.
+
+Owns: `ClassicGroups`, all of them in a partition. A group is written to the log when it is stable, when it is empty, and
+when a static member takes another's place; what only its members know begins anew after a restart, as in Kafka.
+Invariants: every JoinGroup and SyncGroup is answered once, at the latest when its time is up; a generation has one leader
+and one assignment, which nobody is told before it is committed; who is of another generation is fenced.
+Source: Kafka GroupMetadataManager (classicGroup*); KIP-345 (static members), KIP-394 (member ids), KIP-814 (skipped
+assignment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+import structlog
+
+from zafka.actors.actor import Now
+from zafka.actors.groups.calls import Call, Commit, Listed, Outbox, Settings
+from zafka.actors.groups.classic_answers import (
+    answer_join,
+    answer_sync,
+    check_sync,
+    join_timer,
+    protocols_of,
+    reason_of,
+    rebalance_timeout,
+    refuse_join,
+    refuse_sync,
+    session_timer,
+    sync_timer,
+)
+from zafka.actors.groups.classic_group import ClassicGroup, Member, State, group_of
+from zafka.actors.groups.records import GroupMetadataKey, GroupMetadataValue, encode_group
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.describe_groups import DescribedGroup
+from zafka.transport.kafka.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+from zafka.transport.kafka.messages.join_group import JoinGroupRequest
+from zafka.transport.kafka.messages.leave_group import (
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    MemberIdentity,
+    MemberResponse,
+)
+from zafka.transport.kafka.messages.sync_group import SyncGroupRequest
+
+KNOWN_ID_SINCE = 4  # of JoinGroup: a new member is given its id, and comes back with it
+SKIP_ASSIGNMENT_SINCE = 9
+SEVERAL_MEMBERS_SINCE = 3  # of LeaveGroup
+NEW_MEMBER_S = 300.0  # how long one may wait that cannot send heartbeats yet
+UNKNOWN = ""
+
+logger = structlog.get_logger(__name__)
+
+Due = Callable[[Now, Outbox], None]
+
+
+class ClassicGroups:
+    """new_id: what follows the client's id in a member's id, another one each time."""
+
+    kind: ClassVar[str] = "classic"
+    apis: ClassVar[frozenset[int]] = frozenset(
+        {ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.HEARTBEAT, ApiKey.LEAVE_GROUP})
+
+    def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._session_ms_min = int(settings.get("group.min.session.timeout.ms", "6000"))
+        self._session_ms_max = int(settings.get("group.max.session.timeout.ms", "1800000"))
+        self._initial_delay_ms = int(settings.get("group.initial.rebalance.delay.ms", "3000"))
+        self._size_max = int(settings.get("group.max.size", str(2**31 - 1)))
+        self._groups: dict[str, ClassicGroup] = {}
+        self._due: dict[str, Due] = {}  # by the name of each timer that is set
+        self._handlers: dict[int, Callable[[Call, Any, Now, Outbox], None]] = {
+            ApiKey.JOIN_GROUP: self._join, ApiKey.SYNC_GROUP: self._sync, ApiKey.HEARTBEAT: self._heartbeat,
+            ApiKey.LEAVE_GROUP: self._leave}
+
+    def __repr__(self) -> str:
+        return f"<ClassicGroups {len(self._groups)}>"
+
+    def __contains__(self, group_id: object) -> bool:
+        return group_id in self._groups
+
+    def handle(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
+        self._handlers[call.api_key](call, request, now, outbox)
+
+    # -- timers --------------------------------------------------------------------------------
+
+    def _set(self, name: str, delay_ms: float, due: Due, now: Now, outbox: Outbox) -> None:
+        self._due[name] = due
+        outbox.set_timer(name, now.monotonic_s + delay_ms / 1000)
+
+    def _cancel(self, name: str, outbox: Outbox) -> None:
+        if self._due.pop(name, None) is not None:
+            outbox.cancel_timer(name)
+
+    def on_timer(self, name: str, now: Now, outbox: Outbox) -> None:
+        due = self._due.pop(name, None)
+        if due is not None:
+            due(now, outbox)
+
+    def on_topics(self, changed: Iterable[str], now: Now, outbox: Outbox) -> None:
+        """What topics mean is the members' matter."""
+
+    def _expect(self, group: ClassicGroup, member: Member, now: Now, outbox: Outbox, *, within_ms: float = 0.0) -> None:
+        """A sign of life within the session's time, or this one."""
+        self._set(
+            session_timer(group, member.member_id), within_ms or member.session_timeout_ms,
+            partial(self._expire_member, group, member.member_id), now, outbox)
+
+    # -- the log -------------------------------------------------------------------------------
+
+    def _write(self, group: ClassicGroup, outbox: Outbox) -> None:
+        outbox.append(*encode_group(GroupMetadataKey(group.group_id), group.value()))
+
+    def replay(self, key: GroupMetadataKey, value: GroupMetadataValue | None) -> None:
+        if value is None:
+            self._groups.pop(key.group, None)
+        else:
+            self._groups[key.group] = group_of(key.group, value)
+
+    def on_loaded(self, now: Now, outbox: Outbox) -> None:
+        for group in list(self._groups.values()):
+            for member in group.members.values():
+                self._expect(group, member, now, outbox)
+            if len(group.members) > self._size_max:
+                self._prepare(group, "it is larger than group.max.size", now, outbox)
+
+    # -- JoinGroup -----------------------------------------------------------------------------
+
+    def _join(self, call: Call, request: JoinGroupRequest, now: Now, outbox: Outbox) -> None:
+        error = self._check_join(request)
+        group = self._groups.get(request.group_id)
+        if not error and group is None:
+            if request.member_id == UNKNOWN:
+                group = self._groups[request.group_id] = ClassicGroup(request.group_id)
+            else:
+                error = ErrorCode.UNKNOWN_MEMBER_ID
+        if error or group is None:
+            refuse_join(call, error, request.member_id, outbox)
+        elif not self._has_room(group, request.member_id):
+            group.remove(request.member_id)
+            refuse_join(call, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN, outbox)
+        elif not group.supports(request.protocol_type, [each.name for each in request.protocols]):
+            self._forget_if_unused(group)
+            refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id, outbox)
+        elif request.member_id == UNKNOWN:
+            self._join_new(call, request, group, now, outbox)
+        else:
+            self._join_known(call, request, group, now, outbox)
+
+    def _check_join(self, request: JoinGroupRequest) -> int:
+        if not request.group_id:
+            return ErrorCode.INVALID_GROUP_ID
+        within = self._session_ms_min <= request.session_timeout_ms <= self._session_ms_max
+        return 0 if within else ErrorCode.INVALID_SESSION_TIMEOUT
+
+    def _has_room(self, group: ClassicGroup, member_id: str) -> bool:
+        member = group.members.get(member_id)
+        match group.state:
+            case State.EMPTY:
+                return True
+            case State.PREPARING:
+                # Those count who have joined, so that the last of too many are left out.
+                return (member is not None and member.join is not None) or group.joined < self._size_max
+        return member is not None or len(group.members) < self._size_max
+
+    def _join_new(
+        self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox
+    ) -> None:
+        instance_id = request.group_instance_id
+        member_id = f"{call.client_id if instance_id is None else instance_id}-{self._new_id()}"
+        if instance_id is not None and instance_id in group.static:
+            self._replace_static(call, request, group, member_id, now, outbox)
+        elif instance_id is None and call.version >= KNOWN_ID_SINCE:
+            group.pending.add(member_id)
+            self._set(
+                session_timer(group, member_id), request.session_timeout_ms,
+                partial(self._expire_member, group, member_id), now, outbox)
+            refuse_join(call, ErrorCode.MEMBER_ID_REQUIRED, member_id, outbox)
+        else:
+            self._add(call, request, group, member_id, now, outbox)
+
+    def _join_known(
+        self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox
+    ) -> None:
+        member_id = request.member_id
+        if member_id in group.pending:
+            self._add(call, request, group, member_id, now, outbox)
+            return
+        error = group.check_member(member_id, request.group_instance_id)
+        if not error and group.state is State.EMPTY:
+            error = ErrorCode.UNKNOWN_MEMBER_ID
+        if error:
+            refuse_join(call, error, member_id, outbox)
+            return
+        member = group.members[member_id]
+        changed = member.protocols != protocols_of(request)
+        leads_stable = group.state is State.STABLE and group.leader == member_id
+        if group.state is State.PREPARING or changed or leads_stable:
+            # The leader may have a reason that its metadata do not tell, such as topics with more partitions.
+            self._update(member, call, request, outbox)
+            self._rebalance(group, f"{member_id} joins again: {reason_of(request)}", now, outbox)
+        else:
+            # It did not hear of its generation, or has nothing new to say.
+            is_leader = group.state is State.COMPLETING and group.leader == member_id
+            answer_join(call, group, member_id, outbox, tell_members=is_leader)
+
+    def _add(
+        self, call: Call, request: JoinGroupRequest, group: ClassicGroup, member_id: str, now: Now, outbox: Outbox
+    ) -> None:
+        member = Member(
+            member_id, request.group_instance_id, call.client_id, call.client_host, rebalance_timeout(call, request),
+            request.session_timeout_ms, protocols_of(request), join=call, is_new=True)
+        if group.state is State.PREPARING and group.previous_state is State.EMPTY:
+            group.new_member_added = True
+        group.add(member, request.protocol_type)
+        # It cannot send heartbeats before it is answered; should it be gone meanwhile, it is not waited for for ever.
+        self._expect(group, member, now, outbox, within_ms=NEW_MEMBER_S * 1000)
+        self._rebalance(group, f"{member_id} joins: {reason_of(request)}", now, outbox)
+
+    def _update(self, member: Member, call: Call, request: JoinGroupRequest, outbox: Outbox) -> None:
+        if member.join is not None:
+            refuse_join(member.join, ErrorCode.REBALANCE_IN_PROGRESS, member.member_id, outbox)  # it asks anew
+        member.join = call
+        member.protocols = protocols_of(request)
+        member.rebalance_timeout_ms = rebalance_timeout(call, request)
+        member.session_timeout_ms = request.session_timeout_ms
+
+    def _replace_static(
+        self, call: Call, request: JoinGroupRequest, group: ClassicGroup, new_id: str, now: Now, outbox: Outbox
+    ) -> None:
+        """A static member came back without its id: whoever goes by the old one is fenced. If nothing else changes, the
+        others need not know."""
+        assert request.group_instance_id is not None
+        old_id = group.static[request.group_instance_id]
+        leader = group.leader
+        member = group.members[old_id]
+        if member.join is not None:
+            refuse_join(member.join, ErrorCode.FENCED_INSTANCE_ID, old_id, outbox)
+        if member.sync is not None:
+            refuse_sync(member.sync, ErrorCode.FENCED_INSTANCE_ID, outbox)
+        member.join = member.sync = None
+        self._cancel(session_timer(group, old_id), outbox)
+        group.rename_static(request.group_instance_id, new_id)
+        self._update(member, call, request, outbox)
+        self._expect(group, member, now, outbox)
+        reason = f"static member {request.group_instance_id} comes anew: {reason_of(request)}"
+        if group.state is State.STABLE and group.protocol == group.select_protocol():
+            self._write(group, outbox)
+            member.join = None
+            skips = call.version >= SKIP_ASSIGNMENT_SINCE
+            if skips:
+                leads = group.leader == new_id
+                answer_join(call, group, new_id, outbox, tell_members=leads, skip_assignment=leads)
+            else:
+                # One that was the leader must not take itself for it: it would assign, and nobody waits for that.
+                answer_join(call, group, new_id, outbox, leader=leader)
+        elif group.state is State.PREPARING:
+            self._complete_if_all_joined(group, now, outbox)
+        else:
+            self._rebalance(group, reason, now, outbox)
+
+    # -- rebalances ----------------------------------------------------------------------------
+
+    def _rebalance(self, group: ClassicGroup, reason: str, now: Now, outbox: Outbox) -> None:
+        if group.state is not State.PREPARING:
+            self._prepare(group, reason, now, outbox)
+        else:
+            self._complete_if_all_joined(group, now, outbox)
+
+    def _prepare(self, group: ClassicGroup, reason: str, now: Now, outbox: Outbox) -> None:
+        """Have all members join again. The first of a new group waits for others who begin at the same time."""
+        if group.state is State.COMPLETING:
+            for member in group.members.values():
+                member.assignment = b""
+                self._end_sync(group, member, ErrorCode.REBALANCE_IN_PROGRESS, now, outbox)
+        group.pending_sync.clear()
+        self._cancel(sync_timer(group), outbox)
+        first = group.state is State.EMPTY
+        logger.info("rebalance begins", group=group.group_id, generation=group.generation, reason=reason)
+        group.go_to(State.PREPARING, now.wall_ms)
+        if first:
+            group.new_member_added = False
+            delay_ms = self._initial_delay_ms
+            left_ms = max(group.rebalance_timeout_ms - delay_ms, 0)
+            self._set(
+                join_timer(group), delay_ms, partial(self._end_initial_delay, group, delay_ms, left_ms), now, outbox)
+        elif group.all_joined:
+            self._complete(group, now, outbox)
+        else:
+            self._wait_for_joins(group, now, outbox)
+
+    def _wait_for_joins(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        self._set(join_timer(group), group.rebalance_timeout_ms, partial(self._complete, group), now, outbox)
+
+    def _end_initial_delay(self, group: ClassicGroup, delay_ms: int, left_ms: int, now: Now, outbox: Outbox) -> None:
+        if group.new_member_added and left_ms:
+            group.new_member_added = False
+            next_ms = min(self._initial_delay_ms, left_ms)
+            due = partial(self._end_initial_delay, group, next_ms, max(left_ms - delay_ms, 0))
+            self._set(join_timer(group), next_ms, due, now, outbox)
+        else:
+            self._complete(group, now, outbox)
+
+    def _complete_if_all_joined(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        if group.state is State.PREPARING and group.all_joined and group.previous_state is not State.EMPTY:
+            self._complete(group, now, outbox)
+
+    def _complete(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        """All have joined, or had their time: those who did are the next generation, and static members stay."""
+        self._cancel(join_timer(group), outbox)
+        for member in [each for each in group.members.values() if each.join is None and each.instance_id is None]:
+            group.remove(member.member_id)
+            self._cancel(session_timer(group, member.member_id), outbox)
+        if group.members and not group.elect_leader():
+            # Static members only, and none of them came: their sessions say how long they are waited for.
+            self._wait_for_joins(group, now, outbox)
+            return
+        group.next_generation(now.wall_ms)
+        logger.info("generation begins", group=group.group_id, generation=group.generation, members=len(group.members))
+        if not group.members:
+            self._write(group, outbox)
+            return
+        for member in group.members.values():
+            call, member.join = member.join, None
+            if call is not None:
+                answer_join(call, group, member.member_id, outbox, tell_members=group.leader == member.member_id)
+            self._expect(group, member, now, outbox)
+            member.is_new = False
+            group.pending_sync.add(member.member_id)
+        self._set(
+            sync_timer(group), group.rebalance_timeout_ms,
+            partial(self._expire_syncs, group, group.generation), now, outbox)
+
+    def _expire_syncs(self, group: ClassicGroup, generation: int, now: Now, outbox: Outbox) -> None:
+        """Who did not ask for its assignment in time is gone."""
+        late = sorted(group.pending_sync)
+        if generation != group.generation or group.state not in (State.COMPLETING, State.STABLE) or not late:
+            return
+        for member_id in late:
+            group.remove(member_id)
+            self._cancel(session_timer(group, member_id), outbox)
+        self._prepare(group, f"{late} did not sync in time", now, outbox)
+
+    def _expire_member(self, group: ClassicGroup, member_id: str, now: Now, outbox: Outbox) -> None:
+        member = group.members.get(member_id)
+        if member_id in group.pending:
+            group.remove(member_id)
+            if group.state is State.PREPARING and group.all_joined:
+                self._complete(group, now, outbox)
+            self._forget_if_unused(group)
+        elif member is not None and member.must_heartbeat:
+            self._remove(group, member, outbox)
+            reason = f"{member_id} was not heard of within its session"
+            if group.state in (State.STABLE, State.COMPLETING):
+                self._prepare(group, reason, now, outbox)
+            elif group.state is State.PREPARING and group.all_joined:
+                self._complete(group, now, outbox)
+
+    def _remove(self, group: ClassicGroup, member: Member, outbox: Outbox) -> None:
+        if member.join is not None:
+            refuse_join(member.join, ErrorCode.UNKNOWN_MEMBER_ID, UNKNOWN, outbox)
+        if member.sync is not None:
+            refuse_sync(member.sync, ErrorCode.UNKNOWN_MEMBER_ID, outbox)
+        member.join = member.sync = None
+        self._cancel(session_timer(group, member.member_id), outbox)
+        group.remove(member.member_id)
+
+    def _forget_if_unused(self, group: ClassicGroup) -> None:
+        """Nobody ever became a member of it."""
+        if group.state is State.EMPTY and not group.generation and not group.pending:
+            self._groups.pop(group.group_id, None)
+
+    # -- SyncGroup -----------------------------------------------------------------------------
+
+    def _sync(self, call: Call, request: SyncGroupRequest, now: Now, outbox: Outbox) -> None:
+        group = self._groups.get(request.group_id)
+        error = ErrorCode.INVALID_GROUP_ID if not request.group_id else check_sync(group, request)
+        if error or group is None:
+            refuse_sync(call, error, outbox)
+            return
+        member = group.members[request.member_id]
+        self._has_synced(group, member, outbox)
+        if group.state is State.STABLE:
+            answer_sync(call, group, member, outbox)
+            return
+        if member.sync is not None:
+            refuse_sync(member.sync, ErrorCode.REBALANCE_IN_PROGRESS, outbox)  # it asks anew
+        member.sync = call
+        if group.leader == member.member_id:
+            assigned = {each.member_id: each.assignment for each in request.assignments}
+            for each in group.members.values():
+                each.assignment = assigned.get(each.member_id, b"")
+            group.go_to(State.STABLE, now.wall_ms)
+            self._write(group, outbox)
+            for each in group.members.values():
+                self._end_sync(group, each, 0, now, outbox)
+
+    def _has_synced(self, group: ClassicGroup, member: Member, outbox: Outbox) -> None:
+        group.pending_sync.discard(member.member_id)
+        if not group.pending_sync:
+            self._cancel(sync_timer(group), outbox)
+
+    def _end_sync(self, group: ClassicGroup, member: Member, error: int, now: Now, outbox: Outbox) -> None:
+        call, member.sync = member.sync, None
+        if call is None:
+            return
+        if error:
+            refuse_sync(call, error, outbox)
+        else:
+            answer_sync(call, group, member, outbox)
+        self._expect(group, member, now, outbox)
+
+    # -- Heartbeat, LeaveGroup -----------------------------------------------------------------
+
+    def _heartbeat(self, call: Call, request: HeartbeatRequest, now: Now, outbox: Outbox) -> None:
+        outbox.answer(call, HeartbeatResponse(error_code=self._check_heartbeat(request, now, outbox)))
+
+    def _check_heartbeat(self, request: HeartbeatRequest, now: Now, outbox: Outbox) -> int:
+        group = self._groups.get(request.group_id)
+        if not request.group_id:
+            return ErrorCode.INVALID_GROUP_ID
+        if group is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        error = group.check_member(request.member_id, request.group_instance_id)
+        if error or request.generation_id != group.generation:
+            return error or ErrorCode.ILLEGAL_GENERATION
+        self._expect(group, group.members[request.member_id], now, outbox)
+        return ErrorCode.REBALANCE_IN_PROGRESS if group.state is State.PREPARING else 0
+
+    def _leave(self, call: Call, request: LeaveGroupRequest, now: Now, outbox: Outbox) -> None:
+        several = call.version >= SEVERAL_MEMBERS_SINCE
+        leaving = request.members if several else [MemberIdentity(request.member_id, None, None)]
+        group = self._groups.get(request.group_id)
+        if not request.group_id:
+            outbox.answer(call, LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID))
+            return
+        ended = [
+            MemberResponse(each.member_id, each.group_instance_id, self._leave_one(group, each, outbox)) for each in leaving]
+        if several:
+            outbox.answer(call, LeaveGroupResponse(members=ended))
+        else:
+            outbox.answer(call, LeaveGroupResponse(error_code=ended[0].error_code))
+        left = [each.member_id or each.group_instance_id for each in ended if not each.error_code]
+        if group is not None and left:
+            if group.state in (State.STABLE, State.COMPLETING):
+                self._prepare(group, f"{left} left", now, outbox)
+            self._complete_if_all_joined(group, now, outbox)
+            self._forget_if_unused(group)
+
+    def _leave_one(self, group: ClassicGroup | None, leaving: MemberIdentity, outbox: Outbox) -> int:
+        if group is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        member_id = leaving.member_id
+        if member_id in group.pending:
+            self._cancel(session_timer(group, member_id), outbox)
+            group.remove(member_id)
+            return 0
+        if member_id == UNKNOWN and leaving.group_instance_id is not None:
+            member_id = group.static.get(leaving.group_instance_id, UNKNOWN)  # an admin's wish
+        error = group.check_member(member_id, leaving.group_instance_id)
+        if not error:
+            self._remove(group, group.members[member_id], outbox)
+        return error
+
+    # -- offsets -------------------------------------------------------------------------------
+
+    def check_commit(self, commit: Commit, now: Now, outbox: Outbox) -> int:
+        group = self._groups[commit.group_id]
+        error = group.check_commit(commit)
+        member = group.members.get(commit.member_id)
+        if not error and member is not None:
+            self._expect(group, member, now, outbox)
+        return error
+
+    def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
+        return 0
+
+    def check_offset_delete(self, group_id: str) -> int:
+        return self._groups[group_id].check_offset_delete()
+
+    def is_subscribed(self, group_id: str, topic: str) -> bool:
+        return self._groups[group_id].is_subscribed(topic)
+
+    def expiry_base_ms(self, group_id: str, committed_ms: int) -> int | None:
+        return self._groups[group_id].expiry_base_ms(committed_ms)
+
+    # -- administration ------------------------------------------------------------------------
+
+    def list(self) -> Iterable[Listed]:
+        return [
+            Listed(group.group_id, group.protocol_type or "", group.state.value, self.kind)
+            for group in self._groups.values()]
+
+    def describe(self, group_id: str, version: int) -> DescribedGroup:
+        return self._groups[group_id].describe()
+
+    def delete(self, group_id: str, outbox: Outbox) -> int:
+        group = self._groups[group_id]
+        if group.state is not State.EMPTY:
+            return ErrorCode.NON_EMPTY_GROUP
+        for member_id in group.pending:
+            self._cancel(session_timer(group, member_id), outbox)
+        del self._groups[group_id]
+        outbox.append(*encode_group(GroupMetadataKey(group_id), None))
+        return 0

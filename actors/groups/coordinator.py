@@ -1,0 +1,227 @@
+"""The group coordinator: leads one partition of `__consumer_offsets`, and decides for the groups that belong to it.
+
+Owns: `GroupCoordinatorActor`, a partition that nobody else writes to, with the machine of its groups on top
+(`machine.py`). What one turn decided is appended as one batch; an answer leaves once everything that it rests on is
+committed, so that a crash takes back nothing that anybody was told. The machine runs ahead of the commit.
+May fail as a partition does. With the disk full, what was decided and not written is forgotten: requests are answered
+COORDINATOR_NOT_AVAILABLE until the log was read anew, a second later.
+Invariant: the machine is in the state to which the log replays, at the end of every turn.
+Source: Kafka CoordinatorRuntime, GroupCoordinatorService.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from zafka.actors.actor import Actor, CancelTimer, Effects, Mail, Now, Peer, Send, SetTimer
+from zafka.actors.groups.calls import Call, Outbox, Settings, Topic, Topics
+from zafka.actors.groups.classic import ClassicGroups
+from zafka.actors.groups.machine import GroupMachine
+from zafka.actors.groups.records import GROUP
+from zafka.actors.messages import (
+    GroupAnswer,
+    GroupAnswers,
+    GroupCall,
+    GroupRequests,
+    ProduceAnswer,
+    Produced,
+    TopicsTold,
+)
+from zafka.actors.partition import PartitionActor, build_on
+from zafka.actors.replica import Replica
+from zafka.actors.start import PartitionStart
+from zafka.storage.batch import read_header, walk
+from zafka.storage.disk import Disk
+from zafka.storage.errors import BadBatch, CorruptBatch, CorruptLog, DiskFull
+from zafka.storage.records import decode_batch, encode_batch
+from zafka.transport.kafka.codec import request_reader, response_writer
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.types import MalformedMessage, UnsupportedVersion
+
+RELOAD_TIMER = "reload"
+RELOAD_S = 1.0
+REPLAY_BYTES = 1024 * 1024
+
+MakeMachine = Callable[[Settings], GroupMachine]
+
+
+def random_id() -> str:
+    return str(uuid.uuid4())
+
+
+def make_machine(settings: Settings, new_id: Callable[[], str] = random_id) -> GroupMachine:
+    """The groups of a partition of which nothing is known yet. new_id: another one each time."""
+    classic = ClassicGroups(settings, new_id)
+    return GroupMachine([classic], {GROUP.number: (GROUP, classic)}, Topics(), settings)
+
+
+class GroupCoordinatorActor(PartitionActor):
+    """make: an empty machine. progress: told while the log is read, which may take long."""
+
+    def __init__(
+        self, start: PartitionStart, replica: Replica[list[Any]], *, make: MakeMachine, progress: Callable[[], None],
+        recovered: str = "",
+    ) -> None:
+        super().__init__(start, replica, recovered=recovered)
+        self._make = partial(make, start.config)
+        self._progress = progress
+        self._machine: GroupMachine | None = replay(self._make(), replica, progress)
+        self._begun = False  # clients' sessions run
+        self._topics: dict[str, Topic] | None = None  # of the cluster, once we were told
+        self._open: dict[int, Call] = {}  # by request id, calls that are not answered
+        self._outbox = Outbox()
+        self._handlers |= {GroupRequests: self._on_requests, TopicsTold: self._on_topics}
+
+    def __repr__(self) -> str:
+        return f"<GroupCoordinator {self.partition} {self.replica!r} {self._machine!r} open={len(self._open)}>"
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def on_turn_end(self, now: Now) -> Effects:
+        return self._append_decided(now) + super().on_turn_end(now)
+
+    def _append_decided(self, now: Now) -> Effects:
+        """Append what this turn decided, and let its answers wait for that and for all that came before."""
+        outbox, self._outbox = self._outbox, Outbox()
+        if not self.replica.leads:
+            self._refuse_open(ErrorCode.NOT_COORDINATOR)
+            return []
+        if outbox.records:
+            batch = memoryview(encode_batch((now.wall_ms, key, value, ()) for key, value in outbox.records))
+            try:
+                self.replica.append([(read_header(batch), batch)], now.wall_ms)
+            except DiskFull as full:
+                return self._take_back(str(full), now)
+            self._disk_full = False
+        answers = [
+            _encode_answer(call, response) for call, response in outbox.answers
+            if self._open.get(call.request_id) is call]
+        for answer, _ in answers:
+            del self._open[answer.request_id]
+        if answers:
+            self.replica.wait(answers)
+        return [
+            CancelTimer(name) if at_s is None else SetTimer(name, at_s) for name, at_s in outbox.timers.items()]
+
+    def _answered(self, broker: Peer) -> Send:
+        answers = GroupAnswers([answer for answer, _ in self._answers], self._advanced())
+        return Send(broker, answers, [body for _, body in self._answers if body])
+
+    def _take_back(self, reason: str, now: Now) -> Effects:
+        """Nothing of this turn was written: forget all of it, and go by the log again after a while."""
+        self._on_disk_full(reason)
+        self._machine = None
+        self._refuse_open(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+        return [SetTimer(RELOAD_TIMER, now.monotonic_s + RELOAD_S)]
+
+    def _refuse_open(self, error: int) -> None:
+        self._answers += [_refusal(request_id, error) for request_id in self._open]
+        self._open.clear()
+
+    def _begin(self, now: Now) -> None:
+        """Clients come from now on."""
+        assert self._machine is not None
+        self._begun = True
+        if self._topics is not None:
+            self._machine.on_topics(self._topics, now, self._outbox)
+        self._machine.on_loaded(now, self._outbox)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _on_requests(self, mail: Mail, now: Now) -> Effects:
+        if mail.sender != self._broker:
+            return []
+        position = 0
+        for asked in mail.body.calls:
+            end = position + asked.size
+            self._take_call(mail.sender, asked, mail.records[position:end], now)
+            position = end
+        return []
+
+    def _take_call(self, broker: Peer, asked: GroupCall, body: memoryview, now: Now) -> None:
+        if self._machine is None or not self._begun:
+            self._answers.append(_refusal(asked.request_id, ErrorCode.COORDINATOR_NOT_AVAILABLE))
+            return
+        call = Call(broker, asked.request_id, asked.api_key, asked.version, asked.client_id, asked.client_host)
+        self._open[asked.request_id] = call
+        request = request_reader(asked.api_key, asked.version)(body, 0)
+        self._machine.handle(call, request, now, self._outbox)
+
+    def _on_topics(self, mail: Mail, now: Now) -> Effects:
+        self._topics = {name: Topic(topic_id, partitions) for name, topic_id, partitions in mail.body.topics}
+        if self._machine is not None and self._begun:
+            self._machine.on_topics(self._topics, now, self._outbox)
+        return []
+
+    def _on_produce(self, mail: Mail, now: Now) -> Effects:
+        message = f"Cannot append to internal topic {self.topic}"
+        return [Send(mail.sender, Produced([
+            ProduceAnswer(item.request_id, ErrorCode.INVALID_TOPIC_EXCEPTION, -1, -1, -1, message)
+            for item in mail.body.items]))]
+
+    # -- leadership, timers --------------------------------------------------------------------
+
+    def _on_become_leader(self, mail: Mail, now: Now) -> Effects:
+        effects = super()._on_become_leader(mail, now)
+        if self.replica.leads and not self._begun:
+            self._begin(now)
+        return effects
+
+    def _on_timer(self, mail: Mail, now: Now) -> Effects:
+        name: str = mail.body.name
+        if name == RELOAD_TIMER:
+            self._machine = replay(self._make(), self.replica, self._progress)
+            self._begin(now)
+            return []
+        if " " not in name:  # the names of a machine's timers have several words, a partition's one
+            return super()._on_timer(mail, now)
+        if self._machine is not None and self._begun:
+            self._machine.on_timer(name, now, self._outbox)
+        return []
+
+    def _forget_broker(self) -> None:
+        super()._forget_broker()
+        self._open.clear()
+
+
+def replay(machine: GroupMachine, replica: Replica[Any], progress: Callable[[], None]) -> GroupMachine:
+    """The machine after all that the log holds. Raises BadBatch or CorruptLog if that is damaged."""
+    log = replica.log
+    offset = log.start_offset
+    while offset < log.end_offset:
+        records, offset = replica.read(offset, REPLAY_BYTES, limit_offset=log.end_offset)
+        for position, header in walk(records, check_crc=False):  # it was checked on the way
+            for record in () if header.is_control else decode_batch(records[position:], header):
+                try:
+                    machine.replay(record.key or b"", record.value)
+                except (MalformedMessage, UnsupportedVersion) as error:
+                    raise CorruptBatch(f"the record at offset {record.offset} is no coordinator's: {error}") from None
+        progress()
+    return machine
+
+
+def _encode_answer(call: Call, response: Any) -> tuple[GroupAnswer, bytes]:
+    body = b"".join(response_writer(call.api_key, call.version)(response))
+    return GroupAnswer(call.request_id, 0, len(body)), body
+
+
+def _refusal(request_id: int, error: int) -> tuple[GroupAnswer, bytes]:
+    return GroupAnswer(request_id, error, 0), b""
+
+
+def build(
+    start: PartitionStart, disk: Disk, now: Now, progress: Callable[[], None], make: MakeMachine = make_machine
+) -> Actor:
+    """Recover the log and replay it. Raises DirectoryLocked if the predecessor does not let go."""
+
+    def on_log(start: PartitionStart, replica: Replica[list[Any]], *, recovered: str) -> Actor:
+        try:
+            return GroupCoordinatorActor(start, replica, make=make, progress=progress, recovered=recovered)
+        except (BadBatch, CorruptLog):
+            replica.release()
+            raise
+
+    return build_on(on_log, start, disk, now, progress)
