@@ -4,8 +4,8 @@
 One struct serves all versions of an API; a field that a version lacks keeps its default on reading and is left
 out on writing. Durations and times are ints, uuids 16 bytes, `records` a slice of the frame.
 Names that several APIs use are imported from their API's module:
-  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EpochEndOffset, LeaderIdAndEpoch,
-  NodeEndpoint, TopicRequest, TransactionState
+  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, Assignment, DescribedGroup,
+  EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, TopicPartitions, TopicRequest, TransactionState
 """
 # ruff: noqa: I001
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
         ApiVersionsResponse as ApiVersionsResponse,
         FinalizedFeatureKey as FinalizedFeatureKey,
         SupportedFeatureKey as SupportedFeatureKey,
+    )
+    from zafka.transport.kafka.messages.consumer_group_describe import (
+        ConsumerGroupDescribeRequest as ConsumerGroupDescribeRequest,
+        ConsumerGroupDescribeResponse as ConsumerGroupDescribeResponse,
+        Member as Member,
+    )
+    from zafka.transport.kafka.messages.consumer_group_heartbeat import (
+        ConsumerGroupHeartbeatRequest as ConsumerGroupHeartbeatRequest,
+        ConsumerGroupHeartbeatResponse as ConsumerGroupHeartbeatResponse,
     )
     from zafka.transport.kafka.messages.create_partitions import (
         CreatePartitionsAssignment as CreatePartitionsAssignment,
@@ -77,7 +86,6 @@ if TYPE_CHECKING:
     from zafka.transport.kafka.messages.describe_groups import (
         DescribeGroupsRequest as DescribeGroupsRequest,
         DescribeGroupsResponse as DescribeGroupsResponse,
-        DescribedGroup as DescribedGroup,
         DescribedGroupMember as DescribedGroupMember,
     )
     from zafka.transport.kafka.messages.describe_log_dirs import (
@@ -243,6 +251,12 @@ _MODULES = {
     "api_versions": (
         "ApiVersion", "ApiVersionsRequest", "ApiVersionsResponse", "FinalizedFeatureKey", "SupportedFeatureKey",
     ),
+    "consumer_group_describe": (
+        "ConsumerGroupDescribeRequest", "ConsumerGroupDescribeResponse", "Member",
+    ),
+    "consumer_group_heartbeat": (
+        "ConsumerGroupHeartbeatRequest", "ConsumerGroupHeartbeatResponse",
+    ),
     "create_partitions": (
         "CreatePartitionsAssignment", "CreatePartitionsRequest", "CreatePartitionsResponse",
         "CreatePartitionsTopic", "CreatePartitionsTopicResult",
@@ -269,7 +283,7 @@ _MODULES = {
         "DescribeConfigsResponse", "DescribeConfigsResult", "DescribeConfigsSynonym",
     ),
     "describe_groups": (
-        "DescribeGroupsRequest", "DescribeGroupsResponse", "DescribedGroup", "DescribedGroupMember",
+        "DescribeGroupsRequest", "DescribeGroupsResponse", "DescribedGroupMember",
     ),
     "describe_log_dirs": (
         "DescribableLogDirTopic", "DescribeLogDirsPartition", "DescribeLogDirsRequest", "DescribeLogDirsResponse",
