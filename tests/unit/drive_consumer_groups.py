@@ -28,6 +28,10 @@ def topic_id(name: str) -> bytes:
     return name.encode().ljust(16, b"-")
 
 
+def topics_of(partitions: Mapping[str, int]) -> dict[str, Topic]:
+    return {name: Topic(topic_id(name), count) for name, count in partitions.items()}
+
+
 def on_wire(owned: Owned) -> list[TopicPartitions]:
     return [TopicPartitions(topic_id(name), sorted(has)) for name, has in owned.items() if has]
 
@@ -81,7 +85,7 @@ class Bench:
 
     def set_topics(self, topics: Mapping[str, int]) -> None:
         """All topics of the cluster. One that is gone and comes again keeps its id here."""
-        old, self.cluster = self.cluster, {name: Topic(topic_id(name), count) for name, count in topics.items()}
+        old, self.cluster = self.cluster, topics_of(topics)
         self._tell_topics(name for name in old | self.cluster if old.get(name) != self.cluster.get(name))
 
     def _tell_topics(self, changed: Iterable[str]) -> None:

@@ -22,8 +22,8 @@ def bench() -> Bench:
 def settle(bench: Bench, has: dict[str, dict[str, list[int]]], epochs: dict[str, int], rounds: int = 8) -> None:
     """Members heartbeat and do what they are told until nothing changes; both arguments are kept up to date."""
     for _ in range(rounds):
-        for member in has:
-            answer = bench.heartbeat(member, epochs[member], owned=has[member])
+        for member, owned in has.items():
+            answer = bench.heartbeat(member, epochs[member], owned=owned)
             assert answer.error_code == 0, answer
             epochs[member] = answer.member_epoch
             if (assignment := told(answer)) is not None:
