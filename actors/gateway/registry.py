@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zafka.actors.gateway import (
     alter_configs,
     api_versions,
+    consumer_group_describe,
+    consumer_group_heartbeat,
     create_partitions,
     create_topics,
     delete_groups,
@@ -78,7 +80,8 @@ APIS: dict[int, Api] = {
         init_producer_id, offset_for_leader_epoch, describe_configs, create_partitions, delete_records,
         describe_topic_partitions, describe_cluster, describe_log_dirs, list_config_resources, describe_producers,
         describe_transactions, list_transactions, alter_configs, incremental_alter_configs, offset_commit, offset_fetch,
-        offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group, heartbeat, leave_group)
+        offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group, heartbeat, leave_group,
+        consumer_group_heartbeat, consumer_group_describe)
 }
 
 

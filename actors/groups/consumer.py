@@ -13,8 +13,6 @@ Source: KIP-848, KIP-1101; Kafka GroupMetadataManager.consumerGroupHeartbeat, Gr
 from __future__ import annotations
 
 import math
-import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -60,24 +58,22 @@ INTERVAL_MS_MIN, INTERVAL_MS_MAX = 300, 5_000
 Answer = ConsumerGroupHeartbeatResponse
 
 
-def random_member_id() -> str:
-    """As Kafka makes them for clients that have none: a random UUID in base64."""
-    return urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
-
-
 def heartbeat_interval_ms(members: int) -> int:
     """When each of so many is to come again for all of them to keep to the budget."""
     return min(max(math.ceil(members * 1000 / HEARTBEATS_PER_S), INTERVAL_MS_MIN), INTERVAL_MS_MAX)
 
 
 class ConsumerGroups:
-    """topics: of the cluster; nobody is served before `on_topics` has said that they are known."""
+    """topics: of the cluster; nobody is served before `on_topics` has said that they are known.
+
+    new_member_id: another one each time, for clients that do not make their own.
+    """
 
     kind: ClassVar[str] = "consumer"
     apis: ClassVar[frozenset[int]] = frozenset((ApiKey.CONSUMER_GROUP_HEARTBEAT, ApiKey.CONSUMER_GROUP_DESCRIBE))
 
     def __init__(
-        self, topics: Topics, settings: Settings, *, new_member_id: Callable[[], str] = random_member_id
+        self, topics: Topics, settings: Settings, new_member_id: Callable[[], str]
     ) -> None:
         self._topics = topics
         self._topics_known = False

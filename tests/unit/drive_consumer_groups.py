@@ -65,7 +65,7 @@ class Bench:
     def begin(self) -> None:
         """A coordinator that has read the log, as after a crash: what it knew besides is gone."""
         self.topics = Topics()
-        self.groups = ConsumerGroups(self.topics, self.settings, new_member_id=self._new_id)
+        self.groups = ConsumerGroups(self.topics, self.settings, self._new_id)
         for key, value in self.log:
             decoded = decode_record(consumer_records.KINDS, key, value)
             assert decoded is not None
