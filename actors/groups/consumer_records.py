@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from zafka.actors.groups.record_codec import Kind, field
+from zafka.actors.groups.record_codec import NEWEST, Kind, field
 from zafka.transport.kafka.types import ZERO_UUID
 
 VERSION = 0  # of all values
@@ -45,7 +45,7 @@ class ConsumerGroupPartitionMetadataKey(GroupKey, frozen=True):
 
 
 class ConsumerGroupPartitionMetadataValue(Struct, gc=False, frozen=True):
-    """What Kafka 3.7 to 4.0 wrote here is not read."""
+    """What Kafka before 4.1 wrote here is not read, not even its tagged fields."""
 
 
 class ConsumerGroupMemberMetadataKey(MemberKey, frozen=True):
@@ -176,7 +176,7 @@ _CURRENT = (
 KINDS = {kind.number: kind for kind in (
     Kind(3, ConsumerGroupMetadataKey, _GROUP_KEY, ConsumerGroupMetadataValue, (
         field("epoch", "int32"), field("metadata_hash", "int64", tag=0))),
-    Kind(4, ConsumerGroupPartitionMetadataKey, _GROUP_KEY, ConsumerGroupPartitionMetadataValue, ()),
+    Kind(4, ConsumerGroupPartitionMetadataKey, _GROUP_KEY, ConsumerGroupPartitionMetadataValue, (), flexible=NEWEST),
     Kind(5, ConsumerGroupMemberMetadataKey, _MEMBER_KEY, ConsumerGroupMemberMetadataValue, _MEMBER),
     Kind(6, ConsumerGroupTargetAssignmentMetadataKey, _GROUP_KEY, ConsumerGroupTargetAssignmentMetadataValue, (
         field("assignment_epoch", "int32"), field("assignment_timestamp", "int64", tag=0))),
