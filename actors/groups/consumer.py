@@ -379,6 +379,14 @@ class ConsumerGroups:
             return 0
         return _check_member(group, commit.member_id, commit.generation)
 
+    def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
+        position = self._groups[commit.group_id].members[commit.member_id].position
+        for owned in (position.assigned, position.revoking):
+            since = owned.get(topic_id, {}).get(partition)
+            if since is not None and since <= commit.generation <= position.epoch:
+                return 0
+        return ErrorCode.STALE_MEMBER_EPOCH
+
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
         if not member_id and member_epoch < 0:
             return 0

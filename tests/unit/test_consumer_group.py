@@ -207,6 +207,22 @@ def test_commits_and_fetches_of_offsets_are_held_to_the_epoch(bench: Bench) -> N
     assert commit("a", 1) == ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_a_commit_that_is_behind_is_taken_for_what_the_member_has_had_since(bench: Bench) -> None:
+    """KIP-1251: the answer with the new epoch is on its way while the member commits."""
+    def commit(epoch: int, topic: str, partition: int) -> int:
+        return bench.groups.check_stale_commit(Commit("g", "a", None, epoch), topic_id(topic), partition)
+
+    bench.join("a")
+    bench.heartbeat("a", 1, subscribed_topic_names=["t", "u"])  # epoch 2, with u
+    assert commit(1, "t", 5) == 0
+    assert commit(1, "u", 0) == commit(0, "t", 5) == commit(1, "t", 6) == ErrorCode.STALE_MEMBER_EPOCH
+    assert commit(3, "t", 5) == ErrorCode.STALE_MEMBER_EPOCH, "a member cannot be ahead"
+    bench.join("b", ["t"])
+    bench.heartbeat("a", 2, owned={"t": range(6), "u": range(3)})
+    revoking = bench.groups._groups["g"].members["a"].position.revoking[topic_id("t")]
+    assert revoking and all(commit(1, "t", partition) == 0 for partition in revoking), "what it is to give up, too"
+
+
 # -- leaving, sessions ---------------------------------------------------------------------------
 
 
