@@ -84,7 +84,6 @@ class ConsumerGroups:
         self._interval_ms = int(settings.get("group.consumer.heartbeat.interval.ms", "0"))  # 0: by the budget
         self._assignment_interval_ms = int(settings.get("group.consumer.assignment.interval.ms", "0"))
         self._size_max = int(settings.get("group.consumer.max.size", "2147483647"))
-        self._assignors = settings.get("group.consumer.assignors", ",".join(ASSIGNORS)).split(",")
 
     def __repr__(self) -> str:
         return f"<ConsumerGroups groups={len(self._groups)} members={self._state.members} waiting={len(self._state.waiting)}>"
@@ -105,7 +104,7 @@ class ConsumerGroups:
         outbox.answer(call, answer)
 
     def _heartbeat(self, call: Call, request: ConsumerGroupHeartbeatRequest, now: Now, outbox: Outbox) -> Answer:
-        check_heartbeat(request, call.version, self._assignors)
+        check_heartbeat(request, call.version)
         if not self._topics_known:
             raise Refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         group = self._groups.get(request.group_id)
@@ -228,7 +227,7 @@ class ConsumerGroups:
         readers = {
             member_id: Reader(self._ids(group, member), group.targets.get(member_id, {}), member.metadata.instance_id)
             for member_id, member in group.members.items()}
-        for member_id, target in ASSIGNORS[group.assignor(self._assignors[0])](readers, partitions).items():
+        for member_id, target in ASSIGNORS[group.assignor()](readers, partitions).items():
             if target != group.targets.get(member_id):
                 key = records.ConsumerGroupTargetAssignmentMemberKey(group.group_id, member_id)
                 self._state.write(key, target_value(target), outbox)
@@ -408,7 +407,7 @@ class ConsumerGroups:
 
     def describe(self, group_id: str, version: int) -> DescribedGroup:
         names = {topic.topic_id: name for name, topic in self._topics.by_name.items()}
-        return self._groups[group_id].describe(self._assignors[0], names)
+        return self._groups[group_id].describe(names)
 
     def _describe(self, call: Call, request: ConsumerGroupDescribeRequest, outbox: Outbox) -> None:
         outbox.answer(call, ConsumerGroupDescribeResponse(groups=[

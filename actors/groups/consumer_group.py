@@ -138,10 +138,10 @@ class Group:
     def reads_regex(self, pattern: str) -> bool:
         return any(member.metadata.subscribed_topic_regex == pattern for member in self.members.values())
 
-    def assignor(self, default: str) -> str:
-        """The one that most members wish for."""
+    def assignor(self) -> str:
+        """The one that most members wish for; the first there is, if nobody does."""
         wishes = Counter(member.metadata.server_assignor for member in self.members.values())
-        return max((name for name in ASSIGNORS if wishes[name]), key=wishes.__getitem__, default=default)
+        return max(ASSIGNORS, key=wishes.__getitem__)
 
     # -- members, as they may be spoken with ---------------------------------------------------
 
@@ -165,13 +165,13 @@ class Group:
                 f"Static member {member_id} with instance id {instance_id} was fenced by member {member.member_id}.")
         return member
 
-    def describe(self, default_assignor: str, names: Mapping[bytes, str]) -> described.DescribedGroup:
+    def describe(self, names: Mapping[bytes, str]) -> described.DescribedGroup:
         """names: of topics, by id; one that is gone is left out."""
         members = [
             _described(member, self.targets.get(member.member_id, {}), names) for member in self.members.values()]
         return described.DescribedGroup(
             group_id=self.group_id, group_state=self.state, group_epoch=self.epoch,
-            assignment_epoch=self.assignment_epoch, assignor_name=self.assignor(default_assignor), members=members)
+            assignment_epoch=self.assignment_epoch, assignor_name=self.assignor(), members=members)
 
 
 def check_epoch(member: Member, epoch: int, owned: Mapping[bytes, Collection[int]] | None) -> None:

@@ -6,8 +6,9 @@ Source: Kafka GroupCoordinatorService.throwIfConsumerGroupHeartbeatRequestIsInva
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from zafka.actors.groups.assignors import ASSIGNORS
 from zafka.actors.groups.calls import Call
 from zafka.actors.groups.consumer_group import Refused
 from zafka.actors.groups.consumer_member import JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH
@@ -18,7 +19,7 @@ from zafka.transport.kafka.messages.consumer_group_heartbeat import ConsumerGrou
 OWN_MEMBER_ID_SINCE = 1  # clients make their member ids themselves
 
 
-def check_heartbeat(request: ConsumerGroupHeartbeatRequest, version: int, assignors: Sequence[str]) -> None:
+def check_heartbeat(request: ConsumerGroupHeartbeatRequest, version: int) -> None:
     """Raises Refused."""
     epoch = request.member_epoch
     if (version >= OWN_MEMBER_ID_SINCE or epoch > JOIN_EPOCH or epoch == LEAVE_EPOCH) and not request.member_id.strip():
@@ -36,10 +37,10 @@ def check_heartbeat(request: ConsumerGroupHeartbeatRequest, version: int, assign
     elif epoch < STATIC_LEAVE_EPOCH:
         raise _invalid("MemberEpoch is invalid.")
     wished = request.server_assignor
-    if wished is not None and wished not in assignors:
+    if wished is not None and wished not in ASSIGNORS:
         raise Refused(
             ErrorCode.UNSUPPORTED_ASSIGNOR,
-            f"ServerAssignor {wished} is not supported. Supported assignors: {', '.join(assignors)}.")
+            f"ServerAssignor {wished} is not supported. Supported assignors: {', '.join(ASSIGNORS)}.")
 
 
 def _check_join(request: ConsumerGroupHeartbeatRequest) -> None:
