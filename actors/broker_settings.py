@@ -58,6 +58,13 @@ BROKER_SETTINGS = {
     "group.min.session.timeout.ms": BrokerSetting("6000", "the shortest session of a classic group's member", 0, 2**31 - 1),
     "group.max.session.timeout.ms": BrokerSetting("1800000", "the longest such session", 1, 2**31 - 1),
     "group.max.size": BrokerSetting("2147483647", "members of a classic group", 1, 2**31 - 1),
+    "group.consumer.session.timeout.ms": BrokerSetting(
+        "45000", "a member of a KIP-848 group that is not heard of for so long is out", 1, 2**31 - 1),
+    "group.consumer.heartbeat.interval.ms": BrokerSetting(
+        "0", "how often such members come; 0: as 300 a second in all allow, 0.3 to 5 s", 0, 2**31 - 1),
+    "group.consumer.assignment.interval.ms": BrokerSetting(
+        "0", "how long after one assignment of such a group the next one is made, at the soonest", 0, 2**31 - 1),
+    "group.consumer.max.size": BrokerSetting("2147483647", "members that such a group may have", 1, 2**31 - 1),
     "offset.metadata.max.bytes": BrokerSetting("4096", "the longest text that may be committed with an offset", 0, 2**31 - 1),
 }
 

@@ -37,7 +37,8 @@ APIS = (
     "list_config_resources", "describe_producers", "describe_transactions", "list_transactions", "describe_acls",
     "create_acls", "delete_acls", "elect_leaders", "alter_partition_reassignments", "list_partition_reassignments",
     "describe_quorum", "describe_client_quotas", "alter_client_quotas", "describe_user_scram_credentials",
-    "alter_user_scram_credentials", "offset_delete",
+    "alter_user_scram_credentials", "offset_delete", "consumer_group_heartbeat",
+    "consumer_group_describe",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.
@@ -161,8 +162,6 @@ def merge_field(name: str, by_version: dict[int, type]) -> Field:
         if json.loads(default) not in (0, "", [], False) or default == "null":
             merged["default"] = -1 if kio_type == "datetime_i64" else json.loads(default)
     if nested:
-        alone = "array" not in merged and tag is None
-        assert not alone or "nullable" in merged, f"{name}: a struct that is never null, in no array and not tagged"
         merged["struct"] = same(shape.type_.__name__ for shape in shapes.values())
         merged["fields"] = merge_struct({version: shape.type_ for version, shape in shapes.items()})
     return merged
@@ -232,12 +231,19 @@ def module_text(schema: dict[str, Any]) -> str:
         for name, fields in walk_structs(schema[kind]):
             # A request may hand back what an answer gave, such as a cursor.
             assert structs.setdefault(name, fields) == fields, f"two structs {name} in {schema['name']}"
+    if any(is_plain_struct(field) for fields in structs.values() for field in fields):
+        lines[-1] += ", field"
     if any(field["type"] == "uuid" for fields in structs.values() for field in fields):
         lines += ["", "from zafka.transport.kafka.types import ZERO_UUID"]
     for name, fields in structs.items():
         lines += ["", "", f"class {name}(Struct, gc=False):"]
         lines += [f"    {field['name']}: {annotation(field)} = {initial(field)}" for field in fields] or ["    pass"]
     return "\n".join(lines) + "\n"
+
+
+def is_plain_struct(field: Field) -> bool:
+    """Never null, in no array and not tagged: always there."""
+    return "fields" in field and not {"array", "nullable", "tag"} & field.keys()
 
 
 def annotation(field: Field) -> str:
@@ -252,6 +258,8 @@ def initial(field: Field) -> str:
         return repr(field["default"])
     if "array" in field:
         return "[]"
+    if is_plain_struct(field):
+        return f"field(default_factory={field['struct']})"
     return "None" if "fields" in field else ZEROS.get(field["type"], "0")
 
 

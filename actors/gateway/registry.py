@@ -16,6 +16,8 @@ from zafka.actors.gateway import (
     alter_partition_reassignments,
     alter_user_scram_credentials,
     api_versions,
+    consumer_group_describe,
+    consumer_group_heartbeat,
     create_acls,
     create_partitions,
     create_topics,
@@ -92,7 +94,7 @@ APIS: dict[int, Api] = {
         create_acls, delete_acls, elect_leaders, alter_partition_reassignments, list_partition_reassignments, describe_quorum,
         describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials,
         offset_commit, offset_fetch, offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group,
-        heartbeat, leave_group)
+        heartbeat, leave_group, consumer_group_heartbeat, consumer_group_describe)
 }
 
 

@@ -129,6 +129,10 @@ class Groups(Protocol):
         """Kafka's error for a commit by this member (ILLEGAL_GENERATION, ...), or 0. Prolongs its session as Kafka does."""
         ...
 
+    def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
+        """Of a commit that was STALE_MEMBER_EPOCH: 0 if the member has had this partition since that epoch (KIP-1251)."""
+        ...
+
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
         """Kafka's error for a member that asks for offsets (KIP-848; member_id None or epoch < 0: anybody), or 0."""
         ...

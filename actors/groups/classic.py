@@ -475,6 +475,9 @@ class ClassicGroups:
             self._expect(group, member, now, outbox)
         return error
 
+    def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
+        raise AssertionError("generations of classic groups are not stale, but illegal")
+
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
         return 0
 

@@ -17,9 +17,12 @@ from functools import partial
 from typing import Any
 
 from zafka.actors.actor import Actor, CancelTimer, Effects, Mail, Now, Peer, Send, SetTimer
-from zafka.actors.groups.calls import Call, Outbox, Settings, Topic, Topics
+from zafka.actors.groups import consumer_records
+from zafka.actors.groups.calls import Call, Groups, Outbox, Settings, Topic, Topics
 from zafka.actors.groups.classic import ClassicGroups
+from zafka.actors.groups.consumer import ConsumerGroups
 from zafka.actors.groups.machine import GroupMachine
+from zafka.actors.groups.record_codec import Kind
 from zafka.actors.groups.records import GROUP
 from zafka.actors.messages import (
     GroupAnswer,
@@ -54,8 +57,10 @@ def random_id() -> str:
 
 def make_machine(settings: Settings, new_id: Callable[[], str] = random_id) -> GroupMachine:
     """The groups of a partition of which nothing is known yet. new_id: another one each time."""
-    classic = ClassicGroups(settings, new_id)
-    return GroupMachine([classic], {GROUP.number: (GROUP, classic)}, Topics(), settings)
+    topics = Topics()
+    classic, consumer = ClassicGroups(settings, new_id), ConsumerGroups(topics, settings, new_id)
+    kinds: dict[int, tuple[Kind, Groups]] = {number: (kind, consumer) for number, kind in consumer_records.KINDS.items()}
+    return GroupMachine([classic, consumer], {**kinds, GROUP.number: (GROUP, classic)}, topics, settings)
 
 
 class GroupCoordinatorActor(PartitionActor):

@@ -105,14 +105,20 @@ class Offsets:
     # -- OffsetCommit --------------------------------------------------------------------------
 
     def _commit(self, call: Call, request: OffsetCommitRequest, now: Now, outbox: Outbox) -> None:
-        error = self._check_commit(call, request, now, outbox)
+        commit = Commit(
+            request.group_id, request.member_id, request.group_instance_id, request.generation_id_or_member_epoch)
+        owner = self._owner_of(request.group_id)
+        error = self._check_commit(call, commit, owner, now, outbox)
         expire_ms = -1 if request.retention_time_ms == NO_WISH else now.wall_ms + request.retention_time_ms
         topics = []
         for topic in request.topics:
             topic_id = self._id_of(topic.name)
             parts = []
             for part in topic.partitions:
-                failed = error or self._check_metadata(part)
+                failed = error
+                if owner is not None and error == ErrorCode.STALE_MEMBER_EPOCH:
+                    failed = owner.check_stale_commit(commit, topic_id, part.partition_index)
+                failed = failed or self._check_metadata(part)
                 if not failed:
                     value = OffsetCommitValue(
                         part.committed_offset, part.committed_leader_epoch, part.committed_metadata or "", now.wall_ms,
@@ -122,12 +128,10 @@ class Offsets:
             topics.append(OffsetCommitResponseTopic(name=topic.name, partitions=parts))
         outbox.answer(call, OffsetCommitResponse(topics=topics))
 
-    def _check_commit(self, call: Call, request: OffsetCommitRequest, now: Now, outbox: Outbox) -> int:
-        group_id, generation = request.group_id, request.generation_id_or_member_epoch
-        owner = self._owner_of(group_id)
+    def _check_commit(self, call: Call, commit: Commit, owner: Groups | None, now: Now, outbox: Outbox) -> int:
+        group_id, generation = commit.group_id, commit.generation
         if owner is not None:
-            error = owner.check_commit(
-                Commit(group_id, request.member_id, request.group_instance_id, generation), now, outbox)
+            error = owner.check_commit(commit, now, outbox)
             if error == ErrorCode.STALE_MEMBER_EPOCH and call.version < GROUP_ID_NOT_FOUND_SINCE:
                 return ErrorCode.UNSUPPORTED_VERSION
             return error

@@ -12,6 +12,12 @@ from typing import Any
 from zafka.actors.gateway import heartbeat, join_group, leave_group, sync_group
 from zafka.actors.gateway.offset_fetch import ONE_ERROR_SINCE, SEVERAL_GROUPS_SINCE
 from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages import consumer_group_describe
+from zafka.transport.kafka.messages.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
+from zafka.transport.kafka.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatResponse
 from zafka.transport.kafka.messages.delete_groups import (
     DeletableGroupResult,
     DeleteGroupsRequest,
@@ -65,6 +71,13 @@ def _delete_groups(request: DeleteGroupsRequest, version: int, error: int) -> De
     return DeleteGroupsResponse(results=[DeletableGroupResult(group_id, error) for group_id in request.groups_names])
 
 
+def _consumer_group_describe(
+    request: ConsumerGroupDescribeRequest, version: int, error: int
+) -> ConsumerGroupDescribeResponse:
+    return ConsumerGroupDescribeResponse(groups=[
+        consumer_group_describe.DescribedGroup(error, group_id=group_id) for group_id in request.group_ids])
+
+
 GROUP_FORMS: dict[int, Callable[[Any, int, int], Any]] = {
     ApiKey.OFFSET_COMMIT: _offset_commit,
     ApiKey.OFFSET_FETCH: _offset_fetch,
@@ -76,4 +89,6 @@ GROUP_FORMS: dict[int, Callable[[Any, int, int], Any]] = {
     ApiKey.SYNC_GROUP: sync_group.refuse,
     ApiKey.HEARTBEAT: heartbeat.refuse,
     ApiKey.LEAVE_GROUP: leave_group.refuse,
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: lambda request, version, error: ConsumerGroupHeartbeatResponse(error_code=error),
+    ApiKey.CONSUMER_GROUP_DESCRIBE: _consumer_group_describe,
 }

@@ -27,7 +27,8 @@ from zafka.storage.index import OFFSET_ENTRY
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
 from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.messages import DeleteGroupsRequest
+from zafka.transport.kafka.messages import ConsumerGroupHeartbeatRequest, DeleteGroupsRequest
+from zafka.transport.kafka.messages.consumer_group_heartbeat import TopicPartitions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", ROOT / ".peers" / "kafka" / "lib"))
@@ -209,3 +210,40 @@ def test_committed_offsets_are_decoded_by_kafka(tmp_path: Path) -> None:
         "topicId": id_text(ORDERS[1])}
     assert (values[1]["version"], values[1]["offset"]) == ("1", 5)
     assert values[1]["expireTimestamp"] == coordinator.now.wall_ms + 86_400_000
+
+
+def test_consumer_groups_are_decoded_by_kafka(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path).lead(0, ORDERS)
+
+    def heartbeat(member: str, epoch: int, owned: list[int] | None = None, **said: Any) -> None:
+        parts = None if owned is None else [TopicPartitions(ORDERS[1], owned)] if owned else []
+        answer = coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, ConsumerGroupHeartbeatRequest(
+            "g", member, epoch, topic_partitions=parts, **said))
+        assert answer.error_code == 0, answer
+
+    heartbeat("a", 0, [], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"], instance_id="i", rack_id="r")
+    heartbeat("b", 0, [], rebalance_timeout_ms=5000, subscribed_topic_regex="ord.*", server_assignor="range")
+    heartbeat("a", 1, [0, 1, 2], instance_id="i")
+    heartbeat("b", -1)
+    coordinator.coordinator.replica.release()
+    said = dump([path for path in segment_files(coordinator.directory) if path.suffix == ".log"], "--offsets-decoder")
+    told: dict[tuple[str, ...], Any] = {}
+    for line in said.splitlines():
+        if line.startswith("| offset:"):
+            key, _, value = line.partition("key: ")[2].partition(" payload: ")
+            kind = json.loads(key)
+            told.setdefault((kind["type"], *kind["data"].values()), []).append(
+                json.loads(value)["data"] if value != "<DELETE>" else None)
+    topic, now_ms = id_text(ORDERS[1]), coordinator.now.wall_ms
+    assert told["3", "g"][-1].keys() == {"epoch", "metadataHash"} and told["3", "g"][-1]["epoch"] == 3
+    assert told["5", "g", "a"] == [{
+        "instanceId": "i", "rackId": "r", "clientId": "client", "clientHost": "/127.0.0.1", "rebalanceTimeoutMs": 5000,
+        "subscribedTopicNames": ["orders"], "subscribedTopicRegex": None, "serverAssignor": None}]
+    assert told["6", "g"][-1] == {"assignmentEpoch": 2, "assignmentTimestamp": now_ms}
+    assert told["7", "g", "a"][-1] == {"topicPartitions": [{"topicId": topic, "partitions": [0, 1]}]}
+    assert told["8", "g", "a"][-1] == {
+        "memberEpoch": 1, "previousMemberEpoch": 1, "state": 1,
+        "assignedPartitions": [{"topicId": topic, "partitions": [0, 1], "assignmentEpochs": [1, 1]}],
+        "partitionsPendingRevocation": [{"topicId": topic, "partitions": [2], "assignmentEpochs": [1]}]}
+    assert told["16", "g", "ord.*"] == [{"topics": ["orders"], "version": 0, "timestamp": now_ms}, None]
+    assert [told[kind, "g", "b"][-1] for kind in ("5", "7", "8")] == [None] * 3

@@ -163,6 +163,9 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.SYNC_GROUP: lambda version, names: kafka.SyncGroupRequest("g"),
     ApiKey.HEARTBEAT: lambda version, names: kafka.HeartbeatRequest("g"),
     ApiKey.LEAVE_GROUP: lambda version, names: kafka.LeaveGroupRequest("g", [], "m"),
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: lambda version, names: kafka.ConsumerGroupHeartbeatRequest(
+        "g", "m", rebalance_timeout_ms=1000, subscribed_topic_names=names),
+    ApiKey.CONSUMER_GROUP_DESCRIBE: lambda version, names: kafka.ConsumerGroupDescribeRequest(["g", "h"]),
 }
 
 
@@ -202,7 +205,8 @@ def places_of(api: ApiKey, version: int) -> int:
     if FORMS[api].topics is not None:
         # Of the whole request, of each topic, of each partition.
         return {ApiKey.FETCH: 3 if version >= 7 else 2}.get(api, 2)
-    if api in (ApiKey.DESCRIBE_TRANSACTIONS, ApiKey.DESCRIBE_GROUPS, ApiKey.DELETE_GROUPS, ApiKey.OFFSET_COMMIT):
+    if api in (ApiKey.DESCRIBE_TRANSACTIONS, ApiKey.DESCRIBE_GROUPS, ApiKey.DELETE_GROUPS, ApiKey.OFFSET_COMMIT,
+               ApiKey.CONSUMER_GROUP_DESCRIBE):
         return 2
     several = api is ApiKey.FIND_COORDINATOR and version >= 4
     return 2 if several or (api is ApiKey.OFFSET_FETCH and version not in range(2, 8)) else 1

@@ -19,7 +19,7 @@ from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import request_reader, response_writer
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import offset_commit, offset_delete, offset_fetch
+from zafka.transport.kafka.messages import describe_groups, offset_commit, offset_delete, offset_fetch
 
 G, H = partition_of("g", 4), partition_of("h", 4)
 
@@ -358,7 +358,7 @@ def test_groups_are_described_in_the_order_in_which_they_were_asked_for(
     client.send(ApiKey.DESCRIBE_GROUPS, 5, kafka.DescribeGroupsRequest(["h", "g", "h"], operations))
     for peer, call, request in bench.asked():
         (group_id,) = request.groups
-        bench.answer(peer, call, kafka.DescribeGroupsResponse(groups=[kafka.DescribedGroup(group_id=group_id)]))
+        bench.answer(peer, call, kafka.DescribeGroupsResponse(groups=[describe_groups.DescribedGroup(group_id=group_id)]))
     (answer,) = client.answers()
     assert [group.group_id for group in answer.groups] == ["h", "g", "h"]
     allowed = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11  # READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS

@@ -173,9 +173,10 @@ class _StructReader:
         return element
 
     def read_struct(self, field: Field, target: str) -> None:
-        """A struct outside of an array: tagged, or behind a byte that says whether it is null."""
+        """A struct outside of an array; one that may be null stands behind a byte that says whether it is."""
         inner = _StructReader(self.source, self.version, flexible=self.flexible, depth=self.depth + 1)
-        if field.tag is not None:
+        if field.nullable is None:
+            self.flush()
             self.source.line(f"{target} = {inner.read(field.struct, field.fields)}")
             return
         self.fixed("b", "n")

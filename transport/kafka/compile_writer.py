@@ -72,7 +72,7 @@ class _FieldsWriter:
             self.write_array(field, value)
         elif field.type in FIXED:
             self.fixed(FIXED[field.type], value)
-        elif field.type == "struct" and field.tag is None:
+        elif field.type == "struct" and field.nullable is not None:
             self.write_nullable_struct(field, value)
         elif field.type == "struct":
             self.write_struct(value, field.fields)
@@ -88,7 +88,7 @@ class _FieldsWriter:
             self.write_bytes(field, value)
 
     def write_nullable_struct(self, field: Field, value: str) -> None:
-        """A struct that is neither in an array nor tagged has a byte before it: 1, or -1 for null."""
+        """A struct outside of an array that may be null has a byte before it: 1, or -1 for null."""
         self.flush()
         with self.source.block(f"if {value} is None:"):
             self.append(repr(b"\xff"))

@@ -4,9 +4,9 @@
 One struct serves all versions of an API; a field that a version lacks keeps its default on reading and is left
 out on writing. Durations and times are ints, uuids 16 bytes, `records` a slice of the frame.
 Names that several APIs use are imported from their API's module:
-  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, EntityData, EntryData,
-  EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ReplicaState, TopicData, TopicRequest,
-  TransactionState
+  AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, Assignment, DescribedGroup,
+  EntityData, EntryData, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ReplicaState,
+  TopicData, TopicPartitions, TopicRequest, TransactionState
 """
 # ruff: noqa: I001
 
@@ -47,6 +47,15 @@ if TYPE_CHECKING:
         ApiVersionsResponse as ApiVersionsResponse,
         FinalizedFeatureKey as FinalizedFeatureKey,
         SupportedFeatureKey as SupportedFeatureKey,
+    )
+    from zafka.transport.kafka.messages.consumer_group_describe import (
+        ConsumerGroupDescribeRequest as ConsumerGroupDescribeRequest,
+        ConsumerGroupDescribeResponse as ConsumerGroupDescribeResponse,
+        Member as Member,
+    )
+    from zafka.transport.kafka.messages.consumer_group_heartbeat import (
+        ConsumerGroupHeartbeatRequest as ConsumerGroupHeartbeatRequest,
+        ConsumerGroupHeartbeatResponse as ConsumerGroupHeartbeatResponse,
     )
     from zafka.transport.kafka.messages.create_acls import (
         AclCreation as AclCreation,
@@ -124,7 +133,6 @@ if TYPE_CHECKING:
     from zafka.transport.kafka.messages.describe_groups import (
         DescribeGroupsRequest as DescribeGroupsRequest,
         DescribeGroupsResponse as DescribeGroupsResponse,
-        DescribedGroup as DescribedGroup,
         DescribedGroupMember as DescribedGroupMember,
     )
     from zafka.transport.kafka.messages.describe_log_dirs import (
@@ -173,7 +181,6 @@ if TYPE_CHECKING:
         ElectLeadersResponse as ElectLeadersResponse,
         PartitionResult as PartitionResult,
         ReplicaElectionResult as ReplicaElectionResult,
-        TopicPartitions as TopicPartitions,
     )
     from zafka.transport.kafka.messages.fetch import (
         AbortedTransaction as AbortedTransaction,
@@ -327,6 +334,12 @@ _MODULES = {
     "api_versions": (
         "ApiVersion", "ApiVersionsRequest", "ApiVersionsResponse", "FinalizedFeatureKey", "SupportedFeatureKey",
     ),
+    "consumer_group_describe": (
+        "ConsumerGroupDescribeRequest", "ConsumerGroupDescribeResponse", "Member",
+    ),
+    "consumer_group_heartbeat": (
+        "ConsumerGroupHeartbeatRequest", "ConsumerGroupHeartbeatResponse",
+    ),
     "create_acls": (
         "AclCreation", "AclCreationResult", "CreateAclsRequest", "CreateAclsResponse",
     ),
@@ -366,7 +379,7 @@ _MODULES = {
         "DescribeConfigsResponse", "DescribeConfigsResult", "DescribeConfigsSynonym",
     ),
     "describe_groups": (
-        "DescribeGroupsRequest", "DescribeGroupsResponse", "DescribedGroup", "DescribedGroupMember",
+        "DescribeGroupsRequest", "DescribeGroupsResponse", "DescribedGroupMember",
     ),
     "describe_log_dirs": (
         "DescribableLogDirTopic", "DescribeLogDirsPartition", "DescribeLogDirsRequest", "DescribeLogDirsResponse",
@@ -393,7 +406,6 @@ _MODULES = {
     ),
     "elect_leaders": (
         "ElectLeadersRequest", "ElectLeadersResponse", "PartitionResult", "ReplicaElectionResult",
-        "TopicPartitions",
     ),
     "fetch": (
         "AbortedTransaction", "FetchPartition", "FetchRequest", "FetchResponse", "FetchTopic",
