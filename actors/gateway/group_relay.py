@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 GROUP_TOPIC = "__consumer_offsets"
 PARTITIONS = "offsets.topic.num.partitions"
 PARTITIONS_DEFAULT = "4"
-# To be compacted, as soon as that is built.
-CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "segment.bytes": "104857600", "compression.type": "producer"}
+CONFIG = {"cleanup.policy": "compact", "segment.bytes": "104857600", "compression.type": "producer"}
 
 OnBody = Callable[[bytes], None]
 OnError = Callable[[int], None]
