@@ -29,6 +29,8 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
   clients for asyncio, with the same arguments. Each client object has one thread of its own for its sockets.
 - **Order and safety.** A producer is idempotent by default: what is acknowledged is on disk once, and the records of one partition keep
   the order in which they were sent, over lost connections and restarts of brokers, which clients sit out by themselves.
+- **On one machine** a producer at a ZeroMQ door hands its batches straight to the partitions, past the broker, if it runs as the user that runs
+  them: faster, and otherwise the same. `direct=False` turns that off.
 - **Cancelling** an async call ends it where it waits. A record that a cancelled `send` had not queued yet is not sent; a cancelled `poll`
   loses no record; a cancelled `close` gives up what is not acknowledged.
 - **Processes.** After `os.fork` the parent's clients go on; in the child they raise ClientClosed, so make new ones there. At the end of a
