@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import accumulate, repeat
-from typing import Any
 
 from zafka.storage.batch import HEADER_BYTES, NO_PRODUCER_ID, TRANSACTIONAL_FLAG, build_header
 from zafka.storage.codecs import NONE, compress
@@ -23,7 +23,7 @@ MAX_BATCH_BYTES = 2**31 - 1
 PLAIN_OVERHEAD_BYTES = 16  # more than the numbers of a record without key and headers take, in any batch that is sent
 _COLUMNS_FROM = 8  # fewer records are not worth it
 _LENGTH_BYTES = 3  # what the length in front of a record is taken to need, when a batch's size is estimated
-
+_OFFSET_BYTES_MAX = 3  # columns are kept for offsets of up to so many bytes, a million of them
 
 
 def encode_varint(value: int) -> bytes:
@@ -59,12 +59,47 @@ _NULL = encode_varint(-1)
 _NO_HEADERS = encode_varint(0)
 
 
-def _offset_width(offset: int) -> tuple[int, int]:
-    """How many bytes this offset takes as a varint, and the first offset that takes more."""
-    width, stop = 1, 64
+class _RecordLengths(dict[int, bytes]):
+    """By the length of a value: what stands between the record before and this one, which has `fixed` bytes beside it."""
+
+    def __init__(self, fixed: int) -> None:
+        super().__init__()
+        self.fixed = fixed
+
+    def __missing__(self, value_bytes: int) -> bytes:
+        encoded = _NO_HEADERS_THEN[self.fixed + len(_NO_KEY_THEN[value_bytes]) + value_bytes]
+        if value_bytes < 16384:
+            self[value_bytes] = encoded
+        return encoded
+
+
+@cache
+def _record_lengths(fixed: int) -> _RecordLengths:
+    return _RecordLengths(fixed)
+
+
+def _offset_width(offset: int) -> tuple[int, int, int]:
+    """How many bytes this offset takes as a varint, and the first offsets that take as many and more."""
+    width, start, stop = 1, 0, 64
     while offset >= stop:
-        width, stop = width + 1, stop << 7
-    return width, stop
+        width, start, stop = width + 1, stop, stop << 7
+    return width, start, stop
+
+
+@cache
+def _offset_columns(width: int) -> tuple[bytes, ...]:
+    """All offsets whose varints take `width` bytes: their first bytes, their second bytes, and so on."""
+    if width == 1:
+        return (bytes(range(0, 128, 2)),)
+    stop = 64 << 7 * (width - 1)
+    start, columns = stop >> 7, []
+    for place in range(width):
+        more = 0x80 if place < width - 1 else 0
+        # The lowest byte has the sign in it, and changes with each offset; the others are constant for longer and longer.
+        cycle = bytes(range(more, more + 128, 2)) if place == 0 else b"".join(
+            bytes([value | more]) * (64 << 7 * (place - 1)) for value in range(128))
+        columns.append((cycle * -(-stop // len(cycle)))[start:stop])
+    return tuple(columns)
 
 
 def _encode_headers(headers: Headers) -> bytes:
@@ -85,7 +120,7 @@ class BatchBuilder:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         # Where the next record's length is looked up; it also ends the record before, if that has no headers.
         self._lengths = _NUMBER
         self._base_timestamp = 0
@@ -178,51 +213,81 @@ class BatchBuilder:
 
         Returns how many were taken; the first of a batch always is.
         """
+        taken = values[start:] if start else values
+        value_bytes = sum(map(len, taken))
+        room = max_bytes - self.size_bytes
+        if value_bytes + PLAIN_OVERHEAD_BYTES * len(taken) > room:
+            sizes = [length + PLAIN_OVERHEAD_BYTES for length in map(len, taken)]
+            count = max(bisect_right(list(accumulate(sizes)), room), 0 if self.record_count else 1)
+            taken = taken[:count]
+            value_bytes = sum(map(len, taken))
+        self.add_values(timestamp_ms, taken, value_bytes)
+        return len(taken)
+
+    def add_values(self, timestamp_ms: int, values: Sequence[bytes], value_bytes: int) -> None:
+        """Take all these values, which are of `value_bytes` together."""
         if timestamp_ms != self._plain_time or not self._plain:
             self._encode_plain()
             self._plain_time, self._plain_from = timestamp_ms, self.record_count
-        sizes = [length + PLAIN_OVERHEAD_BYTES for length in map(len, values[start:] if start else values)]
-        room = max_bytes - self.size_bytes
-        count = len(sizes)
-        if sum(sizes) > room:
-            count = max(bisect_right(list(accumulate(sizes)), room), 0 if self.record_count else 1)
-        self._plain += values[start : start + count]
-        self.size_bytes += sum(sizes[:count])
+        self._plain += values
+        self.size_bytes += value_bytes + PLAIN_OVERHEAD_BYTES * len(values)
         self.record_count = self._plain_from + len(self._plain)
-        return count
 
     def _encode_plain(self) -> None:
-        """Encode `_plain`. Values of one length go column by column, without a step of Python for each."""
+        """Encode `_plain`, column by column: without a step of Python for each value."""
         values, self._plain = self._plain, []
         if not values:
             return
-        first, time, value_bytes = self._plain_from, self._plain_time, len(values[0])
-        if len(values) < _COLUMNS_FROM or set(map(len, values)) != {value_bytes}:
+        first, time, end = self._plain_from, self._plain_time, self._plain_from + len(values)
+        if len(values) < _COLUMNS_FROM or _offset_width(end)[0] > _OFFSET_BYTES_MAX:
             count, size = self.record_count, self.size_bytes
             self.record_count = first
-            self.extend(zip(repeat(time), repeat(None), values, repeat(NO_HEADERS)))
-            self.record_count, self.size_bytes = count, size
+            try:
+                self.extend(zip(repeat(time), repeat(None), values, repeat(NO_HEADERS)))
+            finally:
+                self.record_count, self.size_bytes = count, size
             return
         if first == 0:
             self._base_timestamp = self._max_timestamp = time
         self._max_timestamp = max(self._max_timestamp, time)
         attributes_and_time = b"\0" + _NUMBER[time - self._base_timestamp]
-        front = _NO_KEY_THEN[value_bytes]
-        end, at = first + len(values), 0
+        lengths = list(map(len, values))
+        encode = self._encode_same_length if lengths.count(lengths[0]) == len(lengths) else self._encode_any_length
+        at = 0
         while first < end:
-            # Offsets of one length: then all that stands before and after them is the same for every record.
-            offset_bytes, stop = _offset_width(first)
-            count = min(end, stop) - first
-            length = len(attributes_and_time) + offset_bytes + len(front) + value_bytes + 1
-            # Without headers, and their number goes before the next record's length.
-            columns: list[Any] = [_NO_HEADERS_THEN[length] + attributes_and_time, b"", front, b""] * count
-            if self._lengths is _NUMBER:
-                columns[0] = _NUMBER[length] + attributes_and_time
-            columns[1::4] = map(_NUMBER.__getitem__, range(first, first + count))
-            columns[3::4] = values[at : at + count]
-            self._parts += columns
-            self._lengths = _NO_HEADERS_THEN
+            # Offsets of one width at a time.
+            count = min(end, _offset_width(first)[2]) - first
+            encode(first, attributes_and_time, values[at : at + count], lengths[at : at + count])
             first, at = first + count, at + count
+
+    def _encode_same_length(self, first: int, attributes_and_time: bytes, values: list[bytes], lengths: list[int]) -> None:
+        """Between two values all is the same but the offset: join them with that, then write the offsets over it."""
+        width, start, _ = _offset_width(first)
+        front = _NO_KEY_THEN[lengths[0]]
+        length = len(attributes_and_time) + width + len(front) + lengths[0] + 1
+        # Without headers, and their number goes before the next record's length.
+        before = _NO_HEADERS_THEN[length] + attributes_and_time
+        between = bytearray(before + bytes(width) + front)
+        records = between.join([b"", *values])
+        for place, column in enumerate(_offset_columns(width), len(before)):
+            records[place :: len(between) + lengths[0]] = column[first - start : first - start + len(values)]
+        self._add_plain(records)
+
+    def _encode_any_length(self, first: int, attributes_and_time: bytes, values: list[bytes], lengths: list[int]) -> None:
+        width = _offset_width(first)[0]
+        pieces: list[bytes] = [b"", attributes_and_time, b"", b"", b""] * len(values)
+        pieces[0::5] = map(_record_lengths(len(attributes_and_time) + width + 1).__getitem__, lengths)
+        pieces[2::5] = map(_NUMBER.__getitem__, range(first, first + len(values)))
+        pieces[3::5] = map(_NO_KEY_THEN.__getitem__, lengths)
+        pieces[4::5] = values
+        self._add_plain(bytearray().join(pieces))
+
+    def _add_plain(self, records: bytearray) -> None:
+        """Add records without headers. They begin with the number of headers of a record before, and do not end with theirs."""
+        if self._lengths is _NUMBER:  # the record before ends with its own, or there is none
+            del records[0]
+        self._parts.append(records)
+        self._lengths = _NO_HEADERS_THEN
 
     def build(
         self,
@@ -233,13 +298,17 @@ class BatchBuilder:
         producer_epoch: int = -1,
         base_sequence: int = -1,
         transactional: bool = False,
-    ) -> bytes:
+    ) -> bytearray:
         """The batch, at base offset 0. The builder is left as it is."""
         assert self.record_count > 0
         self._encode_plain()
         end = b"" if self._lengths is _NUMBER else _NO_HEADERS
-        records = compress(codec, b"".join(self._parts) + end, level)
-        header = build_header(
+        if codec == NONE:
+            batch = bytearray().join((bytes(HEADER_BYTES), *self._parts, end))
+        else:
+            batch = bytearray(HEADER_BYTES) + compress(codec, b"".join((*self._parts, end)), level)
+        records = memoryview(batch)[HEADER_BYTES:]
+        batch[:HEADER_BYTES] = build_header(
             records,
             attributes=codec | (TRANSACTIONAL_FLAG if transactional else 0),
             base_timestamp=self._base_timestamp,
@@ -249,7 +318,7 @@ class BatchBuilder:
             producer_epoch=producer_epoch,
             base_sequence=base_sequence,
         )
-        return header + records
+        return batch
 
 
 def encode_batch(
@@ -266,11 +335,11 @@ def encode_batch(
     builder = BatchBuilder()
     if builder.extend(records) is not None:
         raise BatchTooLarge(f"the records need more than {MAX_BATCH_BYTES} bytes")
-    return builder.build(
+    return bytes(builder.build(
         codec=codec,
         level=level,
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,
         transactional=transactional,
-    )
+    ))
