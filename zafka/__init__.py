@@ -21,27 +21,34 @@ __version__ = VERSION
 
 if TYPE_CHECKING:
     from zafka import actor as actor
-    from zafka.client.admin import Admin as Admin
-    from zafka.client.admin import NewTopic as NewTopic
-    from zafka.client.aio import AsyncAdmin as AsyncAdmin
-    from zafka.client.aio import AsyncConsumer as AsyncConsumer
-    from zafka.client.aio import AsyncDeliveries as AsyncDeliveries
-    from zafka.client.aio import AsyncDelivery as AsyncDelivery
-    from zafka.client.aio import AsyncProducer as AsyncProducer
-    from zafka.client.batches import Deliveries as Deliveries
-    from zafka.client.batches import Delivery as Delivery
-    from zafka.client.batches import RecordMetadata as RecordMetadata
-    from zafka.client.batches import Span as Span
+    from zafka.client.admin import Admin as Admin, NewTopic as NewTopic
+    from zafka.client.aio import (
+        AsyncAdmin as AsyncAdmin,
+        AsyncConsumer as AsyncConsumer,
+        AsyncDeliveries as AsyncDeliveries,
+        AsyncDelivery as AsyncDelivery,
+        AsyncProducer as AsyncProducer,
+    )
+    from zafka.client.batches import (
+        Deliveries as Deliveries,
+        Delivery as Delivery,
+        RecordMetadata as RecordMetadata,
+        Span as Span,
+    )
     from zafka.client.consumer import Consumer as Consumer
     from zafka.client.errors import ZafkaError as ZafkaError
     from zafka.client.interceptors import ProducerRecord as ProducerRecord
-    from zafka.client.metrics import ConsumerMetrics as ConsumerMetrics
-    from zafka.client.metrics import Latency as Latency
-    from zafka.client.metrics import ProducerMetrics as ProducerMetrics
+    from zafka.client.metrics import (
+        ConsumerMetrics as ConsumerMetrics,
+        Latency as Latency,
+        ProducerMetrics as ProducerMetrics,
+    )
     from zafka.client.producer import Producer as Producer
-    from zafka.client.records import OffsetAndTimestamp as OffsetAndTimestamp
-    from zafka.client.records import Record as Record
-    from zafka.client.records import TopicPartition as TopicPartition
+    from zafka.client.records import (
+        OffsetAndTimestamp as OffsetAndTimestamp,
+        Record as Record,
+        TopicPartition as TopicPartition,
+    )
     from zafka.testing import Broker as Broker
 
 _MODULE_OF = {

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
-from kafka.admin import KafkaAdminClient
-from kafka.admin import NewPartitions as PythonNewPartitions
+from kafka.admin import KafkaAdminClient, NewPartitions as PythonNewPartitions
 from kafka.structs import TopicPartition as PythonPartition
 
 import zafka

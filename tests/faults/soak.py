@@ -39,8 +39,7 @@ from tests.faults.loads import (
 )
 from tests.faults.proxy import TcpProxy
 from tests.faults.topics import Topics
-from tests.powercut.mount import ForgetfulMount
-from tests.powercut.mount import missing as fuse_missing
+from tests.powercut.mount import ForgetfulMount, missing as fuse_missing
 from tests.powercut.systems import NotBack, Zafka
 from zafka.runtime.errors import RuntimeFault
 from zafka.runtime.faults.asking import inject

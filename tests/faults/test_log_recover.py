@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from kafka import KafkaConsumer
-from kafka import TopicPartition as KafkaPythonPartition
+from kafka import KafkaConsumer, TopicPartition as KafkaPythonPartition
 
 import zafka
 from zafka.testing import Broker, BrokerFailed

@@ -14,8 +14,7 @@ import zlib
 
 import pytest
 from crc32c import crc32c
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from zafka.storage import codecs
 from zafka.storage.batch import CRC_START, HEADER, HEADER_BYTES, build_header, check_batch, read_header, walk

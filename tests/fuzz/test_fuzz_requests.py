@@ -14,8 +14,7 @@ import time
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.kafka_oracle import APIS, every_layout, kio_class, kio_write, random_message
 from zafka.transport.kafka import codec

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from tests.powercut.forgetful import ForgetfulDisk
-from tests.powercut.mount import ForgetfulMount
-from tests.powercut.mount import missing as fuse_missing
+from tests.powercut.mount import ForgetfulMount, missing as fuse_missing
 
 SEEDS = range(60)
 FILE = 0o100644

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.drive import Drive, bodies
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Effect, Mail, Now, Peer, Send
 from zafka.actors.broker import BrokerActor
 from zafka.actors.gateway.effects import (

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zafka.storage.batch import read_header
 from zafka.storage.records import BatchBuilder, decode_batch

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tests.unit.broker_bench import BROKER_ID, COORDINATOR, INCARNATION, SUPERVISOR, Bench, advanced, topic_id
 from tests.unit.drive import exit_of
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Mail, Peer, PeerGone
 from zafka.actors.gateway.effects import CloseDoors, OpenDoors, RemoveDirectory
 from zafka.transport.kafka.errors import ErrorCode

@@ -14,8 +14,7 @@ import pytest
 import zmq
 
 from tests.unit.broker_bench import advanced, make_batch, topic_id
-from zafka.actors import broker_shell, messages
-from zafka.actors import cluster_state as cs
+from zafka.actors import broker_shell, cluster_state as cs, messages
 from zafka.actors.messages import AnyMessage
 from zafka.actors.start import SUPERVISOR, ActorStart, BrokerStart, ListenerStart
 from zafka.transport.door import read_message, write_message

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from crc32c import crc32c
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.checkpoint import (

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.unit.client_fake_broker import FakeBroker
 from zafka.client.consumer import Consumer

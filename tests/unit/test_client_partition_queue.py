@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.unit.client_fake_broker import FakePartition
 from zafka.client.batches import NOT_NUMBERED, ProducerBatch

@@ -8,8 +8,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zafka.actors import cluster_state
 from zafka.actors.cluster_state import (

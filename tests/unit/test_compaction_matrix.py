@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.unit.compacted_log import compact, compacted_config, fill_with_keys, last_values, new_log, records_in
 from tests.unit.damaged_log import DIRECTORY, new_disk, snapshot

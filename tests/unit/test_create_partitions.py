@@ -11,8 +11,7 @@ from tests.unit.broker_bench import BROKER_ID, COORDINATOR, SUPERVISOR, Bench, t
 from tests.unit.disks import FullableDisk
 from tests.unit.drive import only
 from tests.unit.test_coordinator import Cluster, broker, topic
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.gateway.effects import Respond
 from zafka.actors.messages import MorePartitions, TopicResult
 from zafka.transport.kafka import messages as kafka

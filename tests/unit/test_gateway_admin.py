@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_bench import COORDINATOR, SUPERVISOR, Bench, topic_id
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Peer
 from zafka.actors.gateway.effects import Respond
 from zafka.actors.gateway.registry import APIS, served

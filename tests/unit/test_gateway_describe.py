@@ -10,8 +10,7 @@ import pytest
 from tests.unit.broker_bench import BROKER_ID, Bench, topic_id
 from tests.unit.drive import only
 from tests.unit.drive_partition import BROKER, Partition, numbered
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.broker_settings import BROKER_SETTINGS
 from zafka.actors.gateway.broker_config import BROKER_NAMES, TOPIC_ONLY, describe_broker, describe_topic
 from zafka.actors.gateway.operations import ON_CLUSTER, ON_TOPIC
@@ -19,8 +18,7 @@ from zafka.storage.config import TOPIC_CONFIG
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import describe_producers as producers_api
-from zafka.transport.kafka.messages import describe_topic_partitions as pages
+from zafka.transport.kafka.messages import describe_producers as producers_api, describe_topic_partitions as pages
 
 
 @pytest.fixture

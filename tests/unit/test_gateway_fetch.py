@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.gateway.effects import FileSlice, ReadFault, ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import whole_batches
 from zafka.transport.kafka.api_keys import ApiKey

@@ -12,8 +12,7 @@ import pytest
 
 from tests.unit.broker_bench import BROKER_ID, Bench, advanced, make_batch, read, topic_id
 from tests.unit.test_gateway_fetch import SIZE, fetch, locate, parts_of
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.gateway.effects import Respond
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode

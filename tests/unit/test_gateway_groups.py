@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_bench import BROKER_ID, COORDINATOR, Bench, Client, advanced, make_batch, topic_id
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Mail, Peer
 from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
 from zafka.actors.messages import GroupAnswer, GroupAnswers, GroupCall, GroupRequests, TopicsTold

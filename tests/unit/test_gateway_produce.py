@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_bench import BROKER_ID, SUPERVISOR, Bench, Client, make_batch, topic_id
-from zafka.actors import cluster_state as cs
-from zafka.actors import messages
+from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Mail
 from zafka.actors.gateway.effects import SHELL, CloseConnection, Respond, TellWay, WayAsked
 from zafka.storage.codecs import ZSTD

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from zafka.transport.envelope import Buffer
 from zafka.transport.link import Arrival, Broken, Numbers

@@ -11,8 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.log_tools import NO_LIMIT, NOW_MS, make_batch, perform, read_batches, small_config

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aiokafka.record.default_records import DefaultRecordBatch as AiokafkaBatch
-from aiokafka.record.default_records import DefaultRecordBatchBuilder as AiokafkaBuilder
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from kafka.record.default_records import DefaultRecordBatch as KafkaPythonBatch
-from kafka.record.default_records import DefaultRecordBatchBuilder as KafkaPythonBuilder
+from aiokafka.record.default_records import (
+    DefaultRecordBatch as AiokafkaBatch,
+    DefaultRecordBatchBuilder as AiokafkaBuilder,
+)
+from hypothesis import given, settings, strategies as st
+from kafka.record.default_records import (
+    DefaultRecordBatch as KafkaPythonBatch,
+    DefaultRecordBatchBuilder as KafkaPythonBuilder,
+)
 
 import zafka.storage.records
 from zafka.storage import codecs, record_runs

@@ -6,8 +6,7 @@ import contextlib
 import errno
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.unit.damaged_log import (
     CHECKPOINT,

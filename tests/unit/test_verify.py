@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.unit.damaged_log import CHECKPOINT, CONFIG, DIRECTORY, grown, look, new_disk, place_of
 from tests.unit.log_tools import NOW_MS, append, flush, log_path, make_batch
