@@ -353,13 +353,16 @@ class PartitionActor:
         return [Exit(PEER_GONE, f"mail from or to {self._broker_name} was lost")]
 
     def _forget_broker(self) -> None:
-        """It is not there to be answered any more, and the next incarnation numbers its requests afresh. Who came
-        straight here is."""
+        """It is not there to be answered any more, and the next incarnation numbers its requests afresh."""
         self._broker = None
+        self._deletion.forget()
+        self._keep_direct(self.replica.abandon())
+
+    def _keep_direct(self, abandoned: list[list[ProduceAnswer]]) -> None:
+        """Forget what was gathered and decided for the broker. Who came straight here is still there to be answered."""
         self._gathered = [mail for mail in self._gathered if type(mail.body) is DirectProduce]
         self._answers = [answer for answer in self._answers if is_direct(answer)]
-        self._deletion.forget()
-        for waiting in self.replica.abandon():
+        for waiting in abandoned:
             direct = [answer for answer in waiting if is_direct(answer)]
             if direct:
                 self.replica.wait(direct)

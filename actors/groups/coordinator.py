@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from zafka.actors.actor import Actor, CancelTimer, Effects, Mail, Now, Peer, Send, SetTimer
+from zafka.actors.direct import AnswerDirect
 from zafka.actors.groups import consumer_records
 from zafka.actors.groups.calls import Call, Groups, Outbox, Settings, Topic, Topics
 from zafka.actors.groups.classic import ClassicGroups
@@ -31,6 +32,7 @@ from zafka.actors.messages import (
     GroupRequests,
     ProduceAnswer,
     Produced,
+    ProduceItem,
     TopicsTold,
 )
 from zafka.actors.partition import PartitionActor, build_on
@@ -162,10 +164,14 @@ class GroupCoordinatorActor(PartitionActor):
         return []
 
     def _on_produce(self, mail: Mail, now: Now) -> Effects:
+        return [Send(mail.sender, Produced([self._no_append(item) for item in mail.body.items]))]
+
+    def _on_direct_produce(self, mail: Mail, now: Now) -> Effects:
+        return [AnswerDirect([self._no_append(mail.body.item)])]
+
+    def _no_append(self, item: ProduceItem) -> ProduceAnswer:
         message = f"Cannot append to internal topic {self.topic}"
-        return [Send(mail.sender, Produced([
-            ProduceAnswer(item.request_id, ErrorCode.INVALID_TOPIC_EXCEPTION, -1, -1, -1, message)
-            for item in mail.body.items]))]
+        return ProduceAnswer(item.request_id, ErrorCode.INVALID_TOPIC_EXCEPTION, -1, -1, -1, message)
 
     # -- leadership, timers --------------------------------------------------------------------
 
@@ -190,6 +196,9 @@ class GroupCoordinatorActor(PartitionActor):
     def _forget_broker(self) -> None:
         super()._forget_broker()
         self._open.clear()
+
+    def _keep_direct(self, abandoned: list[Any]) -> None:
+        self._answers.clear()  # nobody comes straight here
 
 
 def replay(machine: GroupMachine, replica: Replica[Any], progress: Callable[[], None]) -> GroupMachine:

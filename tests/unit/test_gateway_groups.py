@@ -109,7 +109,7 @@ def test_the_first_that_asks_has_the_topic_created_and_waits_until_it_serves(tmp
     assert client.answers() == []
     (asked,) = bench.sent(messages.CreateTopics)
     (topic,) = asked.topics
-    assert (topic.name, topic.partitions, topic.config["retention.ms"]) == (GROUP_TOPIC, 2, "-1")
+    assert (topic.name, topic.partitions, topic.config["cleanup.policy"]) == (GROUP_TOPIC, 2, "compact")
     result = messages.TopicResult(GROUP_TOPIC, 0, "", topic_id(GROUP_TOPIC), 2, 1)
     bench.tell(COORDINATOR, messages.TopicsCreated(asked.request_id, [result], 1))
     bench.create(GROUP_TOPIC, partitions=2)
