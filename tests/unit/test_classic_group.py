@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.drive_classic import INITIAL_MS, REBALANCE_MS, SESSION_MS, WALL_MS, Classic
+from tests.unit.drive_classic import INITIAL_MS, REBALANCE_MS, SESSION_MS, Classic
 from zafka.transport.kafka.errors import ErrorCode
 
 REJECTED = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
