@@ -5,9 +5,11 @@ Each record's value is its number in its partition; who owns a partition goes on
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ from typing import Any, Self
 
 import kafka
 import pytest
+from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
@@ -227,3 +230,35 @@ def test_kafka_python_shares_a_group_with_confluent(broker: Broker, group: str) 
         members.poll_until(share)
         theirs.close(autocommit=False)
         members.poll_until(members.is_shared)
+
+
+def test_aiokafka_shares_a_group(broker: Broker, group: str) -> None:
+    async def share() -> set[tuple[int, int]]:
+        members = [
+            AIOKafkaConsumer(
+                TOPIC, bootstrap_servers=broker.bootstrap_servers, group_id=group, auto_offset_reset="earliest")
+            for _ in range(2)]
+        await asyncio.gather(*(member.start() for member in members))
+        read: set[tuple[int, int]] = set()
+        async with asyncio.timeout(TIMEOUT_S):
+            while read != ALL or [len(member.assignment()) for member in members] != [PARTITIONS // 2] * 2:
+                for member in members:
+                    for records in (await member.getmany(timeout_ms=20)).values():
+                        read |= {(record.partition, int(record.value)) for record in records}
+        await asyncio.gather(*(member.stop() for member in members))
+        return read
+
+    assert asyncio.run(share()) == ALL
+
+
+def test_javas_consumer_reads_in_a_group_and_commits(broker: Broker, group: str, java_tools: list[str]) -> None:
+    def read(count: int) -> list[str]:
+        done = subprocess.run(
+            [*java_tools, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap_servers,
+             "--topic", TOPIC, "--group", group, "--from-beginning", "--max-messages", str(count)],
+            check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    first = read(100)
+    assert sorted(first + read(PARTITIONS * RECORDS - 100)) == sorted(str(number) for _, number in ALL)

@@ -73,7 +73,7 @@ def test_a_request_that_is_none_closes_the_connection_after_earlier_answers(tmp_
 
 def test_an_api_or_version_that_is_not_served_closes_the_connection(tmp_path: Path) -> None:
     bench = Bench(tmp_path).start()
-    for api, version in ((ApiKey.PRODUCE, 2), (ApiKey.ADD_PARTITIONS_TO_TXN, 0), (ApiKey.METADATA, 14)):
+    for api, version in ((ApiKey.PRODUCE, 2), (ApiKey.END_TXN, 0), (ApiKey.METADATA, 14)):
         client = bench.client()
         frame = int(api).to_bytes(2, "big") + version.to_bytes(2, "big") + bytes(4) + b"\xff\xff" + bytes(20)
         bench.turn(Mail(SHELL, FramesReceived([(client.id, memoryview(frame), None)])))
