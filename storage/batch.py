@@ -114,6 +114,11 @@ class BatchHeader(NamedTuple):
         return self.attributes & CONTROL_FLAG != 0
 
     @property
+    def delete_horizon_ms(self) -> int | None:
+        """From when on compaction may take the batch's tombstones; None while that is not decided. KIP-534."""
+        return self.base_timestamp if self.attributes & DELETE_HORIZON_FLAG else None
+
+    @property
     def timestamp_type(self) -> int:
         """CREATE_TIME or LOG_APPEND_TIME."""
         return self.attributes >> 3 & 1
@@ -241,13 +246,29 @@ def build_header(
     return _UNCOVERED.pack(0, _LEAST_BATCH_LENGTH + len(records), -1, 2, crc) + covered
 
 
-def empty_batch(base_offset: int, count: int, *, leader_epoch: int, timestamp: int = NO_TIMESTAMP) -> bytes:
+def empty_batch(
+    base_offset: int, count: int, *, leader_epoch: int, timestamp: int = NO_TIMESTAMP, attributes: int = 0
+) -> bytes:
     """A batch without records that stands for `count` offsets, as it is left where a log has lost what was there.
 
+    attributes: DELETE_HORIZON_FLAG where compaction has taken what was there.
     Source: DefaultRecordBatch.writeEmptyHeader, which compaction uses.
     """
-    covered = _COVERED.pack(0, count - 1, timestamp, timestamp, NO_PRODUCER_ID, -1, -1, 0)
+    covered = _COVERED.pack(attributes, count - 1, timestamp, timestamp, NO_PRODUCER_ID, -1, -1, 0)
     return _UNCOVERED.pack(base_offset, _LEAST_BATCH_LENGTH, leader_epoch, 2, crc32c(covered)) + covered
+
+
+def with_records(
+    header: BatchHeader, records: Buffer, *, record_count: int, attributes: int, base_timestamp: int, max_timestamp: int
+) -> bytes:
+    """The batch of `header` with other records in it: its offsets, leader epoch and producer stay."""
+    covered = _COVERED.pack(
+        attributes, header.last_offset_delta, base_timestamp, max_timestamp,
+        header.producer_id, header.producer_epoch, header.base_sequence, record_count,
+    )  # fmt: skip
+    crc = crc32c(records, crc32c(covered))
+    length = _LEAST_BATCH_LENGTH + len(records)
+    return _UNCOVERED.pack(header.base_offset, length, header.leader_epoch, 2, crc) + covered + records
 
 
 def with_producer(data: Buffer, *, producer_id: int, producer_epoch: int, base_sequence: int) -> bytearray:

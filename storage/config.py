@@ -62,20 +62,28 @@ class LogConfig:
     checkpoint_bytes: int = 16 * 1024 * 1024
     cleanup_policy: tuple[str, ...] = ("delete",)
     compression_type: str = "producer"
+    delete_retention_ms: int = 86_400_000
     file_delete_delay_ms: int = 60_000
     flush_ms: int = 1_000
     fsync: str = FSYNC_ALWAYS
     index_interval_bytes: int = 4096
+    max_compaction_lag_ms: int = INT64_MAX
     max_message_bytes: int = 1_048_588
     message_timestamp_after_max_ms: int = 3_600_000
     message_timestamp_before_max_ms: int = INT64_MAX
     message_timestamp_type: str = "CreateTime"
+    min_cleanable_dirty_ratio: float = 0.5
+    min_compaction_lag_ms: int = 0
     min_insync_replicas: int = 1
     producer_id_expiration_ms: int = 86_400_000
     retention_bytes: int = -1
     retention_ms: int = 604_800_000
     segment_bytes: int = 1_073_741_824
     segment_ms: int = 604_800_000
+
+    @property
+    def is_compacted(self) -> bool:
+        return "compact" in self.cleanup_policy
 
 
 class ConfigKey(NamedTuple):
@@ -194,7 +202,7 @@ _COMPACTION = "Only for compacted topics. "
 
 TOPIC_CONFIG: dict[str, ConfigKey] = {
     "cleanup.policy": ConfigKey(
-        LIST, "delete", _cleanup_policy, "delete: segments go by retention; empty: they stay for good."),
+        LIST, "delete", _cleanup_policy, "delete: segments go by retention; compact: of each key the last value stays; both; empty: all stays for good."),
     "compression.gzip.level": ConfigKey(INT, "-1", _one_of("-1", *"123456789"), "Only if compression.type is gzip."),
     "compression.lz4.level": _int(9, 1, "Only if compression.type is lz4.", high=17),
     "compression.type": _not_yet(_string("producer", _COMPRESSION_TYPES, "producer: batches stay as they were sent.")),
@@ -277,6 +285,9 @@ def parse_config(config: Mapping[str, str]) -> LogConfig:
             values[name] = _parse(key, parse, config[key])
     if "delete" not in values.get("cleanup_policy", ("delete",)):
         values |= {"retention_ms": -1, "retention_bytes": -1}
+    if "compact" in values.get("cleanup_policy", ()) and "max_compaction_lag_ms" in values:
+        # The active segment is not compacted, so it has to end in time. Source: Kafka LogConfig.maxSegmentMs.
+        values["segment_ms"] = min(values.get("segment_ms", LogConfig().segment_ms), values["max_compaction_lag_ms"])
     if config.get("flush.messages", _NEVER).strip() != _NEVER:
         values["fsync"] = FSYNC_ALWAYS
     return LogConfig(**values)

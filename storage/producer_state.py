@@ -224,6 +224,12 @@ class ProducerStates:
              producer.transaction_first_offset)
             for producer_id, producer in self._producers.items()]
 
+    def last_offsets(self) -> dict[int, int]:
+        """Of each producer's newest batch, by producer id: the batches that hold what is remembered of sequences."""
+        return {
+            producer_id: producer.batches[-1].last_offset
+            for producer_id, producer in self._producers.items() if producer.batches}
+
     def snapshot(self) -> bytes:
         """All of it, in Kafka's format."""
         entries = []

@@ -80,7 +80,7 @@ def decode_batch_as(
     For readers with a record type of their own: making one object for each record, not two, is a fifth of the time.
     Otherwise like `decode_batch`.
     """
-    body = _read_body(data, header, max_bytes)
+    body = read_body(data, header, max_bytes)
     if header.timestamp_type == LOG_APPEND_TIME:
         make = partial(_make_at, make, header.max_timestamp)
     try:
@@ -115,7 +115,7 @@ def find_timestamp(
     data, and what it raises: as for `decode_batch`. A client may have written anything behind a good header, so
     a broker that looks for an offset must be ready for a batch that does not decode.
     """
-    body = _read_body(data, header, max(max_bytes, header.size_bytes))
+    body = read_body(data, header, max(max_bytes, header.size_bytes))
     position = 0
     try:
         for _ in range(min(header.record_count, MAX_SEARCHED_RECORDS)):
@@ -139,7 +139,7 @@ def find_timestamp(
     return None
 
 
-def _read_body(data: Buffer, header: BatchHeader, max_bytes: int) -> bytes:
+def read_body(data: Buffer, header: BatchHeader, max_bytes: int = MAX_DECODED_BYTES) -> bytes:
     """All records, decompressed; there may be as many of them as the header says."""
     size = header.size_bytes
     if len(data) < size:

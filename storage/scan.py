@@ -1,8 +1,9 @@
 """Reading a segment's bytes batch by batch, with every CRC checked: for recovery and for rebuilding an index.
 
 Owns: what a whole, right batch on disk is: in place (its base offset is the one that must come next, its leader epoch
-does not go back: the CRC covers neither), v2, with sizes that fit, the CRC that it says, and a record for each offset
-or none at all: an empty batch stands where an operator gave offsets up (`storage/repair.py`).
+does not go back: the CRC covers neither), v2, with sizes that fit, and the CRC that it says. It may have fewer records
+than offsets, where compaction took some; one that has none stands where compaction took all, or where an operator gave
+offsets up (`storage/repair.py`). So offsets have no holes between batches, only within them.
 Reads in large chunks; a batch larger than a chunk is never held in memory.
 May fail with OSError from the disk only; damage ends the scan and is told in `reason`.
 """
@@ -91,7 +92,7 @@ def _complaint(header: BatchHeader, expected_offset: int, leader_epoch: int, *, 
         and header.magic == 2
         and HEADER_BYTES <= size <= room
         and header.last_offset_delta >= 0
-        and (header.record_count == header.last_offset_delta + 1 or (not header.record_count and size == HEADER_BYTES))
+        and (0 < header.record_count <= header.last_offset_delta + 1 or (not header.record_count and size == HEADER_BYTES))
     ):
         return ""
     if not any(header):

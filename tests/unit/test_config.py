@@ -147,7 +147,7 @@ def test_values_come_typed() -> None:
 
 
 def test_keys_that_are_not_for_a_partition_are_passed_over() -> None:
-    assert parse_config({"num.partitions": "3", "delete.retention.ms": "1"}) == LogConfig()
+    assert parse_config({"num.partitions": "3", "preallocate": "false"}) == LogConfig()
     assert parse_config({"producer.id.expiration.ms": "1000"}).producer_id_expiration_ms == 1000
 
 
