@@ -7,14 +7,16 @@ Invariant: everything that a checkpoint tells (batches, index entries) was flush
 May fail with OSError from the disk, and CorruptCheckpoint when read.
 
      0  magic             4 bytes  "zfkc"
-     4  version           int16    2
+     4  version           int16    3
      6  crc               uint32   CRC-32C of everything behind it
     10  topic_id          16 bytes zeros where no partition.metadata says one
     26  partition         int32    with topic_id: whose checkpoint this is; version 1 lacks the two
     30  flushed_offset    int64    batches below were on disk; they end the last segment below
     38  log_start_offset  int64
     46  high_watermark    int64
-    54  segments          int32    how many follow, 48 bytes each, oldest first; the last one is the active segment:
+    54  cleaned_offset    int64    below it compaction has been; 0 where it never was; version 2 lacks it and the next
+    62  swapped           int64    base offset of a segment whose content may still stand in `.swap` files, or -1
+    70  segments          int32    how many follow, 48 bytes each, oldest first; the last one is the active segment:
                                    base_offset int64, end_offset int64, size int64, bytes of .index int32,
                                    bytes of .timeindex int32, max_timestamp int64, its offset int64
         leader_epochs     int32    how many follow, 12 bytes each: epoch int32, start_offset int64
@@ -42,10 +44,12 @@ CHECKPOINT_NAME = "recovery-checkpoint"
 TEMPORARY_SUFFIX = ".tmp"
 
 _MAGIC = b"zfkc"
-_VERSION = 2
+_VERSION = 3
+_VERSION_WITHOUT_CLEANING = 2
 _VERSION_WITHOUT_OWNER = 1
 _START = struct.Struct(">4shI")
 _OFFSETS = struct.Struct(">qqq")
+_CLEANING = struct.Struct(">qq")
 _COUNT = struct.Struct(">i")
 _SEGMENT = struct.Struct(">qqqiiqq")
 _EPOCH = struct.Struct(">iq")
@@ -57,7 +61,7 @@ _NUMBERED = re.compile(r".+-(\d{1,9})")
 class Checkpoint(NamedTuple):
     """segments: every segment, up to what was flushed; never empty.
     leader_epochs: (epoch, start offset), oldest first. producers: as `ProducerStates.snapshot` gave them.
-    owner: as `owner_of` gives it, or b"" in a checkpoint of version 1."""
+    owner: as `owner_of` gives it, or b"" in a checkpoint of version 1. cleaned_offset, swapped: see above; `swap.py`."""
 
     flushed_offset: int
     log_start_offset: int
@@ -66,6 +70,8 @@ class Checkpoint(NamedTuple):
     leader_epochs: tuple[tuple[int, int], ...]
     producers: bytes
     owner: bytes = bytes(_OWNER_BYTES)
+    cleaned_offset: int = 0
+    swapped: int = -1
 
 
 def owner_of(disk: Disk, directory: Path) -> bytes:
@@ -80,6 +86,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         (
             checkpoint.owner,
             _OFFSETS.pack(checkpoint.flushed_offset, checkpoint.log_start_offset, checkpoint.high_watermark),
+            _CLEANING.pack(checkpoint.cleaned_offset, checkpoint.swapped),
             _COUNT.pack(len(checkpoint.segments)),
             *(_SEGMENT.pack(*row) for row in checkpoint.segments),
             _COUNT.pack(len(checkpoint.leader_epochs)),
@@ -95,15 +102,19 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """Raises CorruptCheckpoint if the bytes are not exactly one whole checkpoint."""
     try:
         magic, version, crc = _START.unpack_from(data)
-        if magic != _MAGIC or version not in (_VERSION, _VERSION_WITHOUT_OWNER):
+        if magic != _MAGIC or version not in (_VERSION, _VERSION_WITHOUT_CLEANING, _VERSION_WITHOUT_OWNER):
             raise CorruptCheckpoint(f"it begins with {data[:6]!r}")
         if crc32c(memoryview(data)[_START.size :]) != crc:
             raise CorruptCheckpoint("the CRC-32C does not fit")
         position = _START.size
-        owner = data[position : position + _OWNER_BYTES] if version == _VERSION else b""
+        owner = data[position : position + _OWNER_BYTES] if version > _VERSION_WITHOUT_OWNER else b""
         position += len(owner)
         flushed_offset, log_start_offset, high_watermark = _OFFSETS.unpack_from(data, position)
         position += _OFFSETS.size
+        cleaned_offset, swapped = 0, -1
+        if version > _VERSION_WITHOUT_CLEANING:
+            cleaned_offset, swapped = _CLEANING.unpack_from(data, position)
+            position += _CLEANING.size
         rows, position = _read_rows(data, position, _SEGMENT)
         epochs, position = _read_rows(data, position, _EPOCH)
         (length,) = _COUNT.unpack_from(data, position)
@@ -115,6 +126,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     checkpoint = Checkpoint(
         flushed_offset, log_start_offset, high_watermark, tuple(SegmentRow(*row) for row in rows),
         tuple((epoch, start_offset) for epoch, start_offset in epochs), producers, owner,
+        cleaned_offset, swapped,
     )
     _check(checkpoint)
     return checkpoint
@@ -133,6 +145,8 @@ def _check(checkpoint: Checkpoint) -> None:
         end = row.end_offset
     if any(epoch < 0 or start_offset < 0 for epoch, start_offset in checkpoint.leader_epochs):
         raise CorruptCheckpoint(f"leader epochs {checkpoint.leader_epochs} cannot be")
+    if not 0 <= checkpoint.cleaned_offset <= end or checkpoint.swapped < -1:
+        raise CorruptCheckpoint(f"a log up to {end} that is clean to {checkpoint.cleaned_offset} cannot be")
     if not 0 <= checkpoint.log_start_offset <= end:
         raise CorruptCheckpoint(f"a log from offset {checkpoint.log_start_offset} to {end} cannot be")
 

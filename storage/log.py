@@ -19,17 +19,17 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from zafka.storage.batch import BatchHeader, crc_fits
+from zafka.storage.batch import BatchHeader
 from zafka.storage.checkpoint import Checkpoint, publish, write_temporary
 from zafka.storage.config import LogConfig
 from zafka.storage.disk import Disk, File, Flush
-from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, OffsetOutOfRange
+from zafka.storage.errors import DiskFull, OffsetOutOfRange
 from zafka.storage.leader_epochs import LeaderEpochs
 from zafka.storage.location import CommitPoint, Location, TimestampOffset
 from zafka.storage.producer_state import ProducerStates
-from zafka.storage.records import find_timestamp
 from zafka.storage.roll import Run, expired_segments, should_roll
-from zafka.storage.segment import Segment
+from zafka.storage.segment import Segment, SegmentRow
+from zafka.storage.swap import Replacement, Swap, replace_segments
 from zafka.storage.torn_tail import FULL_DISK
 
 # What was written last is taken to be in the page cache still.
@@ -54,7 +54,7 @@ class Log:
     flushed_offset: everything below is on disk; never goes back.
     end_offset: of the next record.
     high_watermark: kept for the owner, who says what it is; written into checkpoints.
-    leader_epochs, producers: as of end_offset.
+    leader_epochs, producers: as of end_offset. swap: what compaction has changed and is changing.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Log:
         self._renamed_start = start_offset
         self._tombstones: list[Path] = []
         self._last_read: Segment | None = None
+        self.swap = Swap(disk, directory, checkpoint)
         if checkpoint is not None:
             self.high_watermark = min(max(checkpoint.high_watermark, start_offset), self.end_offset)
             self._on_checkpoint_named(checkpoint)
@@ -122,6 +123,11 @@ class Log:
         return tuple(self._segments)
 
     @property
+    def replaceable_rows(self) -> list[SegmentRow]:
+        """The segments that compaction may touch: those that are sealed and flushed, as `apply_retention` has it."""
+        return [segment.row() for segment in self._segments if segment.base_offset < self._checkpointed_base]
+
+    @property
     def flush_due(self) -> bool:
         """True if a flush should be begun whatever `fsync` says, so that a restart scans little and deleted
         segments can go: a segment was sealed or dropped, or much was appended since the last checkpoint."""
@@ -129,12 +135,8 @@ class Log:
 
     @property
     def _checkpoint_due(self) -> bool:
-        config = self.config
-        return (
-            self._checkpoint_wanted
-            or self._new_bytes >= config.checkpoint_bytes
-            or self._new_batches >= config.checkpoint_batches
-        )
+        too_much = self._new_bytes >= self.config.checkpoint_bytes or self._new_batches >= self.config.checkpoint_batches
+        return self._checkpoint_wanted or too_much
 
     def update_config(self, config: LogConfig) -> None:
         self.config = config
@@ -253,6 +255,10 @@ class Log:
         """`begin_flush` with a checkpoint in any case, for a clean stop: it and all that follows, then `close`."""
         return self._begin_flush(with_checkpoint=True)
 
+    def want_checkpoint(self) -> None:
+        """Have one written with the next flush, which is due now; also if the last one was given up."""
+        self._checkpoint_wanted, self.checkpoint_error = True, None
+
     def on_flushed(self, token: int) -> Flush | None:
         """Go on after a flush: flushed_offset advances. What is returned is to be flushed next (a checkpoint's parts).
 
@@ -284,14 +290,14 @@ class Log:
 
     def _snapshot(self) -> Checkpoint:
         """The checkpoint that holds once everything appended so far is on disk."""
+        segments, cleaned_offset, swapped = self.swap.plan([segment.row() for segment in self._segments])
         return Checkpoint(
             flushed_offset=self.end_offset,
             log_start_offset=self._wanted_start,
             high_watermark=self.high_watermark,
-            segments=tuple(segment.row() for segment in self._segments),
+            segments=segments,
             leader_epochs=tuple(self.leader_epochs.entries),
-            producers=self.producers.snapshot(),
-            owner=self._owner,
+            producers=self.producers.snapshot(), owner=self._owner, cleaned_offset=cleaned_offset, swapped=swapped,
         )
 
     def _on_data_flushed(self, end: _Flushed, renamed_start: int, checkpoint: Checkpoint | None) -> Flush | None:
@@ -310,7 +316,7 @@ class Log:
                 raise
             for segment in storing:
                 segment.indexes_changed = True
-            self._checkpoint_in_flight = False
+            self._checkpoint_in_flight = self.swap.in_flight = False
             self.checkpoint_error = error  # the next flush tries again
             return None
         self._storing = storing
@@ -328,6 +334,8 @@ class Log:
         self.checkpoint_error = None
         self._checkpointed_start = checkpoint.log_start_offset
         self._checkpointed_base = checkpoint.segments[-1].base_offset
+        if (replaced := self.swap.on_named(checkpoint)) is not None:
+            self._put_in_place(replaced)
         self._move_start(checkpoint.log_start_offset)
         tombstones, self._tombstones = self._tombstones, []
         self.unlink_deleted(tombstones)
@@ -375,34 +383,15 @@ class Log:
 
         Source: Kafka UnifiedLog.fetchOffsetByTimestamp.
         """
-        for segment in self._segments:
-            if segment.max_timestamp >= timestamp_ms:
-                found = self._find_record(segment, timestamp_ms)
-                if found is not None:
-                    return found
-        return None
+        late = (segment for segment in self._segments if segment.max_timestamp >= timestamp_ms)
+        found = (self._reading(segment).find_record(timestamp_ms, self.start_offset) for segment in late)
+        return next(filter(None, found), None)
 
     def max_timestamp_offset(self) -> TimestampOffset | None:
         """The first record that has the largest timestamp. Source: KIP-734."""
         newest = max(self._segments, key=attrgetter("max_timestamp"))
-        return self._find_record(newest, newest.max_timestamp) if newest.max_timestamp >= 0 else None
-
-    def _find_record(self, segment: Segment, timestamp_ms: int) -> TimestampOffset | None:
-        for position, header in self._reading(segment).find_timestamp(timestamp_ms):
-            batch = segment.read_batch(position, header)
-            if not crc_fits(batch, 0, header):
-                reason = "the CRC-32C does not fit"
-                raise CorruptLog(segment.path, position=position, offset=header.base_offset, reason=reason)
-            try:
-                found = find_timestamp(batch, header, timestamp_ms, from_offset=self.start_offset)
-            except BadBatch:  # a client wrote what does not decode; whoever reads from here on will see
-                found = header.max_timestamp, max(header.base_offset, self.start_offset)
-            if found is None and header.base_offset >= self.start_offset:
-                # The header promised such a record and lied: to unpack one such batch after another would take for ever.
-                found = header.max_timestamp, header.base_offset
-            if found is not None:
-                return TimestampOffset(*found, header.leader_epoch)
-        return None
+        latest = newest.max_timestamp
+        return self._reading(newest).find_record(latest, self.start_offset) if latest >= 0 else None
 
     def _limit_position(self, segment: Segment, limit_offset: int) -> int:
         """Position in `segment` behind which no batch lies below `limit_offset`."""
@@ -417,6 +406,24 @@ class Log:
         active = self._active
         return segment is not active or position < max(self._opened_position, active.size_bytes - HOT_BYTES)
 
+    # -- compaction ----------------------------------------------------------------------------
+
+    def replace(self, replacement: Replacement) -> bool:
+        """Put a cleaned segment, whose `.cleaned` files are on disk, in the place of those that it was made of.
+
+        That is so once a checkpoint says so: begin a flush afterwards (`flush_due`) and see `swap.is_wanted`.
+        Returns False, with the files gone, if those are not all there any more, or the last swap is not at its end.
+        """
+        if not self.swap.begin(replacement, self.replaceable_rows):
+            return False
+        self._names_changed = self._checkpoint_wanted = True
+        return True
+
+    def _put_in_place(self, replaced: Replacement) -> None:
+        if self._last_read in replace_segments(self._disk, self._segments, replaced, self.directory):
+            self._last_read = None
+        self._names_changed = self._checkpoint_wanted = True  # the next one names no swap
+
     # -- deletion ------------------------------------------------------------------------------
 
     def delete_records(self, offset: int) -> None:
@@ -429,7 +436,7 @@ class Log:
         assert offset <= self.end_offset
         if offset > self._wanted_start or (offset > self.start_offset and self.checkpoint_error):
             self._wanted_start = max(self._wanted_start, offset)
-            self._checkpoint_wanted, self.checkpoint_error = True, None
+            self.want_checkpoint()
 
     def _move_start(self, offset: int) -> None:
         if offset > self.start_offset:
@@ -444,6 +451,8 @@ class Log:
         Begin a flush afterwards (`flush_due`), and hand the returned paths to `unlink_deleted` after
             `file.delete.delay.ms`.
         """
+        if self.swap.in_flight:
+            return []  # what a checkpoint tells of stays until it is on disk
         # No room for the checkpoint that moves the start: then renamed segments prove as much of it as they can.
         start_offset = self._wanted_start if self.checkpoint_error else self.start_offset
         count = expired_segments(
@@ -463,9 +472,7 @@ class Log:
         for segment in dropped:
             if segment not in self._storing:
                 segment.release()
-            for path in filter(self._disk.exists, segment.paths):
-                paths.append(path.with_name(path.name + DELETED_SUFFIX))
-                self._disk.rename(path, paths[-1])
+            paths += segment.rename(DELETED_SUFFIX)
         if dropped:
             self._move_start(self._segments[0].base_offset)
             self._names_changed = self._checkpoint_wanted = True

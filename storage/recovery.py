@@ -37,6 +37,7 @@ from zafka.storage.log import DELETED_SUFFIX, Log
 from zafka.storage.producer_state import ProducerStates
 from zafka.storage.scan import CHUNK_BYTES, Scan, find_batch_behind, no_progress
 from zafka.storage.segment import LOG_SUFFIX, Segment, SegmentRow, empty_row, segment_path, segment_paths
+from zafka.storage.swap import settle
 from zafka.storage.torn_tail import FULL_DISK, cut_torn_tail
 
 _SEGMENT_FILE = re.compile(r"(\d{20})(\.log|\.index|\.timeindex)(\.deleted)?")
@@ -104,6 +105,7 @@ class _Recovery:
         try:
             self.list_files()
             self.load_checkpoint()
+            self.settle_swap()
             self.drop_deleted()
             if self.bases or self.checkpoint is not None:
                 self.open_checkpointed()
@@ -157,6 +159,13 @@ class _Recovery:
         self.producers.load(self.checkpoint.producers)
         self.start_offset = self.checkpoint.log_start_offset
         self.leader_epochs = LeaderEpochs(self.checkpoint.leader_epochs)
+
+    def settle_swap(self) -> None:
+        """Go on with what compaction had begun, or undo it (`storage/swap.py`)."""
+        if settle(self.disk, self.directory, self.checkpoint):
+            self.report.changed = True  # the next checkpoint names no swap
+            self.bases, self.indexes, self.deleted = [], set(), []
+            self.list_files()
 
     def drop_deleted(self) -> None:
         """Go on with what retention had begun: a renamed segment proves that it and all before it were dropped."""
@@ -383,6 +392,7 @@ class _Recovery:
             end_offset, self.start_offset, min(max(high_watermark, self.start_offset), end_offset),
             tuple(segment.row() for segment in self.segments), tuple(self.leader_epochs.entries),
             self.producers.snapshot(), self.owner,
+            min(self.checkpoint.cleaned_offset, end_offset) if self.checkpoint else 0,
         )
         try:
             temporary = write_temporary(self.disk, self.directory, checkpoint)

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from zafka.storage.batch import NO_TIMESTAMP, empty_batch
-from zafka.storage.checkpoint import CHECKPOINT_NAME, TEMPORARY_SUFFIX
+from zafka.storage.checkpoint import CHECKPOINT_NAME, TEMPORARY_SUFFIX, find_checkpoint, owner_of
 from zafka.storage.config import LogConfig
 from zafka.storage.disk import Disk, File, sync
 from zafka.storage.fault import Recovered, leave_marker, read_recovered, remove_marker, write_recovered
@@ -29,6 +29,7 @@ from zafka.storage.log import DELETED_SUFFIX
 from zafka.storage.recovery import recover
 from zafka.storage.scan import CHUNK_BYTES, no_progress
 from zafka.storage.segment import LOG_SUFFIX, MAX_INT32, segment_path, segment_paths
+from zafka.storage.swap import settle
 from zafka.storage.torn_tail import CUT_SUFFIX, copy_bytes, cut_torn_tail
 from zafka.storage.verify import Damage, SegmentVerdict, Stretch, Verdict, merged
 
@@ -86,9 +87,11 @@ def repair(
 
 
 def go_on(disk: Disk, directory: Path) -> None:
-    """To be called before `verify`: end the step in which a recovery by hand that was killed gave segments their names.
+    """To be called before `verify`: end the step in which a recovery by hand that was killed gave segments their names,
+    and a swap of compaction.
 
     Nothing happens if there is none. The directory must be locked."""
+    settle(disk, directory, find_checkpoint(disk, directory, owner_of(disk, directory))[0])
     begun = read_recovered(disk, directory)
     if begun is not None and begun.written and not begun.finished:
         names = [name for name in disk.list_directory(directory) if name.endswith(LOG_SUFFIX + TEMPORARY_SUFFIX)]

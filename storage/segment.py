@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zafka.storage.batch import HEADER_BYTES, LENGTH_END, NO_TIMESTAMP, BatchHeader, read_header
+from zafka.storage.batch import HEADER_BYTES, LENGTH_END, NO_TIMESTAMP, BatchHeader, crc_fits, read_header
 from zafka.storage.disk import Disk, File
 from zafka.storage.errors import BadBatch, CorruptLog, IndexMismatch
 from zafka.storage.index import OFFSET_ENTRY, TIME_ENTRY, Index
+from zafka.storage.location import TimestampOffset
+from zafka.storage.records import find_timestamp
 from zafka.storage.scan import Scan, no_progress
 
 LOG_SUFFIX = ".log"
@@ -41,6 +43,13 @@ def segment_paths(directory: Path, base_offset: int) -> tuple[Path, Path, Path]:
     log, offset_index, time_index = (
         segment_path(directory, base_offset, suffix) for suffix in (LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX)
     )
+    return log, offset_index, time_index
+
+
+def suffixed_paths(directory: Path, base_offset: int, suffix: str) -> tuple[Path, Path, Path]:
+    """The same, of a segment that is not, or no longer, part of the log."""
+    log, offset_index, time_index = (
+        path.with_name(path.name + suffix) for path in segment_paths(directory, base_offset))
     return log, offset_index, time_index
 
 
@@ -71,18 +80,20 @@ class Segment:
     indexes_changed: since they were last stored.
     """
 
-    def __init__(self, disk: Disk, directory: Path, row: SegmentRow, *, created_ms: int, index_interval: int) -> None:
+    def __init__(
+        self, disk: Disk, directory: Path, row: SegmentRow, *, created_ms: int, index_interval: int, suffix: str = ""
+    ) -> None:
         self.base_offset, self.end_offset, self.size_bytes = row.base_offset, row.end_offset, row.size_bytes
         self.max_timestamp, self.max_timestamp_offset = row.max_timestamp, row.max_timestamp_offset
         self.created_ms = created_ms
         self.sealed = False
         self.indexes_changed = False
         self.index_interval = index_interval
-        self.path, offset_path, time_path = segment_paths(directory, row.base_offset)
+        self.paths = suffixed_paths(directory, row.base_offset, suffix)
+        self.path, offset_path, time_path = self.paths
         self.offset_index = Index(disk, offset_path, OFFSET_ENTRY, stored_bytes=row.offset_index_bytes)
         self.time_index = Index(disk, time_path, TIME_ENTRY, stored_bytes=row.time_index_bytes)
         self._disk = disk
-        self._directory = directory
         self._file: File | None = None
         self._inode = -1
         self._bytes_since_entry = 0
@@ -94,9 +105,15 @@ class Segment:
         return f"<Segment {self.base_offset}..{self.end_offset} {self.size_bytes} bytes>"
 
     @classmethod
-    def create(cls, disk: Disk, directory: Path, base_offset: int, *, now_ms: int, index_interval: int) -> Segment:
-        """An empty segment, with its three files. Their names are durable after a flush of the directory."""
-        segment = cls(disk, directory, empty_row(base_offset), created_ms=now_ms, index_interval=index_interval)
+    def create(
+        cls, disk: Disk, directory: Path, base_offset: int, *, now_ms: int, index_interval: int, suffix: str = ""
+    ) -> Segment:
+        """An empty segment, with its three files. Their names are durable after a flush of the directory.
+
+        suffix: of the files, for one that is no part of the log yet.
+        """
+        segment = cls(
+            disk, directory, empty_row(base_offset), created_ms=now_ms, index_interval=index_interval, suffix=suffix)
         segment._file = file = disk.open(segment.path, create=True)
         segment._inode = file.inode
         segment._first_timestamp = segment._indexed_timestamp = NO_TIMESTAMP
@@ -127,10 +144,6 @@ class Segment:
         return self._inode if self._inode >= 0 else self.file.inode
 
     @property
-    def paths(self) -> tuple[Path, Path, Path]:
-        return segment_paths(self._directory, self.base_offset)
-
-    @property
     def index_paths(self) -> tuple[Path, Path]:
         return self.paths[1:]
 
@@ -141,6 +154,14 @@ class Segment:
             self._file = None
         self.offset_index.release()
         self.time_index.release()
+
+    def rename(self, suffix: str) -> list[Path]:
+        """Give the files other names, of which this knows nothing; returns them. Release first."""
+        renamed = []
+        for path in filter(self._disk.exists, self.paths):
+            renamed.append(path.with_name(path.name + suffix))
+            self._disk.rename(path, renamed[-1])
+        return renamed
 
     def unlink(self) -> None:
         """Take back `create`."""
@@ -233,6 +254,26 @@ class Segment:
         for position, header in self.headers(self._start(self._start_by_timestamp, timestamp)):
             if header.max_timestamp >= timestamp:
                 yield position, header
+
+    def find_record(self, timestamp: int, start_offset: int) -> TimestampOffset | None:
+        """The first record, not below `start_offset`, with this timestamp or a later one. Raises CorruptLog."""
+        for position, header in self.find_timestamp(timestamp):
+            if not header.record_count:
+                continue  # compaction took what its header still tells of
+            batch = self.read_batch(position, header)
+            if not crc_fits(batch, 0, header):
+                reason = "the CRC-32C does not fit"
+                raise CorruptLog(self.path, position=position, offset=header.base_offset, reason=reason)
+            try:
+                found = find_timestamp(batch, header, timestamp, from_offset=start_offset)
+            except BadBatch:  # a client wrote what does not decode; whoever reads from here on will see
+                found = header.max_timestamp, max(header.base_offset, start_offset)
+            if found is None and header.base_offset >= start_offset:
+                # The header promised such a record and lied: to unpack one such batch after another would take for ever.
+                found = header.max_timestamp, header.base_offset
+            if found is not None:
+                return TimestampOffset(*found, header.leader_epoch)
+        return None
 
     def read_batch(self, position: int, header: BatchHeader) -> memoryview:
         """The bytes of one batch. Its CRC is for the reader to check."""

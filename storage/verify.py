@@ -19,13 +19,15 @@ from typing import NamedTuple
 
 from zafka.storage.batch import HEADER, HEADER_BYTES, NO_TIMESTAMP, BatchHeader
 from zafka.storage.checkpoint import Checkpoint, find_checkpoint, owner_of
+from zafka.storage.compaction import is_hole
 from zafka.storage.directory import read_topic_id
 from zafka.storage.disk import Disk, File
 from zafka.storage.fault import read_marker, read_recovered
 from zafka.storage.index_check import IndexCheck
 from zafka.storage.leader_epochs import LeaderEpochs
 from zafka.storage.scan import Scan, find_batch_behind, no_progress
-from zafka.storage.segment import LOG_SUFFIX, SegmentRow, segment_path
+from zafka.storage.segment import SegmentRow, segment_paths, suffixed_paths
+from zafka.storage.swap import SWAP_SUFFIX
 
 UNKNOWN = -1
 
@@ -153,6 +155,7 @@ class _Look:
         self.directory = directory
         self.progress = progress
         self.sizes: dict[int, int] = {}  # of the .log files, by base offset
+        self.swapped = -1  # base offset of the segment that the next start gives its name (`storage/swap.py`)
         self.leader_epoch = -1  # of the last whole batch
         self.epochs = LeaderEpochs()
 
@@ -169,6 +172,7 @@ class _Look:
         verdict.start_offset = min(behind, default=0) if deleted or not checkpoint else 0
         if checkpoint is not None:
             verdict.start_offset = max(verdict.start_offset, checkpoint.log_start_offset)
+            self.see_swap(checkpoint)
             self.look_below(checkpoint)
             self.look_above(checkpoint.segments[-1])
         elif unfinished is not None and not unfinished.finished:
@@ -194,6 +198,29 @@ class _Look:
                 self.sizes[int(match[1])] = self.disk.size(file)
                 self.disk.close(file)
         return deleted
+
+    def see_swap(self, checkpoint: Checkpoint) -> None:
+        """See the files as the next start makes them, if compaction was interrupted in the middle of a swap."""
+        for row in checkpoint.segments:
+            if row.base_offset != checkpoint.swapped:
+                continue
+            for base in [base for base in self.sizes if row.base_offset < base < row.end_offset]:
+                del self.sizes[base]
+            path, *_ = suffixed_paths(self.directory, row.base_offset, SWAP_SUFFIX)
+            if self.disk.exists(path):
+                self.swapped = row.base_offset
+                file = self.disk.open(path)
+                self.sizes[row.base_offset] = self.disk.size(file)
+                self.disk.close(file)
+
+    def paths(self, base_offset: int) -> tuple[Path, Path, Path]:
+        swap = suffixed_paths(self.directory, base_offset, SWAP_SUFFIX)
+        plain = segment_paths(self.directory, base_offset)
+        if base_offset != self.swapped:
+            return plain
+        log, offset_index, time_index = (
+            new if self.disk.exists(new) else old for new, old in zip(swap, plain, strict=True))
+        return log, offset_index, time_index
 
     # -- which segments ------------------------------------------------------------------------
 
@@ -252,7 +279,7 @@ class _Look:
         end = self.sizes.get(found.base_offset, 0)
         if end < position:
             return ""
-        file = self.disk.open(segment_path(self.directory, found.base_offset, LOG_SUFFIX))
+        file = self.disk.open(self.paths(found.base_offset)[0])
         try:
             _, found.end_offset, reason = self.take(found, None, file, position, end, expected, UNKNOWN)
         finally:
@@ -269,11 +296,11 @@ class _Look:
         if size == UNKNOWN:
             self.damage(found, 0, 0, known.base_offset, known.end_offset, "the file is missing")
             return
-        paths = [segment_path(self.directory, known.base_offset, suffix) for suffix in (".index", ".timeindex")]
+        path, *indexes = self.paths(known.base_offset)
         check = IndexCheck(
-            self.disk, *paths, base_offset=known.base_offset, offset_bytes=known.offset_index_bytes,
+            self.disk, *indexes, base_offset=known.base_offset, offset_bytes=known.offset_index_bytes,
             time_bytes=known.time_index_bytes, sealed=sealed)
-        file = self.disk.open(segment_path(self.directory, known.base_offset, LOG_SUFFIX))
+        file = self.disk.open(path)
         try:
             self.read_through(found, check, file, known, min(size, known.size_bytes))
         finally:
@@ -317,7 +344,7 @@ class _Look:
                 break
             at, next_offset = batch_position + header.size_bytes, header.next_offset
             self.leader_epoch = header.leader_epoch
-            if not header.record_count:
+            if not header.record_count and header.producer_id < 0 and not is_hole(header):
                 found.given_up.append((header.base_offset, header.next_offset))
             if check is not None:
                 check.on_batch(batch_position, header)

@@ -45,7 +45,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
     epochs = draw(st.lists(st.tuples(counts, counts)))
     start = draw(st.integers(0, ends[-1]))
     return Checkpoint(ends[-1], start, draw(offsets), tuple(rows), tuple(epochs), draw(st.binary()),
-                      draw(st.binary(min_size=20, max_size=20)))
+                      draw(st.binary(min_size=20, max_size=20)), draw(st.integers(0, ends[-1])), draw(offsets))
 
 
 EXAMPLE = Checkpoint(30, 10, 20, (SegmentRow(10, 30, 2000, 16, 24, 5, 29),), ((0, 10), (3, 25)), b"producers")
@@ -85,10 +85,13 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         decode_checkpoint(data)
 
 
-def test_one_of_the_first_version_is_read_and_says_not_whose_it_is() -> None:
-    body = encode_checkpoint(EXAMPLE)[10 + 20 :]
-    data = struct.pack(">4shI", b"zfkc", 1, crc32c(body)) + body
-    assert decode_checkpoint(data) == EXAMPLE._replace(owner=b"")
+@pytest.mark.parametrize(("version", "owner"), [(1, b""), (2, EXAMPLE.owner)])
+def test_one_of_an_older_version_is_read(version: int, owner: bytes) -> None:
+    """The first did not say whose it is, both nothing of compaction."""
+    body = encode_checkpoint(EXAMPLE)[10:]
+    body = owner + body[20 : 20 + 24] + body[20 + 24 + 16 :]
+    data = struct.pack(">4shI", b"zfkc", version, crc32c(body)) + body
+    assert decode_checkpoint(data) == EXAMPLE._replace(owner=owner)
 
 
 SOUND = EXAMPLE._replace(producers=ProducerStates().snapshot(), owner=bytes(range(16)) + (3).to_bytes(4, "big"))
@@ -111,7 +114,8 @@ def test_only_its_own_partition_believes_it(checkpoint: Checkpoint, found: str) 
     disk.write(directory / "partition.metadata", b"version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw")
     data = encode_checkpoint(checkpoint)
     if not checkpoint.owner:
-        data = struct.pack(">4shI", b"zfkc", 1, crc32c(data[10:])) + data[10:]
+        body = data[10 : 10 + 24] + data[10 + 24 + 16 :]
+        data = struct.pack(">4shI", b"zfkc", 1, crc32c(body)) + body
     disk.write(directory / CHECKPOINT_NAME, data)
     believed, said = find_checkpoint(disk, directory, owner_of(disk, directory))
     assert said.startswith(found) and (believed == checkpoint) == (found == "ok")
