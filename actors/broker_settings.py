@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 
 class BrokerSetting(NamedTuple):
-    """low and high bound a whole number; both -1: true or false. is_long: Kafka's type of it has 64 bits."""
+    """low and high bound a whole number; both -1: true or false. is_long: Kafka's type of it has 64 bits. is_double: it
+    need not be whole."""
 
     default: str
     meaning: str
     low: int = -1
     high: int = -1
     is_long: bool = False
+    is_double: bool = False
 
 
 BROKER_SETTINGS = {
@@ -38,6 +40,12 @@ BROKER_SETTINGS = {
         "600000", "how long a connection may be silent before it is ended", 1000, 2**31 - 1, is_long=True),
     "log.retention.check.interval.ms": BrokerSetting(
         "300000", "how often old segments are looked for", 100, 2**31 - 1, is_long=True),
+    "log.cleaner.backoff.ms": BrokerSetting(
+        "15000", "how often a compacted partition is looked at", 1, 2**31 - 1, is_long=True),
+    "log.cleaner.dedupe.buffer.size": BrokerSetting(
+        "134217728", "memory for keys in one pass of compaction", 1024, 2**40, is_long=True),
+    "log.cleaner.io.max.bytes.per.second": BrokerSetting(
+        "1.7976931348623157E308", "what compaction may read and write in a second", 1024, is_double=True),
     "producer.id.expiration.ms": BrokerSetting("86400000", "how long a silent producer is remembered", 1, 2**31 - 1),
 }
 
@@ -64,6 +72,8 @@ NOT_BUILT = ("group.", "offsets.", "transaction.", "replica.", "quota.", "contro
 def check_broker_setting(key: str, text: str) -> str:
     """Why `key` cannot have this value, or ""."""
     setting = BROKER_SETTINGS[key]
+    if setting.is_double:
+        return _check_double(setting, text)
     if setting.high < 0:
         return "" if text in ("true", "false") else f"must be true or false, not {text!r}"
     try:
@@ -73,6 +83,14 @@ def check_broker_setting(key: str, text: str) -> str:
     if not setting.low <= number <= setting.high:
         return f"must be {setting.low} to {setting.high}, not {number}"
     return ""
+
+
+def _check_double(setting: BrokerSetting, text: str) -> str:
+    try:
+        fits = float(text) >= setting.low
+    except ValueError:
+        fits = False
+    return "" if fits else f"must be a number, at least {setting.low}, not {text!r}"
 
 
 def kafka_setting_hint(key: str) -> str:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-
-class Message(Struct, array_like=True, frozen=True, gc=False):
-    """Root of all messages."""
-
+from zafka.actors.cleaner_messages import CleanerMessage
+from zafka.actors.message import Message as Message  # noqa: PLC0414 -- told to others from here
 
 # -- any actor <-> supervisor --------------------------------------------------------------------
 
@@ -88,7 +86,7 @@ class ChildrenTold(Message, frozen=True, tag=11):
     way out, as was asked before; `PartitionStopped` follows."""
 
     wanted: list[tuple[str, int]]
-    stopping: list[tuple[str, int]] = []
+    stopping: list[tuple[str, int]] = []  # noqa: RUF012 -- a struct's, which copies it
 
 
 class Exiting(Message, frozen=True, tag=12):
@@ -149,7 +147,8 @@ class Produce(Message, frozen=True, tag=24):
 
 
 class ProduceAnswer(Struct, array_like=True, frozen=True, gc=False):
-    """base_offset and log_append_time_ms are -1 if there is an error or (the time) CreateTime is used."""
+    """base_offset and log_append_time_ms are -1 if there is an error or (the time) CreateTime is used.
+    record_errors: index in the batch and message of each record that was the reason."""
 
     request_id: int
     error: int
@@ -157,6 +156,7 @@ class ProduceAnswer(Struct, array_like=True, frozen=True, gc=False):
     log_append_time_ms: int
     log_start_offset: int
     message: str = ""
+    record_errors: list[tuple[int, str]] = []
 
 
 class Advanced(Message, frozen=True, tag=26):
@@ -561,4 +561,5 @@ AnyMessage = (
     | ProducersDescribed
     | DescribeLog
     | LogDescribed
+    | CleanerMessage
 )

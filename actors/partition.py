@@ -12,7 +12,7 @@ Source: ReplicaManager.appendRecords, UnifiedLog.append.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.cleaner_messages import Cleaned, CleaningFailed
+from zafka.actors.compaction import COMPACTION_TIMER, Compaction
 from zafka.actors.deletion import Deletion
 from zafka.actors.messages import (
     ActorDown,
@@ -53,7 +55,7 @@ from zafka.actors.messages import (
 )
 from zafka.actors.offline import OfflinePartition, give_up, with_way_out
 from zafka.actors.partition_reads import READS, fence
-from zafka.actors.produce_rules import FirstRefused, check_produced, follows
+from zafka.actors.produce_rules import FirstRefused, KeysMissing, check_keys, check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
 from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
@@ -97,6 +99,7 @@ class PartitionActor:
         self._broker_name = f"broker {start.broker_id}"
         self._broker: Peer | None = None  # the incarnation that is owed answers
         self._retention_check_s = 0.0
+        self._compaction = Compaction(replica, start.broker_id)
         self._configure(start.config)
         self._gathered: list[Mail] = []  # Produce of this turn
         self._accepted: list[Accepted] = []  # checked, and not written yet
@@ -113,6 +116,8 @@ class PartitionActor:
             DeleteRecords: self._on_delete_records,
             BecomeLeader: self._on_become_leader,
             ConfigChanged: self._on_config_changed,
+            Cleaned: lambda mail, now: self._compaction.on_cleaned(mail),
+            CleaningFailed: lambda mail, now: self._compaction.on_failed(mail),
             Flushed: self._on_flushed,
             FlushFailed: self._on_flush_failed,
             TimerFired: self._on_timer,
@@ -128,7 +133,8 @@ class PartitionActor:
     # -- turns ---------------------------------------------------------------------------------
 
     def on_start(self, now: Now) -> Effects:
-        return [Send(SUPERVISOR, Ready()), SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
+        check_at_s = now.monotonic_s + self._retention_check_s
+        return [Send(SUPERVISOR, Ready()), SetTimer(RETENTION_TIMER, check_at_s), *self._compaction.wake(now)]
 
     def on_mail(self, mail: Mail, now: Now) -> Effects:
         return self._handlers[type(mail.body)](mail, now)
@@ -149,6 +155,7 @@ class PartitionActor:
             deleted, follow_up = self._deletion.answers(now)
             effects += [Send(self._broker, answer) for answer in deleted]
             effects += follow_up
+        effects += self._compaction.on_turn_end(now)
         effects += replica.flush_effects(now)
         if replica.closed:
             effects.append(Exit(0, "shutdown"))
@@ -201,8 +208,12 @@ class PartitionActor:
             return
         try:
             header, data = check_produced(item, data, replica.log.config, now.wall_ms)
+            if replica.log.config.is_compacted:
+                check_keys(header, data, f"{self.topic}-{self.partition}")
             if header.producer_id >= 0 and self._is_duplicate(item, header, now):
                 return
+        except KeysMissing as missing:
+            self._refuse(item, missing.error, missing.message, missing.record_errors)
         except Refused as refused:
             self._refuse(item, refused.error, refused.message)
         except BadBatch as bad:
@@ -260,8 +271,11 @@ class PartitionActor:
             answer = ProduceAnswer(item.request_id, 0, base_offset, time_ms, start_offset)
             (self._written if item.acks else self._answers).append(answer)
 
-    def _refuse(self, item: ProduceItem, error: int, message: str = "") -> None:
-        self._answers.append(ProduceAnswer(item.request_id, error, -1, -1, self.replica.log.start_offset, message))
+    def _refuse(
+        self, item: ProduceItem, error: int, message: str = "", record_errors: Sequence[tuple[int, str]] = ()
+    ) -> None:
+        self._answers.append(ProduceAnswer(
+            item.request_id, error, -1, -1, self.replica.log.start_offset, message, list(record_errors)))
 
     def _on_disk_full(self, reason: str) -> None:
         if not self._disk_full:
@@ -282,7 +296,7 @@ class PartitionActor:
     def _on_actor_up(self, mail: Mail, now: Now) -> Effects:
         body: ActorUp = mail.body
         if body.name != self._broker_name:
-            return []
+            return self._compaction.on_actor_up(mail, now)
         broker = Peer(body.name, body.incarnation)
         if broker != self._broker:
             self._forget_broker()
@@ -295,10 +309,11 @@ class PartitionActor:
     def _on_actor_down(self, mail: Mail, now: Now) -> Effects:
         if self._broker == (mail.body.name, mail.body.incarnation):
             self._forget_broker()
+        self._compaction.on_gone(Peer(mail.body.name, mail.body.incarnation))
         return []
 
     def _on_peer_gone(self, mail: Mail, now: Now) -> Effects:
-        if self._broker != mail.body.peer:
+        if self._compaction.on_gone(mail.body.peer) or self._broker != mail.body.peer:
             return []
         # It lives, and does not take its mail: only a new start of this end of the link makes both agree again.
         return [Exit(PEER_GONE, f"mail from or to {self._broker_name} was lost")]
@@ -320,15 +335,16 @@ class PartitionActor:
             return []
         self._configure(body.config)
         self._told = (-1, -1, -1)  # `Advanced` follows at the end of the turn
-        return [Send(mail.sender, Serving(body.leader_epoch))]
+        return [Send(mail.sender, Serving(body.leader_epoch)), *self._compaction.wake(now)]
 
     def _on_config_changed(self, mail: Mail, now: Now) -> Effects:
         self._configure(mail.body.config)
-        return [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s)]
+        return [SetTimer(RETENTION_TIMER, now.monotonic_s + self._retention_check_s), *self._compaction.wake(now)]
 
     def _configure(self, config: Mapping[str, str]) -> None:
         self._retention_check_s = int(config.get(RETENTION_CHECK, RETENTION_CHECK_MS)) / 1000
         self.replica.update_config(parse_config(config))
+        self._compaction.configure(config)
 
     # -- disk ----------------------------------------------------------------------------------
 
@@ -355,6 +371,8 @@ class PartitionActor:
         if name == FLUSH_TIMER:
             self.replica.on_flush_timer()
             return []
+        if name == COMPACTION_TIMER:
+            return self._compaction.on_timer(now)
         return self._apply_retention(now) if name == RETENTION_TIMER else self._deletion.unlink(now)
 
     def _apply_retention(self, now: Now) -> Effects:

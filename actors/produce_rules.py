@@ -12,6 +12,7 @@ from zafka.actors.refused import Refused
 from zafka.storage.batch import BatchHeader, check_batch, check_timestamps, read_header, with_log_append_time
 from zafka.storage.config import LogConfig
 from zafka.storage.producer_state import ProducerStates
+from zafka.storage.record_slices import records_without_key
 from zafka.transport.kafka.errors import ErrorCode
 
 FIRST_REFUSED_MAX = 10_000
@@ -36,6 +37,28 @@ def check_produced(
         header, now_ms=now_ms, before_max_ms=config.message_timestamp_before_max_ms,
         after_max_ms=config.message_timestamp_after_max_ms)
     return header, data
+
+
+class KeysMissing(Refused):
+    """record_errors: index in the batch and message of each record that has no key."""
+
+    def __init__(self, message: str, record_errors: list[tuple[int, str]]) -> None:
+        super().__init__(ErrorCode.INVALID_RECORD, message)
+        self.record_errors = record_errors
+
+
+def check_keys(header: BatchHeader, data: memoryview, topic_partition: str) -> None:
+    """The one check that looks into records: a compacted topic's all have keys. Raises KeysMissing and BadBatch.
+
+    Source: LogValidator.validateKey, processRecordErrors.
+    """
+    told = f"Compacted topic cannot accept message without key in topic partition {topic_partition}."
+    errors = [(index, told) for index in records_without_key(data, header)]
+    if errors:
+        shown = ", ".join(f"RecordError(batchIndex={index}, message='{told}')" for index, _ in errors[:3])
+        raise KeysMissing(
+            f"One or more records have been rejected due to {len(errors)} record errors in total, and only showing the "
+            f"first three errors at most: [{shown}]", errors)
 
 
 def follows(before: BatchHeader, batch: BatchHeader) -> bool:

@@ -81,13 +81,19 @@ class PartitionStart(Struct, tag="partition", frozen=True):
     config: dict[str, str]
 
 
+class CleanerStart(Struct, tag="cleaner", frozen=True):
+    """What it is to do, partitions say."""
+
+    broker_id: int
+
+
 class CustomStart(Struct, tag="custom", frozen=True):
     """For actors that are not zafka's own."""
 
     arguments: dict[str, Any]
 
 
-Arguments = CoordinatorStart | BrokerStart | PartitionStart | CustomStart
+Arguments = CoordinatorStart | BrokerStart | PartitionStart | CleanerStart | CustomStart
 
 
 class ActorStart(Struct, frozen=True):

@@ -62,6 +62,7 @@ PRELOAD = (
     "zafka.actors.shell",
     "zafka.actors.coordinator",
     "zafka.actors.partition",
+    "zafka.actors.cleaner",
     "zafka.actors.broker_shell",
 )
 """What every actor needs; imported once, before the first fork."""

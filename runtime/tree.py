@@ -1,7 +1,7 @@
 """The tree of zafka's own actors: which of them there are, under which supervisors, and who is told of whom.
 
-Owns: the coordinator, the brokers and their partitions; the nested supervisors (`root` -> coordinator and one
-supervisor per broker -> the broker and its partitions). Their processes are `runtime/processes.py`'s.
+Owns: the coordinator, the brokers, their partitions and cleaners; the nested supervisors (`root` -> coordinator and one
+supervisor per broker -> the broker, its partitions, and a cleaner if one of them asks for it). Their processes are `runtime/processes.py`'s.
 Driven by `runtime/root.py` with what the fork server reports, what actors send, and the time.
 Invariant: an incarnation is announced (`ActorUp`) after its inbox is bound, and its end (`ActorDown`) after its
 process is confirmed dead.
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zafka.actors import messages
+from zafka.actors.cleaner_messages import StartCleaner
 from zafka.actors.start import (
     COORDINATOR_DISK_FAULT,
     PEER_GONE,
     TOPOLOGY_REFUSED,
     Arguments,
     BrokerStart,
+    CleanerStart,
     CoordinatorStart,
     PartitionStart,
 )
@@ -35,7 +37,7 @@ from zafka.runtime.supervisor import Child, ChildSpec, Ended, State, Supervisor
 from zafka.transport.mailbox import Mailbox, Received
 
 COORDINATOR = "coordinator"
-SHUTDOWN_S = {"coordinator": 1.0, "broker": 1.6, "partition": 1.0}
+SHUTDOWN_S = {"coordinator": 1.0, "broker": 1.6, "partition": 1.0, "cleaner": 1.0}
 WEATHER = frozenset({PEER_GONE})
 
 Log = Callable[..., None]
@@ -45,6 +47,7 @@ PROGRAMS = {
     "coordinator": Program("zafka.actors.shell:main", "zafka.actors.coordinator:build"),
     "broker": Program("zafka.actors.broker_shell:main", ""),
     "partition": Program("zafka.actors.shell:main", "zafka.actors.partition:build"),
+    "cleaner": Program("zafka.actors.cleaner:main", "zafka.actors.cleaner:build"),
 }
 
 
@@ -68,11 +71,12 @@ class TreeRunning(Running):
 
 @dataclass(slots=True)
 class Actor:
-    """An actor over all its incarnations. supervisor: whose child it is."""
+    """An actor over all its incarnations. supervisor: whose child it is. needs_cleaner: a partition that has asked for it."""
 
     name: str
     plan: Plan
     supervisor: Supervisor
+    needs_cleaner: bool = False
 
     @property
     def key(self) -> Key:
@@ -127,8 +131,8 @@ class Tree(SupervisedProcesses[TreeRunning]):
     @property
     def ready(self) -> bool:
         """Coordinator and all brokers do their work."""
-        kinds = [actor.child.state for actor in self.actors.values() if actor.plan.kind != "partition"]
-        return len(kinds) == 1 + len(self.settings.brokers) and all(state is State.READY for state in kinds)
+        states = [actor.child.state for actor in self.actors.values() if actor.plan.kind in ("coordinator", "broker")]
+        return len(states) == 1 + len(self.settings.brokers) and all(state is State.READY for state in states)
 
     def supervisors(self) -> Iterator[Supervisor]:
         yield self.supervisor
@@ -263,6 +267,8 @@ class Tree(SupervisedProcesses[TreeRunning]):
                 self._perform(supervisor, supervisor.terminate_child(f"partition {topic}-{partition}", now_s))
             case messages.WhichChildren():
                 self._tell_children(actor)
+            case StartCleaner():
+                self._start_cleaner(actor)
 
     def _start_partition(self, broker: Actor, wanted: messages.StartPartition) -> None:
         broker_id = broker.plan.broker_id
@@ -274,6 +280,18 @@ class Tree(SupervisedProcesses[TreeRunning]):
             f"partition {wanted.topic}-{wanted.partition}", Plan("partition", broker_id, start),
             shutdown_s=SHUTDOWN_S["partition"], weather_codes=WEATHER, dynamic=True)
         self._perform(broker.supervisor, broker.supervisor.start_child(spec, self._clock()))
+
+    def _start_cleaner(self, partition: Actor) -> None:
+        """A cleaner that fails is no reason to stop a broker: it is started again when a partition asks again."""
+        broker_id = partition.plan.broker_id
+        partition.needs_cleaner = True
+        spec = ChildSpec(
+            f"cleaner {broker_id}", Plan("cleaner", broker_id, CleanerStart(broker_id)), restart="temporary",
+            shutdown_s=SHUTDOWN_S["cleaner"], dynamic=True)
+        self._perform(partition.supervisor, partition.supervisor.start_child(spec, self._clock()))
+        cleaner = self._cleaner(broker_id)
+        if cleaner is not None:
+            self._introduce(cleaner, partition)
 
     def _tell_children(self, broker: Actor) -> None:
         wanted: list[tuple[str, int]] = []
@@ -295,7 +313,7 @@ class Tree(SupervisedProcesses[TreeRunning]):
         running.started = True
         for other in self._concerned(actor):
             self._introduce(actor, other)
-        if actor.plan.kind == "coordinator":
+        if actor.plan.kind in ("coordinator", "cleaner"):
             return
         coordinator = self.actors.get((self.supervisor.name, COORDINATOR))
         needed = coordinator if actor.plan.kind == "broker" else self._broker(actor.plan.broker_id)
@@ -309,20 +327,26 @@ class Tree(SupervisedProcesses[TreeRunning]):
             self._send(to, messages.ActorUp(actor.name, running.incarnation, running.inbox))
 
     def _concerned(self, actor: Actor) -> list[Actor]:
-        """Those who are told of an actor's starts and ends: its broker, its partitions, all brokers."""
+        """Those who are told of an actor's starts and ends: its broker, its partitions, its cleaner, all brokers."""
         match actor.plan.kind:
             case "coordinator":
                 return [other for other in self.actors.values() if other.plan.kind == "broker"]
             case "broker":
                 return self._partitions_of(actor)
-        broker = self._broker(actor.plan.broker_id)
-        return [broker] if broker is not None else []
+            case "cleaner":
+                return [other for other in self._partitions_of(actor) if other.needs_cleaner]
+        broker_id = actor.plan.broker_id
+        concerned = [self._broker(broker_id), self._cleaner(broker_id) if actor.needs_cleaner else None]
+        return [other for other in concerned if other is not None]
 
     def _broker(self, broker_id: int) -> Actor | None:
         return self.actors.get((f"supervisor of broker {broker_id}", f"broker {broker_id}"))
 
-    def _partitions_of(self, broker: Actor) -> list[Actor]:
-        broker_id = broker.plan.broker_id
+    def _cleaner(self, broker_id: int) -> Actor | None:
+        return self.actors.get((f"supervisor of broker {broker_id}", f"cleaner {broker_id}"))
+
+    def _partitions_of(self, other_of_broker: Actor) -> list[Actor]:
+        broker_id = other_of_broker.plan.broker_id
         return [
             other for other in self.actors.values()
             if other.plan.kind == "partition" and other.plan.broker_id == broker_id

@@ -11,7 +11,7 @@ Source: Kafka Cleaner.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class Written(NamedTuple):
     is_last: bool
 
 
-def clean(disk: Disk, wanted: Pass) -> Iterator[Worked | Written]:
+def clean(disk: Disk, wanted: Pass) -> Generator[Worked | Written]:
     """Do a pass: a `Worked` after each step, a `Written` for each group; go on once that is in its place.
 
     The files of a `Written` are closed when this goes on or is closed.

@@ -157,8 +157,6 @@ def _cleanup_policy(text: str) -> tuple[str, ...]:
             raise ValueError(f"must be delete, compact, both or neither, not {text!r}")
     if len(set(policies)) < len(policies):
         raise ValueError(f"must not say a policy twice, as {text!r} does")
-    if "compact" in policies:
-        raise ValueError("compact is not supported yet; use delete")
     return policies
 
 

@@ -52,11 +52,13 @@ class Swap:
     """The swap of one log, if there is one, from `begin` to the checkpoint that names none.
 
     cleaned_offset: as the checkpoint on disk has it. in_flight: a checkpoint that tells of it is being written.
+    succeeded: whether the last one came to its end.
     """
 
     def __init__(self, disk: Disk, directory: Path, checkpoint: Checkpoint | None) -> None:
         self.cleaned_offset = checkpoint.cleaned_offset if checkpoint is not None else 0
         self.in_flight = False
+        self.succeeded = False
         self._disk = disk
         self._directory = directory
         self._wanted: Replacement | None = None
@@ -66,6 +68,11 @@ class Swap:
     def is_wanted(self) -> bool:
         return self._wanted is not None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is none."""
+        return self._wanted is None and not self._named
+
     def begin(self, replacement: Replacement, rows: Sequence[SegmentRow]) -> bool:
         """Step 2. rows: the segments that may be replaced. False if it cannot be, and then its files are gone."""
         if self.is_wanted or self._named or replacement.of(rows) < 0:
@@ -74,7 +81,7 @@ class Swap:
             return False
         if replacement.row is not None:
             offer(self._disk, self._directory, replacement.bases[0])
-        self._wanted = replacement
+        self._wanted, self.succeeded = replacement, False
         return True
 
     def plan(self, rows: Sequence[SegmentRow]) -> tuple[tuple[SegmentRow, ...], int, int]:
@@ -98,6 +105,7 @@ class Swap:
         done = None
         if self.in_flight:
             self.in_flight, done, self._wanted = False, self._wanted, None
+            self.succeeded = True
         return done if done is not None and done.row is not None else None
 
 

@@ -15,6 +15,7 @@ from zafka.storage.config import (
     BOOLEAN,
     BROKER_SOURCE,
     DEFAULT_SOURCE,
+    DOUBLE,
     INT,
     LIST,
     LONG,
@@ -111,6 +112,6 @@ def _describe_setting(name: str, setting: BrokerSetting, defaults: Mapping[str, 
     synonyms: tuple[Synonym, ...] = ((name, setting.default, DEFAULT_SOURCE),)
     if value != setting.default:
         synonyms = ((name, value, BROKER_SOURCE), *synonyms)
-    kind = BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
+    kind = DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
     source = synonyms[0][2]
     return ConfigEntry(name, value, source == DEFAULT_SOURCE, source, kind, setting.meaning, True, synonyms)

@@ -18,6 +18,7 @@ from zafka.actors.messages import ProduceAnswer
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.produce import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceResponse,
@@ -73,6 +74,7 @@ class Batch:
         if answer.error not in START_UNTOLD:
             response.log_start_offset = answer.log_start_offset
         response.error_message = answer.message or None
+        response.record_errors = [BatchIndexAndErrorMessage(*each) for each in answer.record_errors]
         if answer.error:
             self._note(answer.error)
         self.done = True

@@ -41,7 +41,7 @@ def as_tree(found: dict[str, Any]) -> str:
 
 
 def _actor_row(actor: dict[str, Any]) -> Row:
-    depth = {"supervisor": 0, "broker": 2, "partition": 2}.get(actor["kind"], 1)
+    depth = {"supervisor": 0, "broker": 2, "partition": 2, "cleaner": 2}.get(actor["kind"], 1)
     return (
         _branch(depth) + actor["name"], actor["state"], actor["pid"], actor["incarnation"], actor["restarts"],
         _span(actor["uptime_s"]), actor["mailbox"], size_text(actor["memory_bytes"]), _end(actor))

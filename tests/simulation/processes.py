@@ -59,6 +59,7 @@ PROGRAMS = {
     "coordinator": Program("tests.simulation.processes:CoordinatorProcess", ""),
     "broker": Program("tests.simulation.processes:BrokerProcess", ""),
     "partition": Program("tests.simulation.processes:Process", "zafka.actors.partition:build"),
+    "cleaner": Program("tests.simulation.processes:Process", "zafka.actors.cleaner:build"),
 }
 
 NEVER = float("inf")

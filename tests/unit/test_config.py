@@ -102,8 +102,7 @@ def test_accepted(key: str, text: str) -> None:
         ("message.timestamp.type", "createtime", "CreateTime or LogAppendTime"),
         ("cleanup.policy", "shred", "delete, compact"),
         ("cleanup.policy", "delete,delete", "twice"),
-        ("cleanup.policy", "compact", "not supported yet; use delete"),
-        ("cleanup.policy", "delete, compact", "not supported yet; use delete"),
+        ("cleanup.policy", "compact, compact", "twice"),
         ("compression.type", "zstd", "not supported yet; use producer"),
         ("compression.type", "brotli", "uncompressed or zstd"),
         ("remote.storage.enable", "true", "not supported yet; use false"),
@@ -149,6 +148,13 @@ def test_values_come_typed() -> None:
 def test_keys_that_are_not_for_a_partition_are_passed_over() -> None:
     assert parse_config({"num.partitions": "3", "preallocate": "false"}) == LogConfig()
     assert parse_config({"producer.id.expiration.ms": "1000"}).producer_id_expiration_ms == 1000
+
+
+def test_the_active_segment_of_a_compacted_topic_ends_in_time_for_max_compaction_lag() -> None:
+    config = {"segment.ms": "900", "max.compaction.lag.ms": "500"}
+    assert parse_config(config).segment_ms == 900
+    assert parse_config(config | {"cleanup.policy": "compact,delete"}).segment_ms == 500
+    assert parse_config(config | {"cleanup.policy": "compact", "segment.ms": "400"}).segment_ms == 400
 
 
 def test_a_value_that_cannot_be_is_refused_here_too() -> None:

@@ -244,8 +244,8 @@ def listener(**changes: str) -> str:
         (listener(security="{tls: 1}"), "brokers[0].listeners[0].security: not supported yet; leave it out"),
         ("defaults: {group.initial.rebalance.delay.ms: 0}\n",
          "defaults.group.initial.rebalance.delay.ms: not supported yet; leave it out"),
-        ("topics: [{name: a, config: {cleanup.policy: compact}}]\n",
-         "topics[0].config.cleanup.policy: compact is not supported yet; use delete"),
+        ("topics: [{name: a, config: {cleanup.policy: compress}}]\n",
+         "topics[0].config.cleanup.policy: must be delete, compact, both or neither, not 'compress'"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

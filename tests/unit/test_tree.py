@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from zafka.actors import messages
+from zafka.actors.cleaner_messages import StartCleaner
 from zafka.actors.start import ActorStart
 from zafka.runtime.fork_client import Exited, Spawned
 from zafka.runtime.settings import BrokerSettings, TreeSettings
@@ -137,3 +138,45 @@ def test_a_broker_stops_no_partition_of_another() -> None:
     driven.mail(one, messages.WhichChildren())
     assert driven.told(one) == [
         messages.ActorUp("partition orders-0", partition, ""), messages.ChildrenTold([("orders", 0)], [])]
+
+
+def test_a_cleaner_runs_from_when_a_partition_asks_for_it_and_they_are_told_of_each_other() -> None:
+    driven = Driven()
+    one = driven.newest("broker 1")
+    for number in range(3):
+        driven.mail(one, messages.StartPartition("orders", number, bytes(16), {}))
+    driven.bring_up()
+    first, second, third = [driven.newest(f"partition orders-{number}") for number in range(3)]
+    driven.mail(first, StartCleaner())
+    cleaner = driven.newest("cleaner 1")
+    driven.mail(second, StartCleaner())
+    assert driven.newest("cleaner 1") == cleaner, "one for a broker"
+    driven.bring_up()
+    up = messages.ActorUp("cleaner 1", cleaner, f"ipc://a{cleaner}")
+    assert up in driven.told(first) and up in driven.told(second) and up not in driven.told(third)
+    driven.told(one), driven.told(cleaner)
+
+    driven.tree.on_exited(Exited(first, -signal.SIGKILL))
+    assert driven.told(cleaner) == [messages.ActorDown("partition orders-0", first)]
+    driven.bring_up()
+    again = driven.newest("partition orders-0")
+    driven.mail(again, StartCleaner())
+    assert up in driven.told(again)
+
+
+def test_a_cleaner_that_fails_is_started_when_a_partition_asks_again_and_does_not_count_as_a_crash() -> None:
+    driven = Driven()
+    one = driven.newest("broker 1")
+    driven.mail(one, messages.StartPartition("orders", 0, bytes(16), {}))
+    driven.bring_up()
+    partition = driven.newest("partition orders-0")
+    for _ in range(20):
+        driven.mail(partition, StartCleaner())
+        cleaner = driven.newest("cleaner 1")
+        driven.bring_up()
+        driven.told(partition)
+        driven.tree.on_exited(Exited(cleaner, -signal.SIGKILL))
+        assert driven.told(partition) == [messages.ActorDown("cleaner 1", cleaner)]
+        driven.tree.tick()
+        assert driven.newest("cleaner 1") == cleaner
+    assert driven.newest("broker 1") == one and driven.tree.ready

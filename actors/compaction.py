@@ -1,0 +1,134 @@
+"""Compaction as a partition sees it: when a pass is due, and what of it is put in place.
+
+Owns: `Compaction`: the pass that the broker's cleaner does for this log (`actors/cleaner.py`), and its timer.
+Invariants: one pass at a time; one group of it is offered to the log at a time, and the cleaner goes on when that is in
+its place for good. Nothing at or above the last stable offset is touched, nor what is not sealed and on disk.
+A pass that fails, on either side, is forgotten: the next one begins where the last that came to its end has left off.
+May fail with OSError from the disk.
+Source: Kafka LogCleanerManager.grabFilthiestCompactedLog, LogCleaner.cleanFilthiestLog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zafka.actors.actor import Effects, Mail, Now, Peer, Send, SetTimer
+from zafka.actors.cleaner_messages import Clean, Cleaned, StartCleaner, Swapped
+from zafka.actors.replica import Replica
+from zafka.actors.start import SUPERVISOR
+from zafka.storage.cleaning import Pass
+from zafka.storage.compaction import Dirty, find_dirty
+
+COMPACTION_TIMER = "compaction"
+# Kafka's names and defaults; the rate is without a limit there.
+BACKOFF, BACKOFF_MS = "log.cleaner.backoff.ms", "15000"
+BUFFER, BUFFER_BYTES = "log.cleaner.dedupe.buffer.size", "134217728"
+RATE, RATE_BYTES = "log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308"
+
+
+class Compaction:
+    def __init__(self, replica: Replica[Any], broker_id: int) -> None:
+        self.replica = replica
+        self._cleaner_name = f"cleaner {broker_id}"
+        self._cleaner: Peer | None = None
+        self._number = 0  # of the newest pass
+        self._runs = False  # it is with the cleaner
+        self._offered: Cleaned | None = None  # the group that the log is putting in place
+        self._timer_set = False
+        self._config: Mapping[str, str] = {}
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        self._config = config
+
+    # -- when ----------------------------------------------------------------------------------
+
+    def wake(self, now: Now) -> Effects:
+        """Have a cleaner if this topic is compacted, and begin a pass if one is due. To be called when either may be new."""
+        if self._timer_set or not self.replica.log.config.is_compacted:
+            return []
+        return self.on_timer(now)
+
+    def on_timer(self, now: Now) -> Effects:
+        self._timer_set = self.replica.log.config.is_compacted
+        if not self._timer_set:
+            return []
+        at_s = now.monotonic_s + int(self._config.get(BACKOFF, BACKOFF_MS)) / 1000
+        return [SetTimer(COMPACTION_TIMER, at_s), *self._begin(now)]
+
+    def _begin(self, now: Now) -> Effects:
+        if self._cleaner is None:
+            return [Send(SUPERVISOR, StartCleaner())]
+        log = self.replica.log
+        if self._runs:
+            if self._offered is not None and log.checkpoint_error is not None:
+                log.want_checkpoint()  # the disk was full
+            return []
+        dirty = find_dirty(
+            log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
+            limit_offset=self.replica.last_stable_offset, now_ms=now.wall_ms)
+        if not dirty.is_due(log.config) or not self.replica.leads or not log.swap.is_settled:
+            return []
+        self._number += 1
+        self._runs = True
+        return [Send(self._cleaner, self._ask(dirty, now))]
+
+    def _ask(self, dirty: Dirty, now: Now) -> Clean:
+        log = self.replica.log
+        wanted = Pass(
+            directory=str(log.directory), sources=list(dirty.sources), first_dirty=dirty.first_dirty, now_ms=now.wall_ms,
+            delete_retention_ms=log.config.delete_retention_ms, last_offsets=log.producers.last_offsets(),
+            buffer_bytes=int(self._config.get(BUFFER, BUFFER_BYTES)), segment_bytes=log.config.segment_bytes,
+            index_interval_bytes=log.config.index_interval_bytes)
+        return Clean(self._number, dirty.ratio, float(self._config.get(RATE, RATE_BYTES)), wanted)
+
+    # -- the pass ------------------------------------------------------------------------------
+
+    def on_cleaned(self, mail: Mail) -> Effects:
+        """A group is on disk: offer it to the log."""
+        cleaned: Cleaned = mail.body
+        if mail.sender != self._cleaner or cleaned.number != self._number or not self._runs:
+            return []
+        if self.replica.leads and self.replica.log.replace(cleaned.replacement):
+            self._offered = cleaned
+            return []
+        return self._answer(done=False, is_last=True)
+
+    def on_failed(self, mail: Mail) -> Effects:
+        if mail.sender == self._cleaner and mail.body.number == self._number:
+            self._runs = False
+        return []
+
+    def on_turn_end(self, now: Now) -> Effects:
+        """Have the cleaner go on once the log is done with the group."""
+        offered, swap = self._offered, self.replica.log.swap
+        if offered is None or not swap.is_settled:
+            return []
+        self._offered = None
+        effects = self._answer(done=swap.succeeded, is_last=offered.is_last)
+        # What did not fit into the cleaner's memory is the next pass.
+        return effects if self._runs else effects + self._begin(now)
+
+    def _answer(self, *, done: bool, is_last: bool) -> Effects:
+        self._runs = done and not is_last
+        return [] if self._cleaner is None else [Send(self._cleaner, Swapped(self._number, done))]
+
+    # -- the cleaner ---------------------------------------------------------------------------
+
+    def on_actor_up(self, mail: Mail, now: Now) -> Effects:
+        if mail.body.name != self._cleaner_name:
+            return []
+        peer = Peer(mail.body.name, mail.body.incarnation)
+        if peer == self._cleaner:
+            return []
+        self.on_gone(self._cleaner)
+        self._cleaner = peer
+        return self._begin(now)
+
+    def on_gone(self, peer: Peer | None) -> bool:
+        """Whether this was the cleaner; it is asked for again when the timer fires. What the log was given, it puts in place."""
+        if peer != self._cleaner:
+            return False
+        self._cleaner = self._offered = None
+        self._runs = False
+        return True
