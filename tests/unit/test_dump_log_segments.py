@@ -10,10 +10,13 @@ import random
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.unit.compacted_log import compact, fill_with_keys
 from tests.unit.log_tools import NOW_MS, append, close, flush, make_batch, read_batches, read_records, small_config
 from zafka.storage.codecs import CODEC_NAMES
 from zafka.storage.disk import PosixDisk
@@ -68,7 +71,7 @@ def segment_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".log", ".index", ".timeindex"))
 
 
-def open_log(directory: Path, **config: int) -> tuple[PosixDisk, Log]:
+def open_log(directory: Path, **config: Any) -> tuple[PosixDisk, Log]:
     disk = PosixDisk()
     return disk, recover(disk, directory, small_config(**config), NOW_MS)[0]
 
@@ -163,3 +166,21 @@ def test_an_index_that_lies_is_complained_of(tmp_path: Path) -> None:
     relative_offset, position = OFFSET_ENTRY.unpack_from(path.read_bytes())
     path.write_bytes(OFFSET_ENTRY.pack(relative_offset + 1, position) + path.read_bytes()[OFFSET_ENTRY.size :])
     assert complaints(dump([path]))
+
+
+def test_a_compacted_log(tmp_path: Path) -> None:
+    """Holes, batches with fewer records than offsets, a producer's empty last batch, tombstones with a horizon."""
+    config = {"segment_bytes": 1500, "cleanup_policy": ("compact",)}
+    disk, log = open_log(tmp_path / "t-0", **config)
+    any_disk: Any = disk
+    fill_with_keys(any_disk, log, 3, batches=80)
+    before = read_records(disk, log)
+    compact(any_disk, log)
+    assert len(read_records(disk, log)) < len(before) / 2
+    log.close()
+    said = dump(segment_files(tmp_path / "t-0"), "--deep-iteration", "--print-data-log")
+    assert "isvalid: false" not in said and "deleteHorizonMs: OptionalLong[" in said
+    offsets = [(int(first), int(last)) for first, last in re.findall(r"^baseOffset: (\d+) lastOffset: (\d+)", said, re.MULTILINE)]
+    assert offsets[0][0] == 0 and all(last + 1 == first for (_, last), (first, _) in pairwise(offsets))
+    found = re.findall(r"^\| offset: (\d+)", said, re.MULTILINE)
+    assert found == [str(record.offset) for record in read_records(disk, log)]
