@@ -11,6 +11,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | offline | no replica says that its disk lied, unless a flush of it has failed |
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |
 | checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
+| compaction | of each key a reader of a compacted topic sees nothing older than what was acknowledged before (`compacted.py`) |
 | slice-leak | once all is healed and everybody is done, the brokers' arenas are all free (`simulation.py`) |
 | corrupt | no partition finds a batch bad: those that clients send are good (`processes.py`) |
 | stale-incarnation | no mail of an incarnation is taken after its receiver was told that it is dead |
@@ -29,7 +30,8 @@ from zafka.storage.batch import walk
 from zafka.storage.checkpoint import CHECKPOINT_NAME, decode_checkpoint
 from zafka.storage.errors import BadBatch
 from zafka.storage.log import DELETED_SUFFIX
-from zafka.storage.segment import LOG_SUFFIX, segment_path
+from zafka.storage.segment import LOG_SUFFIX, segment_path, suffixed_paths
+from zafka.storage.swap import SWAP_SUFFIX
 
 if TYPE_CHECKING:
     from tests.simulation.machine import Machine
@@ -106,6 +108,9 @@ class Checks:
             file = segment_path(path, row.base_offset, LOG_SUFFIX)
             if disk.exists(file.with_name(file.name + DELETED_SUFFIX)):
                 continue  # retention took it afterwards
+            swap, *_ = suffixed_paths(path, row.base_offset, SWAP_SUFFIX)
+            if row.base_offset == checkpoint.swapped and disk.exists(swap):
+                file = swap  # the next start gives it its name
             data = disk.read(file)[: row.size_bytes] if disk.exists(file) else b""
             offset = row.base_offset
             try:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from msgspec import structs
+
 from tests.simulation.faults import KINDS, Fault, draw_faults
 from zafka.runtime.settings import BrokerSettings, SupervisionSettings, TopicSettings, TreeSettings
 
 SAFETY, LIVENESS = "safety", "liveness"
 ADMIN_TOPIC = "churn"
+COMPACTED_TOPIC = "keys"
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Scenario:
     """mode: liveness: after `faults_s` everything heals, and must come to its end; safety: it is cut off there.
 
     producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
-    deletes: topic whose records are deleted, "" for none.
+    deletes: topic whose records are deleted, "" for none. key_readers: of the compacted topic, if there is one.
     flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
     request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
@@ -38,6 +41,7 @@ class Scenario:
     pause_s: float = 0.1
     admin_rounds: int = 0
     deletes: str = ""
+    key_readers: int = 0
     last_fault: str = ""
     flush_s: float = 0.004
     request_s: float = 4.0
@@ -45,6 +49,10 @@ class Scenario:
     @property
     def topics(self) -> dict[str, TopicSettings]:
         return {topic.name: topic for topic in self.settings.topics}
+
+    @property
+    def is_compacted(self) -> bool:
+        return COMPACTED_TOPIC in self.topics
 
 
 def draw(seed: int) -> Scenario:
@@ -56,6 +64,9 @@ def draw(seed: int) -> Scenario:
     faults_s = random.choice((2.0, 4.0, 6.0))
     arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
+    compacted = _draw_compacted(Random(f"{seed}/compacts"))
+    if compacted is not None:
+        names += [f"cleaner {broker_ids[0]}", f"partition {COMPACTED_TOPIC}-0"] * 3
     scenario = Scenario(
         seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
         _draw_faults(random, names, fsync, faults_s), admin_rounds=admin_rounds,
@@ -70,7 +81,25 @@ def draw(seed: int) -> Scenario:
     scenario.request_s = random.choice((4.0, 4.0, 0.2))
     if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
         scenario.deletes = topics[-1].name  # retention takes from it, too
+    if compacted is not None:
+        settings = scenario.settings
+        scenario.settings = structs.replace(settings, topics=(*topics, compacted), defaults={**settings.defaults, **_CLEANER})
+        scenario.key_readers = Random(f"{seed}/key readers").choice((0, 1, 2))
     return scenario
+
+
+_CLEANER = {"log.cleaner.backoff.ms": "150", "log.cleaner.io.max.bytes.per.second": "30000", "log.cleaner.dedupe.buffer.size": "1024"}
+
+
+def _draw_compacted(random: Random) -> TopicSettings | None:
+    """For one seed in four. In a stream of its own, so that other seeds mean what they did before there was compaction."""
+    if random.random() >= 0.25:
+        return None
+    config = {
+        "cleanup.policy": "compact", "min.cleanable.dirty.ratio": random.choice(("0.01", "0.4")),
+        "delete.retention.ms": random.choice(("0", "0", "400", "1500", "86400000")),
+    }
+    return TopicSettings(name=COMPACTED_TOPIC, partitions=1, replication_factor=1, config=config)
 
 
 def _draw_topics(random: Random) -> tuple[TopicSettings, ...]:

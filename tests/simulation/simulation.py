@@ -15,13 +15,14 @@ from tests.history import History
 from tests.simulation.admins import Admin, Describer
 from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
+from tests.simulation.compacted import KeyReader, KeyWriter, Ledger
 from tests.simulation.consumers import Consumer, FullReader, Sampler
 from tests.simulation.deleters import Deleter
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
-from tests.simulation.scenario import ADMIN_TOPIC, LIVENESS, SAFETY, Scenario
+from tests.simulation.scenario import ADMIN_TOPIC, COMPACTED_TOPIC, LIVENESS, SAFETY, Scenario
 
 LIVE_WITHIN_S = 60.0
 READ_WITHIN_S = 60.0
@@ -61,6 +62,13 @@ class Simulation:
             self.clients.append(Sampler(self, f"s{number}", topic, partitions))
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
+        if scenario.is_compacted:
+            retention_s = int(scenario.topics[COMPACTED_TOPIC].config["delete.retention.ms"]) / 1000
+            self.ledger = Ledger(retention_s)
+            writer = KeyWriter(self, "keys", self.ledger, batches=4 * scenario.batches, pause_s=scenario.pause_s / 4)
+            self.producers.append(writer)
+            self.clients.append(writer)
+            self.clients += [KeyReader(self, f"k{number}", self.ledger) for number in range(scenario.key_readers)]
         if scenario.admin_rounds:
             self.clients.append(Admin(self, "admin", ADMIN_TOPIC, scenario.admin_rounds, scenario.faults_s / 8))
 
@@ -148,7 +156,10 @@ class Simulation:
         describers = [Describer(self, f"describer of {each.name}", each) for each in admins]
         readers: list[FullReader] = [
             FullReader(self, f"full-{topic.name}-{index}", topic.name, index)
-            for topic in self.scenario.settings.topics for index in range(topic.partitions)]
+            for topic in self.scenario.settings.topics for index in range(topic.partitions)
+            if topic.name != COMPACTED_TOPIC]
+        if self.scenario.is_compacted:
+            readers.append(KeyReader(self, "full-keys", self.ledger, once=True))
         last: list[Client] = [*readers, *describers]
         for client in last:
             client.start()
