@@ -27,6 +27,9 @@ BUFFER, BUFFER_BYTES = "log.cleaner.dedupe.buffer.size", "134217728"
 RATE, RATE_BYTES = "log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308"
 
 
+FAILURES_MAX = 10  # counted: after these it is tried every four hours
+
+
 class Compaction:
     def __init__(self, replica: Replica[Any], broker_id: int) -> None:
         self.replica = replica
@@ -36,6 +39,8 @@ class Compaction:
         self._runs = False  # it is with the cleaner
         self._offered: Cleaned | None = None  # the group that the log is putting in place
         self._timer_set = False
+        self._failures = 0  # in a row
+        self._not_before_s = 0.0
         self._config: Mapping[str, str] = {}
 
     def configure(self, config: Mapping[str, str]) -> None:
@@ -53,20 +58,25 @@ class Compaction:
         self._timer_set = self.replica.log.config.is_compacted
         if not self._timer_set:
             return []
-        at_s = now.monotonic_s + int(self._config.get(BACKOFF, BACKOFF_MS)) / 1000
-        return [SetTimer(COMPACTION_TIMER, at_s), *self._begin(now)]
+        return [SetTimer(COMPACTION_TIMER, now.monotonic_s + self._backoff_s), *self._begin(now)]
+
+    @property
+    def _backoff_s(self) -> float:
+        return int(self._config.get(BACKOFF, BACKOFF_MS)) / 1000
 
     def _begin(self, now: Now) -> Effects:
         if self._cleaner is None:
             return [Send(SUPERVISOR, StartCleaner())]
         log = self.replica.log
+        if now.monotonic_s < self._not_before_s:
+            return []
         if self._runs:
             if self._offered is not None and log.checkpoint_error is not None:
                 log.want_checkpoint()  # the disk was full
             return []
         dirty = find_dirty(
             log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
-            limit_offset=self.replica.last_stable_offset, now_ms=now.wall_ms)
+            limit_offset=self.replica.last_stable_offset, now_ms=now.wall_ms, first_timestamp=log.first_timestamp)
         if not dirty.is_due(log.config) or not self.replica.leads or not log.swap.is_settled:
             return []
         self._number += 1
@@ -94,9 +104,12 @@ class Compaction:
             return []
         return self._answer(done=False, is_last=True)
 
-    def on_failed(self, mail: Mail) -> Effects:
+    def on_failed(self, mail: Mail, now: Now) -> Effects:
+        """A damaged source stays damaged: wait longer each time."""
         if mail.sender == self._cleaner and mail.body.number == self._number:
             self._runs = False
+            self._not_before_s = now.monotonic_s + self._backoff_s * (2**self._failures - 1)
+            self._failures = min(self._failures + 1, FAILURES_MAX)
         return []
 
     def on_turn_end(self, now: Now) -> Effects:
@@ -111,6 +124,7 @@ class Compaction:
 
     def _answer(self, *, done: bool, is_last: bool) -> Effects:
         self._runs = done and not is_last
+        self._failures = 0
         return [] if self._cleaner is None else [Send(self._cleaner, Swapped(self._number, done))]
 
     # -- the cleaner ---------------------------------------------------------------------------

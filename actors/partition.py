@@ -117,7 +117,7 @@ class PartitionActor:
             BecomeLeader: self._on_become_leader,
             ConfigChanged: self._on_config_changed,
             Cleaned: lambda mail, now: self._compaction.on_cleaned(mail),
-            CleaningFailed: lambda mail, now: self._compaction.on_failed(mail),
+            CleaningFailed: self._compaction.on_failed,
             Flushed: self._on_flushed,
             FlushFailed: self._on_flush_failed,
             TimerFired: self._on_timer,

@@ -12,7 +12,7 @@ Source: Kafka LogCleanerManager.cleanableOffsets, Cleaner.cleanInto, MemoryRecor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -45,11 +45,13 @@ class Dirty(NamedTuple):
 
 
 def find_dirty(
-    segments: Sequence[SegmentRow], config: LogConfig, *, start_offset: int, cleaned_offset: int, limit_offset: int, now_ms: int
+    segments: Sequence[SegmentRow], config: LogConfig, *, start_offset: int, cleaned_offset: int, limit_offset: int,
+    now_ms: int, first_timestamp: Callable[[int], int],
 ) -> Dirty:
     """What may be cleaned of these sealed and flushed segments.
 
-    limit_offset: the last stable offset; no segment that reaches beyond it is touched.
+    limit_offset: the last stable offset; no segment that reaches beyond it is touched. first_timestamp: of the segment
+        with this base offset; asked only if there is a `max.compaction.lag.ms`.
     """
     first_dirty = max(start_offset, cleaned_offset)
     fresh_ms = now_ms - config.min_compaction_lag_ms if config.min_compaction_lag_ms > 0 else now_ms + MAX_INT32
@@ -58,11 +60,10 @@ def find_dirty(
         segments))
     dirty = [row for row in sources if row.end_offset > first_dirty]
     dirty_bytes, all_bytes = (sum(row.size_bytes for row in rows) for rows in (dirty, sources))
-    # A segment's largest timestamp stands for its first batch's, which is not at hand; it is later by segment.ms at most.
-    oldest_ms = min((row.max_timestamp for row in dirty if row.max_timestamp > 0), default=now_ms)
-    return Dirty(
-        sources, first_dirty, dirty_bytes / all_bytes if all_bytes else 0.0,
-        overdue=oldest_ms < now_ms - config.max_compaction_lag_ms)
+    overdue = False
+    if config.max_compaction_lag_ms < now_ms:
+        overdue = any(0 < first_timestamp(row.base_offset) < now_ms - config.max_compaction_lag_ms for row in dirty)
+    return Dirty(sources, first_dirty, dirty_bytes / all_bytes if all_bytes else 0.0, overdue)
 
 
 def group_segments(sources: Sequence[SegmentRow], segment_bytes: int) -> list[list[SegmentRow]]:

@@ -144,9 +144,7 @@ class Log:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def append(
-        self, batches: Sequence[tuple[BatchHeader, memoryview]], *, leader_epoch: int, now_ms: int
-    ) -> list[int]:
+    def append(self, batches: Sequence[tuple[BatchHeader, memoryview]], *, leader_epoch: int, now_ms: int) -> list[int]:
         """Write batches at the end of the log, all or none; returns the base offset of each.
 
         batches: record batches that `check_batch` and `producers.check` have accepted; not changed: the first 16
@@ -210,9 +208,8 @@ class Log:
     # -- segments ------------------------------------------------------------------------------
 
     def _create_segment(self, base_offset: int, now_ms: int) -> Segment:
-        return Segment.create(
-            self._disk, self.directory, base_offset, now_ms=now_ms, index_interval=self.config.index_interval_bytes
-        )
+        interval = self.config.index_interval_bytes
+        return Segment.create(self._disk, self.directory, base_offset, now_ms=now_ms, index_interval=interval)
 
     def _seal_active(self, successor: Segment) -> None:
         """Go on in `successor`. The next flush seals: it covers the old file, the new one and its name, so nothing
@@ -282,8 +279,7 @@ class Log:
             self._new_bytes = self._new_batches = 0
         directories = (self.directory,) if self._names_changed else ()
         renamed_start = self.start_offset if self._names_changed else self._renamed_start
-        files = tuple(self._dirty.values())
-        self._dirty.clear()
+        files, self._dirty = tuple(self._dirty.values()), {}
         self._names_changed = False
         end = _Flushed(self.end_offset, self._active, self._active.size_bytes)
         return self._flush(files, directories, partial(self._on_data_flushed, end, renamed_start, checkpoint))
@@ -411,13 +407,17 @@ class Log:
     def replace(self, replacement: Replacement) -> bool:
         """Put a cleaned segment, whose `.cleaned` files are on disk, in the place of those that it was made of.
 
-        That is so once a checkpoint says so: begin a flush afterwards (`flush_due`) and see `swap.is_wanted`.
+        That is so once a checkpoint says so: begin a flush afterwards (`flush_due`) and see `swap.is_settled`.
         Returns False, with the files gone, if those are not all there any more, or the last swap is not at its end.
         """
-        if not self.swap.begin(replacement, self.replaceable_rows):
-            return False
-        self._names_changed = self._checkpoint_wanted = True
-        return True
+        begun = self.swap.begin(replacement, self.replaceable_rows)
+        self._names_changed |= begun
+        self._checkpoint_wanted |= begun
+        return begun
+
+    def first_timestamp(self, base_offset: int) -> int:
+        """Largest timestamp of the first batch of the segment that begins there, -1 if there is none."""
+        return self._reading(self._segments[self._segment_of(base_offset)]).first_timestamp
 
     def _put_in_place(self, replaced: Replacement) -> None:
         if self._last_read in replace_segments(self._disk, self._segments, replaced, self.directory):

@@ -56,7 +56,8 @@ def fill_with_keys(disk: MemoryDisk, log: Log, seed: int, *, batches: int = 60, 
 def dirty_part(log: Log, now_ms: int = NOW_MS, limit_offset: int = -1) -> Dirty:
     return find_dirty(
         log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
-        limit_offset=log.high_watermark if limit_offset < 0 else limit_offset, now_ms=now_ms)
+        limit_offset=log.high_watermark if limit_offset < 0 else limit_offset, now_ms=now_ms,
+        first_timestamp=log.first_timestamp)
 
 
 def plan_pass(log: Log, now_ms: int = NOW_MS, *, buffer_bytes: int = BUFFER_BYTES, limit_offset: int = -1) -> Pass:

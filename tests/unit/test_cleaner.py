@@ -260,6 +260,21 @@ def test_a_full_disk_ends_the_pass_and_leaves_nothing(tmp_path: Path) -> None:
     assert pair.cleaned_offset > 0
 
 
+def test_a_damaged_segment_is_tried_again_less_and_less_often(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    path = pair.partition.partition.replica.log.segments[1].path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:70] + b"?" + whole[71:])
+    pair.meet()
+    for _ in range(100):
+        pair.wait(1.0)
+    assert 5 < sum(isinstance(body, CleaningFailed) for body in pair.told) < 10
+    path.write_bytes(whole)
+    pair.wait(200.0)
+    assert pair.cleaned_offset > 0
+
+
 def test_a_disk_that_is_full_for_the_checkpoint_puts_the_swap_off(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))

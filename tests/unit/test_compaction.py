@@ -63,7 +63,8 @@ def rows(*sizes: int, timestamp_ms: int = 100) -> list[SegmentRow]:
 
 def find(segments: list[SegmentRow], *, cleaned: int = 0, limit: int = 1000, now_ms: int = 1000, start: int = 0, **config: Any) -> Any:
     return find_dirty(
-        segments, compacted_config(**config), start_offset=start, cleaned_offset=cleaned, limit_offset=limit, now_ms=now_ms)
+        segments, compacted_config(**config), start_offset=start, cleaned_offset=cleaned, limit_offset=limit, now_ms=now_ms,
+        first_timestamp=lambda base_offset: 90 + base_offset // 10)
 
 
 def test_the_dirty_ratio_decides() -> None:
@@ -89,9 +90,17 @@ def test_min_compaction_lag_keeps_what_is_young() -> None:
 
 def test_max_compaction_lag_makes_it_due_whatever_the_ratio() -> None:
     config = {"min_cleanable_dirty_ratio": 1.0, "max_compaction_lag_ms": 50}
-    assert not find(rows(1, 1), now_ms=150, **config).is_due(compacted_config(**config))
-    assert find(rows(1, 1), now_ms=151, **config).is_due(compacted_config(**config))
-    assert not find(rows(1, 1), now_ms=151, cleaned=10, **config).is_due(compacted_config(**config)), "the old one is clean"
+    assert not find(rows(1, 1), now_ms=140, **config).is_due(compacted_config(**config))
+    assert find(rows(1, 1), now_ms=141, **config).is_due(compacted_config(**config)), "its first batch is of 90"
+    assert not find(rows(1, 1), now_ms=141, cleaned=10, **config).is_due(compacted_config(**config)), "the old one is clean"
+
+
+def test_the_age_of_a_segment_is_that_of_its_first_batch() -> None:
+    disk, log = small_log((b"a", b"1"), (b"b", b"1"), (b"z", b""))
+    log.update_config(compacted_config(max_compaction_lag_ms=10, min_cleanable_dirty_ratio=1.0))
+    assert not dirty_part(log, NOW_MS + 10).is_due(log.config) and dirty_part(log, NOW_MS + 11).is_due(log.config)
+    compact(disk, log)
+    assert not dirty_part(log, NOW_MS + 11).is_due(log.config)
 
 
 def test_a_log_start_behind_the_cleaned_offset_counts() -> None:
