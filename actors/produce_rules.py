@@ -52,7 +52,7 @@ def check_keys(header: BatchHeader, data: memoryview, topic_partition: str) -> N
 
     Source: LogValidator.validateKey, processRecordErrors.
     """
-    told = f"Compacted topic cannot accept message without key in topic partition {topic_partition}."
+    told = f"Compacted topic cannot accept message without key in topic partition {topic_partition}"
     errors = [(index, told) for index in records_without_key(data, header)]
     if errors:
         shown = ", ".join(f"RecordError(batchIndex={index}, message='{told}')" for index, _ in errors[:3])

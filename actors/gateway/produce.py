@@ -71,7 +71,7 @@ class Batch:
         response.error_code = answer.error
         response.base_offset = answer.base_offset
         response.log_append_time_ms = answer.log_append_time_ms
-        if answer.error not in START_UNTOLD:
+        if answer.error not in START_UNTOLD or answer.record_errors:
             response.log_start_offset = answer.log_start_offset
         response.error_message = answer.message or None
         response.record_errors = [BatchIndexAndErrorMessage(*each) for each in answer.record_errors]

@@ -28,6 +28,7 @@ from tests.differential.cases import (
     topic_id,
 )
 from zafka.storage.codecs import GZIP, LZ4, SNAPPY, ZSTD
+from zafka.storage.records import encode_batch
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.messages.fetch import ReplicaState
 from zafka.transport.kafka.types import ZERO_UUID
@@ -53,6 +54,10 @@ def _with_byte(data: memoryview, position: int, value: int) -> memoryview:
     changed = bytearray(data)
     changed[position] = value
     return memoryview(changed)
+
+
+def _keyed(*keys: bytes | None, codec: int = 0) -> memoryview:
+    return memoryview(encode_batch([(T, key, b"value", ()) for key in keys], codec=codec))
 
 
 PRODUCE = [
@@ -107,6 +112,11 @@ PRODUCE = [
         kafka.TopicProduceData(topic_id("unknown"), "unknown", [kafka.PartitionProduceData(0, batch())]),
         kafka.TopicProduceData(topic_id("mixed"), "mixed", [
             kafka.PartitionProduceData(9, batch()), kafka.PartitionProduceData(0, batch())])])),
+    case("keys in a compacted topic", produce("keyed", _keyed(b"a", b"", b"a"))),
+    case("no keys in a compacted topic", produce("keyed", _keyed(None, None, None, None, None))),
+    case("some keys in a compacted topic, compressed", produce("keyed", _keyed(b"a", None, b"b", codec=GZIP))),
+    case("records of a compacted topic are not deleted by offset", kafka.DeleteRecordsRequest(
+        [kafka.DeleteRecordsTopic("keyed", [kafka.DeleteRecordsPartition(0, 0)])], 30_000)),
     case("no acknowledgement", Call(produce("mixed", batch(), acks=0), is_answered=False)),
     case("no acknowledgement, unknown topic", Call(produce("unknown", batch(), acks=0), is_answered=False)),
     case("no timeout", kafka.ProduceRequest(None, -1, 0, [kafka.TopicProduceData(
@@ -287,6 +297,7 @@ CASES = [*PRODUCE, *FETCH, *LIST_OFFSETS, *METADATA, *OFFSET_FOR_LEADER_EPOCH, *
 TOPICS = [
     topic("read", 2, retention_ms="-1"), topic("idem", 2, retention_ms="-1"), topic("cut", 1, retention_ms="-1"),
     topic("mixed", 2), topic("apart", 2), topic("written", next(_partitions)),
+    topic("keyed", 1, cleanup_policy="compact"),
 ]
 
 FILL = [

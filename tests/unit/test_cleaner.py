@@ -312,7 +312,7 @@ def test_records_without_a_key_are_refused_with_their_places(tmp_path: Path) -> 
     pair = Pair(tmp_path)
     mixed = encode_batch([(NOW_MS, b"k", b"1", ()), (NOW_MS, None, b"2", ()), (NOW_MS, b"", b"3", ())], codec=1)
     (answer,) = answers(pair.partition.produce(mixed))
-    told = "Compacted topic cannot accept message without key in topic partition orders-0."
+    told = "Compacted topic cannot accept message without key in topic partition orders-0"
     assert (answer.error, answer.record_errors) == (87, [(1, told)])
     assert answer.message == (
         "One or more records have been rejected due to 1 record errors in total, and only showing the first three errors "
