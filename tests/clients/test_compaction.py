@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 import zafka
+from zafka.actors.gateway.registry import APIS
 from zafka.storage.checkpoint import Checkpoint, read_checkpoint
 from zafka.storage.disk import PosixDisk
 from zafka.storage.verify import verify
+from zafka.transport.kafka.api_keys import ApiKey
 
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
 MESSAGES, KEYS = 60_000, 400
@@ -47,6 +51,18 @@ def test_readers_see_the_last_value_of_each_key_whoever_is_killed_meanwhile() ->
         assert [error.code() for error in refused] == [KafkaError.INVALID_RECORD]
         verdict = verify(PosixDisk(), directory)
         assert not verdict.is_damaged and not any(segment.given_up for segment in verdict.segments)
+
+
+@pytest.mark.skipif(ApiKey.JOIN_GROUP not in APIS, reason="it subscribes, which needs consumer groups")
+def test_log_compaction_tester(java_tools: list[str]) -> None:
+    """Kafka's own, at a size at which most of it is cleaned while it sleeps."""
+    with zafka.Broker(defaults={**DEFAULTS, "cleanup.policy": "delete"}) as broker:
+        done = subprocess.run(
+            [*java_tools, "org.apache.kafka.tools.LogCompactionTester", "--bootstrap-server", broker.bootstrap_servers,
+             "--messages", "100000", "--duplicates", "5", "--percent-deletes", "20", "--sleep", "5"],
+            check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+        assert "0 mismatches" in done.stdout and "Data verification is completed" in done.stdout
 
 
 def write(broker: zafka.Broker) -> Values:
