@@ -64,9 +64,13 @@ TOPIC_NAMES = {
     "log.index.interval.bytes": "index.interval.bytes",
     "log.message.timestamp.type": "message.timestamp.type",
     "message.max.bytes": "max.message.bytes",
+    "log.cleaner.delete.retention.ms": "delete.retention.ms",
+    "log.cleaner.max.compaction.lag.ms": "max.compaction.lag.ms",
+    "log.cleaner.min.cleanable.ratio": "min.cleanable.dirty.ratio",
+    "log.cleaner.min.compaction.lag.ms": "min.compaction.lag.ms",
 }
 
-NOT_BUILT = ("group.", "offsets.", "transaction.", "replica.", "quota.", "controller.", "broker.session.")
+NOT_BUILT = ("log.cleaner.", "group.", "offsets.", "transaction.", "replica.", "quota.", "controller.", "broker.session.")
 
 
 def check_broker_setting(key: str, text: str) -> str:
