@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from zafka.storage.batch import CODEC_MASK, DELETE_HORIZON_FLAG, LOG_APPEND_TIME, BatchHeader, with_records
 from zafka.storage.codecs import compress
-from zafka.storage.config import LogConfig
+from zafka.storage.config import INT64_MAX, LogConfig
 from zafka.storage.record_slices import RecordSlice, read_body, record_slices, with_timestamp
 from zafka.storage.segment import MAX_INT32, SegmentRow
 
@@ -54,7 +54,7 @@ def find_dirty(
         with this base offset; asked only if there is a `max.compaction.lag.ms`.
     """
     first_dirty = max(start_offset, cleaned_offset)
-    fresh_ms = now_ms - config.min_compaction_lag_ms if config.min_compaction_lag_ms > 0 else now_ms + MAX_INT32
+    fresh_ms = now_ms - config.min_compaction_lag_ms if config.min_compaction_lag_ms > 0 else INT64_MAX
     sources = tuple(takewhile(
         lambda row: row.end_offset <= limit_offset and (row.end_offset <= first_dirty or row.max_timestamp <= fresh_ms),
         segments))
