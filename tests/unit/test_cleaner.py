@@ -286,6 +286,23 @@ def test_a_disk_that_is_full_for_the_checkpoint_puts_the_swap_off(tmp_path: Path
     assert pair.cleaned_offset > 0 and pair.told[-1] == Swapped(1, True)
 
 
+def test_both_policies(tmp_path: Path) -> None:
+    """Old segments go, cleaned or not, and what is left is cleaned."""
+    pair = Pair(tmp_path, **{
+        "cleanup.policy": "compact,delete", "retention.bytes": "900", "retention.ms": "-1",
+        "log.retention.check.interval.ms": "700", "file.delete.delay.ms": "100"})
+    log = pair.partition.partition.replica.log
+    pair.meet()
+    for _ in range(12):
+        pair.produce(*keys(20, keys=29))
+        pair.wait(0.5)
+    pair.wait(3.0)
+    assert log.start_offset > 50 and log.size_bytes < 1800
+    assert log.swap.cleaned_offset == log.segments[-1].base_offset
+    assert not [name for name in pair.names() if name.endswith((".cleaned", ".swap", ".deleted"))]
+    assert verify(pair.disk, pair.partition.directory).is_sound
+
+
 def test_a_topic_that_was_deleted_meanwhile(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
