@@ -660,3 +660,17 @@ def test_a_rebalance_that_its_coordinator_did_not_see_the_end_of_is_forgotten() 
     assert (classic.state, classic.members) == ("Stable", [leader, follower])
     assert classic.error(classic.sync(leader, 2)) == ErrorCode.ILLEGAL_GENERATION
     assert classic.heartbeat(leader, 1) == 0
+
+
+# -- seldom seen ---------------------------------------------------------------------------------------
+
+
+def test_another_member_may_come_when_the_first_is_gone_before_the_first_rebalance_ended() -> None:
+    classic = Classic()
+    first, _ = classic.join_new()
+    classic.leave((first, None))
+    assert (classic.members, classic.state) == ([], "PreparingRebalance")
+    assert classic.error(classic.join(protocol_type="connect")) == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    _, joined = classic.join_new(protocols=(("sticky", b""),))
+    classic.pass_time(2 * DELAY_S)
+    assert classic.answer(joined).protocol_name == "sticky"
