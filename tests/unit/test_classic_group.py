@@ -674,3 +674,48 @@ def test_another_member_may_come_when_the_first_is_gone_before_the_first_rebalan
     _, joined = classic.join_new(protocols=(("sticky", b""),))
     classic.pass_time(2 * DELAY_S)
     assert classic.answer(joined).protocol_name == "sticky"
+
+
+def test_a_static_member_that_comes_anew_while_it_waits_outlives_its_session() -> None:
+    classic = Classic()
+    classic.form(1, session_s=100)
+    classic.join(instance="i")
+    again = classic.join(instance="i")
+    classic.pass_time(SESSION_S + 1)
+    assert classic.answer(again) is None
+    classic.pass_time(REBALANCE_S)
+    assert classic.answer(again).generation_id == 2
+
+
+def test_an_id_that_was_given_to_a_dynamic_member_is_no_static_members() -> None:
+    classic = Classic()
+    leader, static = classic.form_static("i", "j")
+    pending = classic.answer(classic.join()).member_id
+    assert classic.error(classic.join(pending, instance="j")) == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert classic.members == [leader, static]
+    assert classic.heartbeat(static, 1, instance="j") == 0
+
+
+def test_assignments_are_shown_until_the_next_ones_are_awaited() -> None:
+    classic = Classic()
+    (leader,) = classic.form(1)
+    classic.join()  # has the rebalance wait
+    classic.join(leader)
+    group = classic.describe()
+    assert (group.group_state, group.protocol_data) == ("PreparingRebalance", "")
+    assert [(each.member_metadata, each.member_assignment) for each in group.members] == [(b"", b"for c-1")]
+
+
+def test_a_group_is_written_when_it_is_first_heard_of() -> None:
+    classic = Classic()
+    pending = classic.answer(classic.join()).member_id
+    (first,) = classic.written()
+    assert first is not None
+    assert (first.protocol_type, first.generation, first.protocol, first.leader, first.members) == ("", 0, None, None, [])
+    assert first.current_state_timestamp == classic.now.wall_ms
+    classic.restart()
+    assert (classic.state, classic.describe().protocol_type) == ("Empty", "")
+    assert classic.error(classic.join(pending)) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert classic.delete() == 0
+    classic.restart()
+    assert GROUP_ID not in classic.groups
