@@ -142,6 +142,7 @@ class ClassicGroups:
             refuse_join(call, error, request.member_id, outbox)
         elif not group.has_room(request.member_id, self._size_max):
             group.remove(request.member_id)
+            self._cancel(session_timer(group, request.member_id), outbox)
             refuse_join(call, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN, outbox)
         elif not group.supports(request.protocol_type, [each.name for each in request.protocols]):
             refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id, outbox)
@@ -274,7 +275,6 @@ class ClassicGroups:
             for member in group.members.values():
                 member.assignment = b""
                 self._end_sync(group, member, ErrorCode.REBALANCE_IN_PROGRESS, now, outbox)
-        group.pending_sync.clear()
         self._cancel(sync_timer(group), outbox)
         first = group.state is State.EMPTY
         logger.info("rebalance begins", group=group.group_id, generation=group.generation, reason=reason)

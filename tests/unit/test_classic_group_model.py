@@ -261,6 +261,8 @@ class World:
             self.check()
         assert sorted(partition for client in self.clients for partition in client.owned or ()) == list(PARTITIONS)
         assert self.classic.state == "Stable"
+        pending = self.classic.groups._groups[GROUP_ID].pending
+        assert len(self.classic.timers) == len(self.clients) + len(pending), "timers of nobody"
 
 
 @pytest.mark.parametrize("seed", range(60))
