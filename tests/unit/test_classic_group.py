@@ -84,6 +84,22 @@ def test_who_got_an_id_is_to_come_back_within_its_session() -> None:
     assert classic.error(classic.join(late)) == ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_in_version_0_the_session_is_the_time_for_a_rebalance() -> None:
+    classic = Classic()
+    call = classic.join(version=0)
+    classic.pass_time(DELAY_S)
+    classic.sync(classic.answer(call).member_id, 1, version=0)
+    last = classic.written()[-1]
+    assert last is not None
+    assert [(each.session_timeout, each.rebalance_timeout) for each in last.members] == [(10_000, 10_000)]
+
+
+@pytest.mark.parametrize(("version", "name"), [(3, ""), (6, ""), (7, None), (9, None)])
+def test_before_version_7_no_protocol_is_an_empty_one(version: int, name: str | None) -> None:
+    classic = Classic()
+    assert classic.answer(classic.join("nobody", version=version)).protocol_name == name
+
+
 def test_members_are_known_from_join_to_leave_and_instances_name_one_member() -> None:
     classic = Classic()
     leader, other = classic.form_static("i", "j")
@@ -107,6 +123,7 @@ def test_a_full_group_takes_nobody_more() -> None:
     leader, follower = classic.form(2)
     refused = classic.answer(classic.join())
     assert (refused.error_code, refused.member_id) == (ErrorCode.GROUP_MAX_SIZE_REACHED, "")
+    assert classic.error(classic.join(follower)) == 0
     # All of a group rejoin, and one more: those who come first are in.
     classic.join(leader)
     third, joined = classic.join_new()
@@ -325,6 +342,15 @@ def test_followers_wait_for_the_leader_and_who_is_forgotten_gets_nothing() -> No
     assert (classic.answer(waits).protocol_type, classic.answer(waits).protocol_name) == ("consumer", "range")
     assert (classic.state, len(classic.log)) == ("Stable", written + 1)
     assert classic.answer(classic.sync(other, 1)).assignment == b""
+
+
+def test_what_a_follower_assigns_is_passed_over() -> None:
+    classic = Classic()
+    leader, follower = classic.form(2, synced=False)
+    waits = classic.sync(follower, 1, {follower: b"all of it"})
+    assert (classic.answer(waits), classic.state) == (None, "CompletingRebalance")
+    classic.sync(leader, 1, {follower: b"some"})
+    assert classic.answer(waits).assignment == b"some"
 
 
 def test_who_does_not_sync_in_time_is_out() -> None:

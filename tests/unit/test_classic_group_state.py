@@ -259,6 +259,25 @@ def test_another_member_may_come_when_the_first_is_gone_before_the_first_rebalan
     assert classic.answer(joined).protocol_name == "sticky"
 
 
+def test_a_group_that_everybody_left_before_its_first_generation_is_empty() -> None:
+    classic = Classic()
+    member, _ = classic.join_new()
+    classic.leave((member, None))
+    classic.pass_time(DELAY_S)
+    last = classic.written()[-1]
+    assert last is not None
+    assert (classic.state, last.generation, last.members) == ("Empty", 1, [])
+
+
+def test_an_empty_group_may_become_one_of_another_kind() -> None:
+    classic = Classic()
+    (member,) = classic.form(1)
+    classic.leave((member, None))
+    (member,) = classic.settle([classic.join_new(protocol_type="connect", protocols=(("own", b""),))[1]], synced=False)
+    assert classic.error(classic.sync(member, 3, protocol_type="connect", protocol="own")) == 0
+    assert (classic.describe().protocol_type, classic.describe().protocol_data) == ("connect", "own")
+
+
 def test_a_static_member_that_comes_anew_while_it_waits_outlives_its_session() -> None:
     classic = Classic()
     classic.form(1, session_s=100)
