@@ -1,7 +1,8 @@
 """Groups of the classic protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and the time that passes between.
 
-Owns: `ClassicGroups`, all of them in a partition. A group is written to the log when it is stable, when it is empty, and
-when a static member takes another's place; what only its members know begins anew after a restart, as in Kafka.
+Owns: `ClassicGroups`, all of them in a partition. A group is written to the log when it is first heard of, when it is
+stable, when it is empty, and when a static member takes another's place; what only its members know begins anew after a
+restart, as in Kafka.
 Invariants: every JoinGroup and SyncGroup is answered once, at the latest when its time is up; a generation has one leader
 and one assignment, which nobody is told before it is committed; who is of another generation is fenced.
 Source: Kafka GroupMetadataManager (classicGroup*); KIP-345 (static members), KIP-394 (member ids), KIP-814 (skipped
@@ -134,37 +135,34 @@ class ClassicGroups:
         group = self._groups.get(request.group_id)
         if not error and group is None:
             if request.member_id == UNKNOWN:
-                group = self._groups[request.group_id] = ClassicGroup(request.group_id)
+                group = self._create(request.group_id, now, outbox)
             else:
                 error = ErrorCode.UNKNOWN_MEMBER_ID
         if error or group is None:
             refuse_join(call, error, request.member_id, outbox)
-        elif not self._has_room(group, request.member_id):
+        elif not group.has_room(request.member_id, self._size_max):
             group.remove(request.member_id)
+            self._cancel(session_timer(group, request.member_id), outbox)
             refuse_join(call, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN, outbox)
         elif not group.supports(request.protocol_type, [each.name for each in request.protocols]):
-            self._forget_if_unused(group)
             refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id, outbox)
         elif request.member_id == UNKNOWN:
             self._join_new(call, request, group, now, outbox)
         else:
             self._join_known(call, request, group, now, outbox)
 
+    def _create(self, group_id: str, now: Now, outbox: Outbox) -> ClassicGroup:
+        """A group is known from when it is first asked for, even if nobody becomes a member of it."""
+        group = self._groups[group_id] = ClassicGroup(group_id)
+        group.state_ms = now.wall_ms
+        self._write(group, outbox)
+        return group
+
     def _check_join(self, request: JoinGroupRequest) -> int:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
         within = self._session_ms_min <= request.session_timeout_ms <= self._session_ms_max
         return 0 if within else ErrorCode.INVALID_SESSION_TIMEOUT
-
-    def _has_room(self, group: ClassicGroup, member_id: str) -> bool:
-        member = group.members.get(member_id)
-        match group.state:
-            case State.EMPTY:
-                return True
-            case State.PREPARING:
-                # Those count who have joined, so that the last of too many are left out.
-                return (member is not None and member.join is not None) or group.joined < self._size_max
-        return member is not None or len(group.members) < self._size_max
 
     def _join_new(
         self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox
@@ -187,7 +185,10 @@ class ClassicGroups:
     ) -> None:
         member_id = request.member_id
         if member_id in group.pending:
-            self._add(call, request, group, member_id, now, outbox)
+            if request.group_instance_id is None:
+                self._add(call, request, group, member_id, now, outbox)
+            else:  # ids of static members are given to nobody in advance
+                refuse_join(call, ErrorCode.UNKNOWN_SERVER_ERROR, UNKNOWN, outbox)
             return
         error = group.check_member(member_id, request.group_instance_id)
         if not error and group.state is State.EMPTY:
@@ -257,8 +258,6 @@ class ClassicGroups:
             else:
                 # One that was the leader must not take itself for it: it would assign, and nobody waits for that.
                 answer_join(call, group, new_id, outbox, leader=leader)
-        elif group.state is State.PREPARING:
-            self._complete_if_all_joined(group, now, outbox)
         else:
             self._rebalance(group, reason, now, outbox)
 
@@ -276,7 +275,6 @@ class ClassicGroups:
             for member in group.members.values():
                 member.assignment = b""
                 self._end_sync(group, member, ErrorCode.REBALANCE_IN_PROGRESS, now, outbox)
-        group.pending_sync.clear()
         self._cancel(sync_timer(group), outbox)
         first = group.state is State.EMPTY
         logger.info("rebalance begins", group=group.group_id, generation=group.generation, reason=reason)
@@ -350,7 +348,6 @@ class ClassicGroups:
             group.remove(member_id)
             if group.state is State.PREPARING and group.all_joined:
                 self._complete(group, now, outbox)
-            self._forget_if_unused(group)
         elif member is not None and member.must_heartbeat:
             self._remove(group, member, outbox)
             reason = f"{member_id} was not heard of within its session"
@@ -367,11 +364,6 @@ class ClassicGroups:
         member.join = member.sync = None
         self._cancel(session_timer(group, member.member_id), outbox)
         group.remove(member.member_id)
-
-    def _forget_if_unused(self, group: ClassicGroup) -> None:
-        """Nobody ever became a member of it."""
-        if group.state is State.EMPTY and not group.generation and not group.pending:
-            self._groups.pop(group.group_id, None)
 
     # -- SyncGroup -----------------------------------------------------------------------------
 
@@ -448,7 +440,6 @@ class ClassicGroups:
             if group.state in (State.STABLE, State.COMPLETING):
                 self._prepare(group, f"{left} left", now, outbox)
             self._complete_if_all_joined(group, now, outbox)
-            self._forget_if_unused(group)
 
     def _leave_one(self, group: ClassicGroup | None, leaving: MemberIdentity, outbox: Outbox) -> int:
         if group is None:

@@ -114,6 +114,7 @@ class ClassicGroup:
         old_id = self.static[instance_id]
         member = self.members.pop(old_id)
         member.member_id = new_id
+        member.is_new = False
         self.members[new_id] = member
         self.static[instance_id] = new_id
         if self.leader == old_id:
@@ -130,6 +131,17 @@ class ClassicGroup:
             if known != member_id:
                 return ErrorCode.FENCED_INSTANCE_ID
         return 0 if member_id in self.members else ErrorCode.UNKNOWN_MEMBER_ID
+
+    def has_room(self, member_id: str, size_max: int) -> bool:
+        """Whether this one may join: one more, or a member."""
+        member = self.members.get(member_id)
+        match self.state:
+            case State.EMPTY:
+                return True
+            case State.PREPARING:
+                # Those count who have joined, so that the last of too many are left out.
+                return (member is not None and member.join is not None) or self.joined < size_max
+        return member is not None or len(self.members) < size_max
 
     @property
     def joined(self) -> int:
@@ -245,7 +257,7 @@ class ClassicGroup:
         members = [
             DescribedGroupMember(
                 each.member_id, each.instance_id, each.client_id, each.client_host,
-                each.metadata(self.protocol) if stable else b"", each.assignment if stable else b"")
+                each.metadata(self.protocol) if stable else b"", each.assignment)
             for each in self.members.values()]
         return DescribedGroup(
             0, None, self.group_id, self.state.value, self.protocol_type or "", (self.protocol or "") if stable else "",
