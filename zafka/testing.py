@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from zafka.runtime.faults.kinds import AnyFault
 
+# A group's first members need not wait for others, as they do for 3 s by default.
+FOR_TESTS = {"group.initial.rebalance.delay.ms": 0}
 STOP_S = 15.0
 POLL_S = 0.005
 LOG_TAIL_BYTES = 4000
@@ -61,7 +63,8 @@ class Broker:
     """One broker with everything that belongs to it; use it as a context manager, or call `start` and `stop`.
 
     topics: name -> partitions, or names alone (one partition each); created before `start` returns.
-    defaults: settings and topic configuration for all topics, by Kafka's names ("fsync", "segment.bytes", ...).
+    defaults: settings and topic configuration for all topics, by Kafka's names ("fsync", "segment.bytes", ...). Beside
+        what is given, group.initial.rebalance.delay.ms is 0.
     data_dir: kept after `stop` if given; else a temporary one that goes with the broker.
     kafka_port, zmq_port: 0 picks free ports, which stay the same over `restart`.
     topology: further keys of the topology file, such as {"supervision": {"intensity": 100}}.
@@ -91,11 +94,12 @@ class Broker:
         self._ready: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = {"kafka": kafka_port, "zmq": zmq_port}
+        given = topology or {}
         self._topology: dict[str, Any] = {
             "cluster": "test",
-            **(topology or {}),
-            "defaults": dict(defaults or {}),
-            "topics": [{"name": name, "partitions": count} for name, count in counts.items()],
+            **given,
+            "defaults": {**FOR_TESTS, **given.get("defaults", {}), **(defaults or {})},
+            "topics": [*given.get("topics", []), *({"name": name, "partitions": count} for name, count in counts.items())],
         }
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import zafka
+from zafka.client.admin import Admin
 from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker, BrokerFailed
 
@@ -115,3 +116,12 @@ def test_a_start_that_fails_says_why() -> None:
         Broker(defaults={"retention.m": 5}).start()
     with pytest.raises(TypeError, match=r"topics=\['orders'\]"):
         Broker("orders")
+
+
+def test_what_the_topology_says_stands_beside_what_is_given() -> None:
+    topology = {"defaults": {"num.partitions": 3, "fsync": "os"}, "topics": [{"name": "a", "partitions": 2}]}
+    with Broker(["b"], defaults={"fsync": "always"}, topology=topology) as broker, Admin(broker.bootstrap_servers) as admin:
+        assert admin.list_topics() == ["a", "b"] and len(admin.create_topic("c").partitions) == 3
+        assert {entry.value for entry in admin.describe_configs(topic="c") if entry.name == "fsync"} == {"always"}
+        settings = {entry.name: entry.value for entry in admin.describe_configs(broker=1)}
+        assert settings["group.initial.rebalance.delay.ms"] == "0"
