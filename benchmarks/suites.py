@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import java, load, recovery, small
+from benchmarks import groups, java, load, recovery, small
 from benchmarks.bench import Bench
 from benchmarks.figures import LESS, Goal
 from benchmarks.native import native
@@ -147,6 +147,18 @@ def producers(bench: Bench) -> None:
                 raw_load(bench, system, topic, f"{number:,} producers", connections=number, in_flight=1, seconds=seconds)
 
 
+def consumer_groups(bench: Bench) -> None:
+    """a group of 10 over 100 partitions: how long it takes to start, to take one more in, and to let one go"""
+    protocols = list(groups.PROTOCOLS.items())[:1] if bench.quick else groups.PROTOCOLS.items()
+    for number, system in bench.turns("zafka", "kafka"):
+        target = bench.target(system)
+        for protocol, settings in protocols:
+            with bench.topic(system, groups.PARTITIONS) as topic:
+                found = groups.settling_s(target.bootstrap, topic, f"group-{protocol}-{number}", settings)
+            for what, taken_s in found.items():
+                bench.note(f"group, {protocol}: {what}", "s", system, taken_s, better=LESS, goals=(Goal(1.0, 3.0),))
+
+
 def large_log(bench: Bench) -> None:
     """throughput with 20 GB of log in the topic against an empty one, and the broker's memory"""
     log_bytes = 200_000_000 if bench.quick else 20_000_000_000
@@ -221,6 +233,7 @@ SUITES = {
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
     "native": Suite(native, 0.7, warm=False),
+    "groups": Suite(consumer_groups, 1.5),
     "ceiling": Suite(ceiling, 0.3, warm=False),
     "start": Suite(start, 1.0, warm=False),
     "recovery": Suite(recover, 6.0, warm=False),

@@ -76,7 +76,7 @@ def start_zafka(directory: Path, *, settings: dict[str, str] | None = None, port
     """`zafka up` on `directory`; returns once everything accepts clients."""
     directory.mkdir(parents=True, exist_ok=True)
     topology = directory / "topology.yaml"
-    defaults = {"num.partitions": 4, **(settings or {})}
+    defaults = {"num.partitions": 4, "group.initial.rebalance.delay.ms": 0, **(settings or {})}
     topology.write_text(
         json.dumps({
             "cluster": "bench", "data_dir": str(directory / "data"), "defaults": defaults,
