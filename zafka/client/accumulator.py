@@ -3,7 +3,8 @@
 Owns: the lock between user threads and the I/O thread, the open batch of each partition, the count of bytes that are
 not acknowledged yet. Records are encoded by the thread that sends them, as they come.
 Invariants: a batch is open in at most one place; `buffered_bytes` is the sum over unfinished batches, and no record is
-taken while it is at `buffer_memory` or above (so it is passed by less than one batch or one record).
+taken while it is at `buffer_memory` or above (so it is passed by less than one batch or one record). The slots of a lane
+(lanes.py) are counted as full from its beginning to its end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from zafka.client.batches import Delivery, ProducerBatch
+from zafka.client.batches import NO_OFFSET, Delivery, ProducerBatch
 from zafka.client.cluster import NEVER
 from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
+from zafka.client.lanes import HAS_LANES, SLOTS_LEAST, Lane
 from zafka.client.metrics import Histogram
 from zafka.client.partitioning import STICKY, Partitioner, StickyChoice
 from zafka.client.waiting import Signal, until
@@ -35,7 +37,9 @@ FAILURES_KEPT_MAX = 1000
 class TopicRoute:
     """A topic as the producer sees it: where records go, and the open batch of each partition."""
 
-    __slots__ = ("current", "led", "name", "of_key", "open", "partition_count", "partitioner", "sticky")
+    __slots__ = (
+        "current", "led", "longest", "longest_before", "name", "of_key", "open", "partition_count", "partitioner", "sticky",
+    )  # fmt: skip
 
     def __init__(self, name: str, batch_size: int, partitioner: Partitioner) -> None:
         self.name = name
@@ -46,6 +50,7 @@ class TopicRoute:
         self.current: ProducerBatch | None = None  # the open batch that the sticky choice leads to, if that is known
         self.sticky = StickyChoice(batch_size)
         self.of_key: dict[bytes | None, int] = {}
+        self.longest = self.longest_before = 0  # value that came alone: of the current batch, of the one before
 
     def update(self, partition_count: int, led: tuple[int, ...]) -> None:
         """Take new metadata. A topic only grows; one that was deleted and made again smaller keeps its open batches."""
@@ -92,6 +97,7 @@ class Accumulator:
         self.level = level
         self.partitioner = partitioner
         self.routes: dict[str, TopicRoute] = {}
+        self.lanes: dict[str, Lane] = {}  # by topic, for records of nothing but a value
         self.records_acked = self.bytes_acked = self.batches_acked = self.records_failed = 0
         self.latency = Histogram()
         self.buffered_bytes = 0
@@ -106,11 +112,13 @@ class Accumulator:
         self._unfinished: set[ProducerBatch] = set()
         self._failed_unseen: list[ProducerBatch] = []
         self._flushing = 0
+        self._looks_at_s = NEVER  # when the I/O thread drains again at the latest
 
     # -- in the user's threads -------------------------------------------------------------------
 
     def forget_routes(self) -> None:
         """Have every sender look for its topic again. Takes no lock: after a fork somebody may hold it for ever."""
+        self.lanes.clear()
         self.routes.clear()
 
     def set_route(self, topic: str, partition_count: int, led: tuple[int, ...]) -> None:
@@ -132,7 +140,7 @@ class Accumulator:
                 if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
                     self._check_ended()
                     return None
-                batch = (route.open[partition] if partition >= 0 else route.current) or self._find_batch(route, partition)
+                batch = self._find_batch(route, partition)
                 builder = batch.builder
                 before = builder.size_bytes
                 try:
@@ -145,23 +153,61 @@ class Accumulator:
                     return Delivery(batch, builder.record_count - 1, record[0])
                 self._close(route, batch, full=True)
 
-    def append_value(self, route: TopicRoute, timestamp_ms: int, value: bytes) -> Delivery | None:
-        """`append` for a record of nothing but a value: what most are, and three times as fast."""
+    def append_value(self, route: TopicRoute, value: bytes) -> Delivery | None:
+        """`append` for a record of nothing but a value: what most are. Opens a lane for those that come after it."""
         with self._lock:
             while True:
                 if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
                     self._check_ended()
                     return None
-                batch = route.current or self._find_batch(route, STICKY)
+                batch = self._find_batch(route, STICKY)
+                builder = batch.builder
+                before = builder.size_bytes
+                timestamp_ms = time.time_ns() // 1_000_000
                 try:
-                    index = batch.builder.append_value(timestamp_ms, value, self.batch_size)
+                    index = builder.append_value(timestamp_ms, value, self.batch_size)
                 except BaseException:
                     self._spoil(route, batch)
                     raise
                 if index >= 0:
-                    self.buffered_bytes += len(value) + PLAIN_OVERHEAD_BYTES
+                    self.buffered_bytes += builder.size_bytes - before
+                    self._open_lane(route, batch, timestamp_ms, len(value))
                     return Delivery(batch, index, timestamp_ms)
                 self._close(route, batch, full=True)
+
+    def _open_lane(self, route: TopicRoute, batch: ProducerBatch, timestamp_ms: int, value_bytes: int) -> None:
+        """Let values that are no longer than those of late into the batch without a lock, as many as there is room for."""
+        route.longest = max(route.longest, value_bytes)
+        value_bytes_max = max(route.longest, route.longest_before)
+        room = min(self.batch_size - batch.builder.size_bytes, self.buffer_memory - self.buffered_bytes)
+        slot_count = room // (value_bytes_max + PLAIN_OVERHEAD_BYTES)
+        if HAS_LANES and slot_count >= SLOTS_LEAST:
+            lane = Lane(batch, slot_count=slot_count, value_bytes_max=value_bytes_max, timestamp_ms=timestamp_ms)
+            # No Ctrl-C comes between these: there are no calls.
+            self.buffered_bytes += lane.reserved_bytes
+            batch.lane = lane
+            self.lanes[route.name] = lane
+
+    def _end_lane(self, route: TopicRoute, batch: ProducerBatch) -> bool:
+        """Have the batch's builder hold all that came by its lane. False if a record of it is not whole."""
+        lane: Lane | None = batch.lane
+        if lane is None:
+            return True
+        try:
+            came = lane.end()
+            if self.lanes.get(batch.topic) is lane:
+                del self.lanes[batch.topic]
+            if came is not None:
+                before = batch.builder.size_bytes
+                batch.builder.add_values(lane.timestamp_ms, *came)
+                self.buffered_bytes += batch.builder.size_bytes - before
+        except BaseException:  # Ctrl-C: what is in the builder now, nobody knows
+            batch.lane = None
+            self._spoil(route, batch)
+            raise
+        self.buffered_bytes -= lane.reserved_bytes
+        batch.lane = None
+        return came is not None
 
     def append_many(
         self, route: TopicRoute, partition: int, records: Iterable[NewRecord], pieces: list[Piece]
@@ -219,19 +265,26 @@ class Accumulator:
         return start
 
     def _find_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
-        """The open batch of a partition, or of the sticky choice; if need be a new one."""
-        if partition >= 0:
-            return route.open[partition] or self._open_batch(route, partition)
-        where = route.sticky.choose(route.led)
-        batch = route.current = route.open[where] or self._open_batch(route, where)
-        return batch
+        """The open batch of a partition, or of the sticky choice; if need be a new one. It has no lane."""
+        is_sticky = partition < 0
+        while True:
+            batch = route.current if is_sticky else route.open[partition]
+            if batch is None:
+                if is_sticky:
+                    partition = route.sticky.choose(route.led)
+                batch = route.open[partition] or self._open_batch(route, partition)
+                if is_sticky:
+                    route.current = batch
+            if batch.lane is None or self._end_lane(route, batch):
+                return batch
+            self._spoil(route, batch)
 
     def _check_ended(self) -> None:
         if self.ended is not None:
             raise ClientClosed(str(self.ended))
 
     def _open_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
-        """A new batch. Wakes the I/O thread, which has to know when to send it."""
+        """A new batch. The I/O thread has to look in time to send it."""
         now_s = time.monotonic()
         batch = ProducerBatch(
             route.name,
@@ -243,30 +296,34 @@ class Accumulator:
         )
         batch.codec, batch.level = self.codec, self.level
         batch.on_done, batch.hurry = self._on_done, self._wake
+        # No Ctrl-C comes between these: there are no calls.
         route.open[partition] = batch
         self._open[batch] = route
-        self._unfinished.add(batch)
         self.buffered_bytes += batch.builder.size_bytes
-        self._wake()
+        self._unfinished.add(batch)
+        if batch.linger_until_s < self._looks_at_s or self._flushing or self._waiting_for_room:
+            self._wake()
         return batch
 
     def _spoil(self, route: TopicRoute, batch: ProducerBatch) -> None:
         """Ctrl-C came while a record was written: what is half in must not be sent."""
-        self._close(route, batch, full=False)
-        self._closed.remove(batch)
-        self._spoiled.append(batch)
-        self.buffered_bytes = sum(other.size_bytes or other.builder.size_bytes for other in self._unfinished)
+        self._close(route, batch, full=False, whole=False)
+        self.buffered_bytes = sum(map(_bytes_of, self._unfinished))
 
-    def _close(self, route: TopicRoute, batch: ProducerBatch, *, full: bool) -> None:
-        batch.closed = True
-        batch.count, batch.size_bytes = batch.builder.record_count, batch.builder.size_bytes
+    def _close(self, route: TopicRoute, batch: ProducerBatch, *, full: bool, whole: bool = True) -> None:
+        whole = self._end_lane(route, batch) and whole
+        builder = batch.builder
         if batch.partition == route.sticky.choose(route.led):
-            route.sticky.on_batch_closed(batch.size_bytes, full=full)
+            route.sticky.on_batch_closed(builder.size_bytes, full=full)
+        # No Ctrl-C comes between these: there are no calls.
+        batch.closed = True
+        batch.count, batch.size_bytes = builder.record_count, builder.size_bytes
         route.open[batch.partition] = None
         if route.current is batch:
             route.current = None
+            route.longest, route.longest_before = 0, route.longest
         del self._open[batch]
-        self._closed.append(batch)
+        (self._closed if whole else self._spoiled).append(batch)
         self._wake()
 
     async def wait_for_room(self, max_block_s: float) -> None:
@@ -299,7 +356,8 @@ class Accumulator:
             unfinished = list(self._unfinished)
 
         def look() -> bool | None:
-            while unfinished and unfinished[-1].done:
+            # Not `done`, which is true a moment before the batch is counted and its room is free.
+            while unfinished and unfinished[-1] not in self._unfinished:
                 unfinished.pop()
             return None if unfinished else True
 
@@ -309,7 +367,7 @@ class Accumulator:
         finally:
             with self._lock:
                 self._flushing -= 1
-        return sum(not batch.done for batch in unfinished)
+        return sum(batch in self._unfinished for batch in unfinished)
 
     def begin_flush(self) -> Callable[[], bool]:
         """Send all that waits as soon as may be, from now on; returns what tells whether all is done."""
@@ -343,13 +401,19 @@ class Accumulator:
                 is_due = batch.linger_until_s <= now_s or self._flushing or self._waiting_for_room
                 latest_s = min(batch.linger_until_s + STAYS_OPEN_S, batch.deadline_s)
                 if is_due and (latest_s <= now_s or may_leave(batch.topic, batch.partition)):
-                    if batch.builder.record_count:
-                        self._close(route, batch, full=False)
+                    self._close(route, batch, full=False, whole=batch.builder.record_count > 0)
                 else:
                     wake_s = min(wake_s, latest_s if is_due else batch.linger_until_s)
             closed, self._closed = self._closed, deque()
+            if closed and self.linger_s:
+                # The next batch will hardly be long in coming. To look for it once is cheaper than to be woken by it.
+                wake_s = min(wake_s, now_s + self.linger_s)
+            self._looks_at_s = wake_s
         for batch in spoiled:
-            batch.fail(ZafkaError("the thread that filled this batch was interrupted; none of its records was sent"))
+            if batch.count:
+                batch.fail(ZafkaError("the thread that filled this batch was interrupted; none of its records was sent"))
+            else:
+                batch.complete(NO_OFFSET)
         return list(closed), wake_s
 
     def _on_done(self, batch: ProducerBatch) -> None:
@@ -373,12 +437,19 @@ class Accumulator:
         with self._lock:
             self.ended = error
             self.settled.notify_all()
-            batches = [*self._closed, *self._spoiled, *self._open]
+            for batch, route in list(self._open.items()):
+                self._close(route, batch, full=False)
+            batches = [*self._closed, *self._spoiled]
             self._closed.clear()
             self._spoiled.clear()
-            self._open.clear()
-            for route in self.routes.values():
-                route.open = [None] * len(route.open)
-                route.current = None
         for batch in batches:
             batch.fail(error)
+
+
+def _bytes_of(batch: ProducerBatch) -> int:
+    """What an unfinished batch takes of `buffer_memory`."""
+    if batch.closed:
+        return batch.size_bytes
+    lane: Lane | None = batch.lane
+    size: int = batch.builder.size_bytes
+    return size if lane is None else size + lane.reserved_bytes

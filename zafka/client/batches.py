@@ -9,28 +9,21 @@ Invariant: a batch is completed or failed exactly once; later words about it are
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from crc32c import crc32c
 from msgspec import Struct
 
 from zafka.client.errors import RequestTimedOut, ZafkaError
 from zafka.client.waiting import wait_event
-from zafka.storage.batch import CRC_POSITION, CRC_START
+from zafka.storage.batch import with_producer
 
 logger = logging.getLogger("zafka.client")
 
 NOT_NUMBERED = -1
 SEQUENCE_MASK = 0x7FFFFFFF
 NO_OFFSET = -1
-
-# Bytes 43 to 57 of a batch: producer_id, producer_epoch, base_sequence.
-_NUMBERS = struct.Struct(">qhi")
-_NUMBERS_POSITION = 43
-_CRC = struct.Struct(">I")
 
 # Guards `done` against a thread that is about to wait; held for an instant per batch, never while waiting.
 _done_lock = threading.Lock()
@@ -63,9 +56,9 @@ class ProducerBatch:
     """
 
     __slots__ = (
-        "_callbacks", "_event", "attempts", "base_offset", "builder", "closed", "codec", "count", "created_s", "data",
-        "deadline_s", "done", "error", "error_seen", "hurry", "level", "linger_until_s", "log_append_time_ms",
-        "on_done", "order", "partition", "producer_epoch", "producer_id", "sequence", "size_bytes", "topic",
+        "_callbacks", "_encoded_numbers", "_event", "attempts", "base_offset", "builder", "closed", "codec", "count",
+        "created_s", "data", "deadline_s", "done", "error", "error_seen", "hurry", "lane", "level", "linger_until_s",
+        "log_append_time_ms", "on_done", "order", "partition", "producer_epoch", "producer_id", "sequence", "size_bytes", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, builder: Any, *, now_s: float, linger_s: float, deadline_s: float):
@@ -78,6 +71,7 @@ class ProducerBatch:
         self.order = 0
         self.count = 0
         self.size_bytes = 0  # estimated, uncompressed: what is counted against `buffer_memory`
+        self.lane: Any = None  # lanes.Lane, the end of this batch that is being filled without a lock
         self.closed = False
         self.codec = 0
         self.level: int | None = None
@@ -88,6 +82,7 @@ class ProducerBatch:
         self.producer_id = -1
         self.producer_epoch = -1
         self.sequence = NOT_NUMBERED
+        self._encoded_numbers = (-1, -1, -1)  # those in `data`
         self.done = False
         self.base_offset = NO_OFFSET
         self.log_append_time_ms = -1
@@ -109,17 +104,20 @@ class ProducerBatch:
 
     def encode(self) -> memoryview:
         """The bytes to send, with the current numbers. The records are encoded once, the header on each change."""
-        if self.data is None:
-            self.data = bytearray(self.builder.build(codec=self.codec, level=self.level))
-            self.builder = None
         sequence = self.sequence if self.producer_id >= 0 else -1
-        numbers = _NUMBERS.pack(self.producer_id, self.producer_epoch, sequence)
-        end = _NUMBERS_POSITION + _NUMBERS.size
-        if self.data[_NUMBERS_POSITION:end] != numbers:
+        numbers = (self.producer_id, self.producer_epoch, sequence)
+        if self.data is None:
+            self.data = self.builder.build(
+                codec=self.codec, level=self.level,
+                producer_id=self.producer_id, producer_epoch=self.producer_epoch, base_sequence=sequence,
+            )
+            self.builder = None
+        elif numbers != self._encoded_numbers:
             # A copy: the bytes of an earlier attempt may still lie in a queue of ZeroMQ.
-            self.data = bytearray(self.data)
-            self.data[_NUMBERS_POSITION:end] = numbers
-            _CRC.pack_into(self.data, CRC_POSITION, crc32c(memoryview(self.data)[CRC_START:]))
+            self.data = with_producer(
+                self.data, producer_id=self.producer_id, producer_epoch=self.producer_epoch, base_sequence=sequence
+            )
+        self._encoded_numbers = numbers
         return memoryview(self.data)
 
     # -- result ----------------------------------------------------------------------------------

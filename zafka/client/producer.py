@@ -5,8 +5,8 @@ Owns: the blocking face of `producer_base.ProducerBase`, and the fast path of `s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
+from time import time as now
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +26,6 @@ class Producer(ProducerBase):
         self,
         topic: str,
         value: Any = None,
-        *,
         key: Any = None,
         headers: HeadersArgument = None,
         partition: int | None = None,
@@ -39,15 +38,23 @@ class Producer(ProducerBase):
         Blocks only while `buffer_memory` is full or the topic is new to this producer, at most `max_block` seconds.
         Raises UnknownTopic, RecordTooLarge, BufferFull, ClientClosed, TypeError.
         """
+        if type(value) is bytes and key is None and headers is None and partition is None and timestamp_ms is None:
+            lane = self._lanes.get(topic)
+            if lane is not None and len(value) <= lane.value_bytes_max and now() < lane.until_s:
+                try:
+                    lane.values[index := next(lane.free)] = value
+                    return Delivery(lane.batch, index, lane.timestamp_ms)
+                except StopIteration:
+                    pass
+                except BaseException:  # Ctrl-C, maybe between the two steps
+                    lane.spoiled = True
+                    raise
+            if len(value) <= self._plain_bytes_max:
+                route = self._routes.get(topic) or run(self._find_route(topic))
+                while (delivery := self._accumulator.append_value(route, value)) is None:
+                    run(self._accumulator.wait_for_room(self.max_block))
+                return delivery
         route = self._routes.get(topic) or run(self._find_route(topic))
-        if (
-            type(value) is bytes and key is None and headers is None and partition is None and timestamp_ms is None
-            and len(value) <= self._plain_bytes_max
-        ):  # fmt: skip
-            timestamp_ms = time.time_ns() // 1_000_000
-            while (delivery := self._accumulator.append_value(route, timestamp_ms, value)) is None:
-                run(self._accumulator.wait_for_room(self.max_block))
-            return delivery
         partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
         while (delivery := self._accumulator.append(route, partition, record)) is None:
             run(self._accumulator.wait_for_room(self.max_block))

@@ -110,7 +110,7 @@ class ProducerBase(ClientBase):
         *,
         acks: str | int = "all",
         linger_ms: float = 5,
-        batch_size: int = 128 * 1024,
+        batch_size: int = 512 * 1024,
         compression_type: str | None = "none",
         compression_level: int | None = None,
         partitioner: str | PartitionFunction = "murmur2",
@@ -154,6 +154,7 @@ class ProducerBase(ClientBase):
             wake=self._core.io.wake,
         )
         self._routes = self._accumulator.routes
+        self._lanes = self._accumulator.lanes
         # Values of up to so many bytes may take the fast path if they come alone.
         is_plain = value_serializer is None and self._accumulator.partitioner.is_sticky_without_key
         self._plain_bytes_max = self.max_request_size - RECORD_OVERHEAD_BYTES if is_plain else -1
