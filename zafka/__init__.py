@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zafka.client.batches import Span as Span
     from zafka.client.consumer import Consumer as Consumer
     from zafka.client.errors import ZafkaError as ZafkaError
+    from zafka.client.interceptors import ProducerRecord as ProducerRecord
     from zafka.client.metrics import ConsumerMetrics as ConsumerMetrics
     from zafka.client.metrics import Latency as Latency
     from zafka.client.metrics import ProducerMetrics as ProducerMetrics
@@ -60,6 +61,7 @@ _MODULE_OF = {
     "OffsetAndTimestamp": "zafka.client.records",
     "Producer": "zafka.client.producer",
     "ProducerMetrics": "zafka.client.metrics",
+    "ProducerRecord": "zafka.client.interceptors",
     "Record": "zafka.client.records",
     "RecordMetadata": "zafka.client.batches",
     "Span": "zafka.client.batches",
@@ -70,7 +72,7 @@ _MODULE_OF = {
 __all__ = [
     "Admin", "AsyncAdmin", "AsyncConsumer", "AsyncDeliveries", "AsyncDelivery", "AsyncProducer", "Broker", "Consumer",
     "ConsumerMetrics", "Deliveries", "Delivery", "Latency", "NewTopic", "OffsetAndTimestamp", "Producer",
-    "ProducerMetrics", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
+    "ProducerMetrics", "ProducerRecord", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 

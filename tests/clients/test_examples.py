@@ -27,6 +27,7 @@ CLIENT_EXAMPLES = {  # and what they print at the end
     "admin.py": "deleted",
     "partitioner.py": "vip is in partition 0",
     "serializers.py": "u2 {'order': 2, 'total': 3.0}",
+    "interceptors.py": "40 b'40' b't-40'",
 }
 
 

@@ -83,6 +83,18 @@ def test_a_lane_hands_out_its_slots_once_and_none_after_its_end() -> None:
     assert full.end() == ([b"x", b"x"], 2)
 
 
+def test_a_lane_takes_what_is_small_enough_and_in_time() -> None:
+    lane = open_lane(2)
+    assert lane.put(b"x") is None  # its millisecond is over
+    lane.until_s = float("inf")
+    assert lane.put(bytes(101)) is None
+    first, second = lane.put(bytes(100)), lane.put(b"x")
+    assert first is not None and second is not None
+    assert (first.batch, first.index, first.timestamp, second.index) == (lane.batch, 1, 1, 2)
+    assert lane.put(b"x") is None
+    assert lane.end() == ([bytes(100), b"x"], 101)
+
+
 def test_the_end_of_a_lane_waits_for_a_thread_between_taking_a_slot_and_filling_it() -> None:
     lane = open_lane()
     first, second = next(lane.free), next(lane.free)

@@ -19,6 +19,7 @@ from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.core import list_topics
 from zafka.client.errors import ClientClosed
+from zafka.client.interceptors import Interceptors, ProducerRecord
 from zafka.client.life import ClientBase
 from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
@@ -34,6 +35,7 @@ class AsyncClient(ClientBase):
     """What the async clients share: the loop that they belong to, and `async with`."""
 
     _bridge: LoopBridge | None = None
+    _interceptors: Interceptors | None = None
 
     def _signals(self) -> tuple[Signal, ...]:
         """Whose changes this client's steps wait for."""
@@ -43,6 +45,8 @@ class AsyncClient(ClientBase):
         """Find the cluster, and a consumer's topics; `async with` does it. Raises NoBroker, UnknownTopic."""
         if self._bridge is None:
             self._bridge = LoopBridge(asyncio.get_running_loop(), *self._signals())
+            if self._interceptors is not None:
+                self._interceptors.post = self._bridge.post
             await self._bridge.run(self._start())
 
     def _run(self, steps: Steps[Found]) -> Coroutine[Any, Any, Found]:
@@ -132,7 +136,6 @@ class AsyncProducer(AsyncClient, ProducerBase):
         self,
         topic: str,
         value: Any = None,
-        *,
         key: Any = None,
         headers: HeadersArgument = None,
         partition: int | None = None,
@@ -144,12 +147,15 @@ class AsyncProducer(AsyncClient, ProducerBase):
         producer, at most `max_block` seconds.
         """
         bridge = self._started()
-        route = self._routes.get(topic)
-        if route is None:
-            route = await bridge.run(self._find_route(topic))
-        partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
-        while (delivery := self._accumulator.append(route, partition, record)) is None:
-            await bridge.run(self._accumulator.wait_for_room(self.max_block))
+        delivery = None
+        if type(value) is bytes and key is None and headers is None and partition is None and timestamp_ms is None:
+            lane, route = self._lanes.get(topic), self._routes.get(topic)
+            if lane is not None:
+                delivery = lane.put(value)
+            if delivery is None and route is not None and len(value) <= self._plain_bytes_max:
+                delivery = self._accumulator.append_value(route, value)
+        if delivery is None:
+            delivery = await bridge.run(self._send(ProducerRecord(topic, value, key, headers, partition, timestamp_ms)))
         return AsyncDelivery(bridge, delivery)
 
     async def send_many(
@@ -159,11 +165,16 @@ class AsyncProducer(AsyncClient, ProducerBase):
         *,
         keys: Iterable[Any] | None = None,
         headers: HeadersArgument = None,
+        headers_each: Iterable[HeadersArgument] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        timestamps_ms: Iterable[int] | None = None,
     ) -> AsyncDeliveries:
         """Queue many records: the fast path, with one future for all of them. As `Producer.send_many`."""
-        sending = self._send_many(topic, values, keys, headers, partition, timestamp_ms)
+        sending = self._send_many(
+            topic, values, keys=keys, headers=headers, headers_each=headers_each, partition=partition,
+            timestamp_ms=timestamp_ms, timestamps_ms=timestamps_ms,
+        )
         return AsyncDeliveries(self._started(), await self._run(sending))
 
     async def partitions_for(self, topic: str) -> int:

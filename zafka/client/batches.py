@@ -137,12 +137,12 @@ class ProducerBatch:
             event, callbacks = self._event, self._callbacks
             self._callbacks = None
         self.builder = self.data = None
-        if self.on_done is not None:
-            self.on_done(self)
         if event is not None:
             event.set()
         for callback in callbacks or ():
             _run_callback(callback)
+        if self.on_done is not None:  # at last: when `flush` returns, callbacks were called
+            self.on_done(self)
 
     def wait(self, timeout: float | None = None) -> bool:
         """True once the batch is acknowledged or failed; False if that took longer than `timeout` seconds."""

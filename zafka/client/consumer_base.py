@@ -36,6 +36,7 @@ from zafka.client.errors import (
     is_retriable,
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
+from zafka.client.interceptors import ON_CONSUME, make_interceptors
 from zafka.client.life import ClientBase
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offsets import EARLIEST, LATEST, list_offsets_request, read_offsets
@@ -67,6 +68,8 @@ class ConsumerBase(ClientBase):
     fetch_min_bytes, fetch_max_wait: a broker answers when so many bytes are there, or after so many seconds.
     api_timeout: seconds for methods that ask brokers, such as `end_offsets`. check_crcs: verify what comes.
     key_deserializer, value_deserializer: functions over the bytes of each key and value.
+    interceptors: objects with `on_consume(records) -> records`, called with each list of records of one partition before
+        they are handed out; what they leave out is not. What they raise is only logged.
     client_id: how brokers' logs name this client. metadata_max_age: seconds until the cluster is asked about itself anew.
     request_timeout: seconds for one answer. bootstrap_timeout: seconds until NoBroker if nobody answers at first;
         connect_timeout: for one connection.
@@ -87,6 +90,7 @@ class ConsumerBase(ClientBase):
         check_crcs: bool = True,
         key_deserializer: Any = None,
         value_deserializer: Any = None,
+        interceptors: Iterable[Any] | None = None,
         client_id: str = "zafka-consumer",
         api_timeout: float = 30.0,
         request_timeout: float = 30.0,
@@ -107,6 +111,7 @@ class ConsumerBase(ClientBase):
         self._api_timeout = check_seconds("api_timeout", api_timeout)
         self._key_deserializer = key_deserializer
         self._value_deserializer = value_deserializer
+        self._interceptors = make_interceptors(interceptors, ON_CONSUME)
         settings = make_settings(
             bootstrap_servers,
             client_id=client_id,
@@ -353,9 +358,11 @@ class ConsumerBase(ClientBase):
                 self._records = decode_batch_as(make, chunk.records[position:], header, from_offset=chunk.offset)
                 if self._key_deserializer is not None or self._value_deserializer is not None:
                     self._records = [self._deserialized(record) for record in self._records]
+                self._records_read += len(self._records)
+                if self._interceptors is not None:
+                    self._records = self._interceptors.on_consume(self._records)
                 self._rest = iter(self._records)
                 if self._records:
-                    self._records_read += len(self._records)
                     self._bytes_read += header.size_bytes
                     self._batches_read += 1
                     return True

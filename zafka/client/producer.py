@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from zafka.client.batches import Deliveries, Delivery
+from zafka.client.interceptors import ProducerRecord
 from zafka.client.producer_arguments import HeadersArgument
 from zafka.client.producer_base import ProducerBase
 from zafka.client.waiting import run
@@ -39,7 +40,7 @@ class Producer(ProducerBase):
         Raises UnknownTopic, RecordTooLarge, BufferFull, ClientClosed, TypeError.
         """
         if type(value) is bytes and key is None and headers is None and partition is None and timestamp_ms is None:
-            lane = self._lanes.get(topic)
+            lane = self._lanes.get(topic)  # what follows is `Lane.put`
             if lane is not None and len(value) <= lane.value_bytes_max and now() < lane.until_s:
                 try:
                     lane.values[index := next(lane.free)] = value
@@ -54,6 +55,8 @@ class Producer(ProducerBase):
                 while (delivery := self._accumulator.append_value(route, value)) is None:
                     run(self._accumulator.wait_for_room(self.max_block))
                 return delivery
+        if self._interceptors is not None:
+            return run(self._send(ProducerRecord(topic, value, key, headers, partition, timestamp_ms)))
         route = self._routes.get(topic) or run(self._find_route(topic))
         partition, record = self._prepare(route, value, key, headers, partition, timestamp_ms)
         while (delivery := self._accumulator.append(route, partition, record)) is None:
@@ -67,18 +70,24 @@ class Producer(ProducerBase):
         *,
         keys: Iterable[Any] | None = None,
         headers: HeadersArgument = None,
+        headers_each: Iterable[HeadersArgument] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        timestamps_ms: Iterable[int] | None = None,
     ) -> Deliveries:
         """Queue many records: the fast path, with one future for all of them.
 
         values: as for `send`. keys: as many as values; then records of one key keep their order.
         headers, partition, timestamp_ms: the same for all records; the time by default is now.
+        headers_each, timestamps_ms: instead, as many as values.
         Returns Deliveries; `.result()` is a list of spans (topic, partition, base_offset, record_count), in the order
             of the values if there are no keys. Failures that nobody asks for are raised by `flush` and `close`.
         Blocks and raises like `send`; then the values before are queued.
         """
-        return run(self._send_many(topic, values, keys, headers, partition, timestamp_ms))
+        return run(self._send_many(
+            topic, values, keys=keys, headers=headers, headers_each=headers_each, partition=partition,
+            timestamp_ms=timestamp_ms, timestamps_ms=timestamps_ms,
+        ))
 
     def partitions_for(self, topic: str) -> int:
         """The number of partitions of a topic. Raises UnknownTopic."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from itertools import islice, repeat
 from typing import Any
 
 from zafka.client.accumulator import Accumulator, Piece, TopicRoute
-from zafka.client.batches import Deliveries
+from zafka.client.batches import Deliveries, Delivery
+from zafka.client.columns import Chunk, checked, draw_chunks
 from zafka.client.core import Core, check_count, check_seconds, make_settings
 from zafka.client.errors import (
     ClientClosed,
@@ -24,29 +24,26 @@ from zafka.client.errors import (
     RequestTimedOut,
     ZafkaError,
 )
+from zafka.client.interceptors import ON_ACKNOWLEDGEMENT, ON_SEND, ProducerRecord, make_interceptors
 from zafka.client.life import ClientBase
 from zafka.client.metrics import ProducerMetrics
 from zafka.client.partitioning import STICKY, PartitionFunction, make_partitioner
 from zafka.client.producer_arguments import (
     HeadersArgument,
     Serializer,
-    all_bytes,
     as_bytes,
     as_headers,
     check_acks,
     check_codec,
     check_linger,
     check_timestamp,
-    length,
 )
 from zafka.client.sender import Sender, SendOptions
 from zafka.client.waiting import run
-from zafka.storage.batch_builder import NewRecord
+from zafka.storage.batch_builder import Headers, NewRecord
 
 logger = logging.getLogger("zafka.client")
 
-# Values of a `send_many` are checked and encoded this many at a time.
-CHUNK_RECORDS = 1000
 # A record's own numbers, beside key, value and headers: never more than this.
 RECORD_OVERHEAD_BYTES = 40
 CLOSE_AFTER_ERROR_S = 1.0
@@ -99,6 +96,9 @@ class ProducerBase(ClientBase):
         stay with one partition until a batch is full and then go on to the next, as all do with "sticky". Or a function
         of key, all partitions and those that have a leader, which returns one of them.
     key_serializer, value_serializer: functions that make bytes of what is sent.
+    interceptors: objects with `on_send(record) -> record`, called with a ProducerRecord before anything else is done with
+        it, or `on_acknowledgement(metadata, error)`, called once for each record, in the I/O thread (or the event loop):
+        error is None, or why it failed, or was refused by `send`. They must not block; what they raise is only logged.
     client_id: how brokers' logs name this client. metadata_max_age: seconds until the cluster is asked about itself anew.
     bootstrap_timeout: seconds until NoBroker if nobody answers at first; connect_timeout: for one connection.
     Safe to use from several threads. Raises NoBroker, ConfigError.
@@ -123,6 +123,7 @@ class ProducerBase(ClientBase):
         max_request_size: int = 1024 * 1024,
         key_serializer: Serializer | None = None,
         value_serializer: Serializer | None = None,
+        interceptors: Iterable[Any] | None = None,
         client_id: str = "zafka-producer",
         bootstrap_timeout: float = 3.0,
         connect_timeout: float = 10.0,
@@ -134,6 +135,7 @@ class ProducerBase(ClientBase):
         self.max_request_size = check_count("max_request_size", max_request_size)
         self._key_serializer = key_serializer
         self._value_serializer = value_serializer
+        self._interceptors = make_interceptors(interceptors, ON_SEND, ON_ACKNOWLEDGEMENT)
         settings = make_settings(
             bootstrap_servers,
             client_id=client_id,
@@ -156,7 +158,8 @@ class ProducerBase(ClientBase):
         self._routes = self._accumulator.routes
         self._lanes = self._accumulator.lanes
         # Values of up to so many bytes may take the fast path if they come alone.
-        is_plain = value_serializer is None and self._accumulator.partitioner.is_sticky_without_key
+        is_sticky = self._accumulator.partitioner.is_sticky_without_key
+        is_plain = value_serializer is None and self._interceptors is None and is_sticky
         self._plain_bytes_max = self.max_request_size - RECORD_OVERHEAD_BYTES if is_plain else -1
         options = SendOptions(
             acks=acks_code,
@@ -212,63 +215,85 @@ class ProducerBase(ClientBase):
             self._refuse_partition(route, partition)
         return partition, (timestamp_ms, key, value, pairs)
 
+    async def _send(self, record: ProducerRecord) -> Delivery:
+        """Queue one record, by way of the interceptors."""
+        if self._interceptors is None:
+            return await self._queue(record)
+        record = self._interceptors.on_send(record)
+        try:
+            delivery = await self._queue(record)
+        except Exception as error:
+            self._interceptors.on_refused(record, error)
+            raise
+        self._interceptors.watch(delivery)
+        return delivery
+
+    async def _queue(self, record: ProducerRecord) -> Delivery:
+        topic, *rest = record
+        route = self._routes.get(topic) or await self._find_route(topic)
+        partition, new = self._prepare(route, *rest)
+        while (delivery := self._accumulator.append(route, partition, new)) is None:
+            await self._accumulator.wait_for_room(self.max_block)
+        return delivery
+
     async def _send_many(
         self,
         topic: str,
         values: Iterable[Any],
+        *,
         keys: Iterable[Any] | None,
         headers: HeadersArgument,
+        headers_each: Iterable[HeadersArgument] | None,
         partition: int | None,
         timestamp_ms: int | None,
+        timestamps_ms: Iterable[int] | None,
     ) -> Deliveries:
-        if isinstance(values, str | bytes):
-            raise TypeError("values must be several values, such as a list of bytes, not one")
+        if headers is not None and headers_each is not None:
+            raise ConfigError("headers are the same for all records, headers_each are for each: not both")
+        if timestamp_ms is not None and timestamps_ms is not None:
+            raise ConfigError("timestamp_ms is the same for all records, timestamps_ms are for each: not both")
         route = self._routes.get(topic) or await self._find_route(topic)
         pairs = () if headers is None else as_headers(headers)
         if timestamp_ms is not None:
             check_timestamp(timestamp_ms)
         if partition is not None and not 0 <= partition < route.partition_count:
             self._refuse_partition(route, partition)
-        source = iter(values)
-        key_source = None if keys is None else iter(keys)
         pieces: list[Piece] = []
-        while chunk := list(islice(source, CHUNK_RECORDS)):
-            chunk_keys = None if key_source is None else list(islice(key_source, len(chunk)))
-            if chunk_keys is not None and len(chunk_keys) != len(chunk):
-                raise ConfigError("keys has fewer elements than values")
-            await self._send_chunk(route, chunk, chunk_keys, pairs, partition, timestamp_ms, pieces)
+        for chunk in draw_chunks(values, keys=keys, timestamps_ms=timestamps_ms, headers_each=headers_each):
+            if self._interceptors is None:
+                ready = checked(chunk, self._value_serializer, self._key_serializer)
+                await self._send_chunk(route, ready, pairs, partition, timestamp_ms, pieces)
+                continue
+            for record in chunk.given(topic, headers, partition, timestamp_ms):
+                delivery = await self._send(record)
+                pieces.append((delivery.batch, delivery.index, 1))
         return Deliveries(_joined(pieces))
 
     async def _send_chunk(
         self,
         route: TopicRoute,
-        values: list[Any],
-        keys: list[Any] | None,
-        headers: Sequence[tuple[str, bytes | None]],
+        chunk: Chunk,
+        headers: Headers,
         partition: int | None,
         timestamp_ms: int | None,
         pieces: list[Piece],
     ) -> None:
-        values = all_bytes("value", values, self._value_serializer)
-        self._check_size(route.name, max(map(length, values)), headers)
+        for each in (headers,) if chunk.headers is None else chunk.headers:
+            self._check_size(route.name, chunk.largest_bytes, each)
         time_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        accumulator = self._accumulator
-        if keys is not None:
-            keys = all_bytes("key", keys, self._key_serializer)
-            self._check_size(route.name, max(map(length, values)) + max(map(length, keys)), headers)
-        elif partition is not None or accumulator.partitioner.is_sticky_without_key:
+        accumulator, values = self._accumulator, chunk.values
+        if partition is not None or (chunk.keys is None and accumulator.partitioner.is_sticky_without_key):
             where = STICKY if partition is None else partition
-            if not headers and None not in values and timestamp_ms is None:
+            if timestamp_ms is None and not headers and chunk.is_values_only:
                 start = 0
                 while (start := accumulator.append_values(route, where, time_ms, values, start, pieces)) < len(values):
                     await accumulator.wait_for_room(self.max_block)
                 return
-            await self._append_all(route, where, zip(repeat(time_ms), repeat(None), values, repeat(headers)), pieces)
+            await self._append_all(route, where, chunk.records(time_ms, headers), pieces)
             return
         by_partition: dict[int, list[NewRecord]] = {}
-        for key, value in zip(repeat(None) if keys is None else keys, values, strict=keys is not None):
-            where = partition if partition is not None else route.partition_for(key)
-            by_partition.setdefault(where, []).append((time_ms, key, value, headers))
+        for record in chunk.records(time_ms, headers):
+            by_partition.setdefault(route.partition_for(record[1]), []).append(record)
         for where, part in by_partition.items():
             await self._append_all(route, where, part, pieces)
 
