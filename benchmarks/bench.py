@@ -12,9 +12,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from benchmarks import load, small, targets
 from benchmarks.figures import MORE, Goal, Row
+
+Turn = TypeVar("Turn")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ SYSTEMS = {
 }
 
 
-def order(systems: list[str], number: int) -> list[str]:
+def order(systems: list[Turn], number: int) -> list[Turn]:
     """The systems as round `number` takes them: each is first as often as the others."""
     start = number % len(systems) if systems else 0
     return systems[start:] + systems[:start]
@@ -47,7 +50,7 @@ class Bench:
         self.round_count = rounds
         self.quick = quick
         self.rows: dict[str, Row] = {}
-        self._tell = tell
+        self.tell = tell
         self._numbers = itertools.count()
         self._running: dict[str, targets.Target] = {}
 
@@ -73,16 +76,24 @@ class Bench:
         wanted = self.systems(*names)
         for number in range(self.round_count):
             for system in order(wanted, number):
-                self._tell(f"round {number + 1} of {self.round_count}: {system}")
+                self.tell(f"round {number + 1} of {self.round_count}: {system}")
                 os.sync()
                 yield number, system
 
     @contextmanager
     def topic(self, system: str, partitions: int = load.PARTITIONS, settings: dict[str, str] | None = None) -> Iterator[str]:
         """A fresh topic of a system; deleted in the end."""
-        bootstrap = self.target(system).bootstrap
+        config = {**SYSTEMS[system].config, **(settings or {})}
+        with self.topic_at(self.target(system).bootstrap, partitions, config) as name:
+            yield name
+
+    @contextmanager
+    def topic_at(
+        self, bootstrap: str, partitions: int = load.PARTITIONS, config: dict[str, str] | None = None
+    ) -> Iterator[str]:
+        """A fresh topic at an address; deleted in the end."""
         name = f"bench-{next(self._numbers)}"
-        load.create_topic(bootstrap, name, partitions, {**SYSTEMS[system].config, **(settings or {})})
+        load.create_topic(bootstrap, name, partitions, config)
         try:
             yield name
         finally:
@@ -93,7 +104,7 @@ class Bench:
         """Both servers up and warm."""
         with ExitStack() as stack:
             for server in self.servers:
-                self._tell(f"starting and warming {server}")
+                self.tell(f"starting and warming {server}")
                 self._running[server] = stack.enter_context(targets.running(server))
                 self._warm(server)
             yield

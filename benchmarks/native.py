@@ -1,203 +1,233 @@
-"""zafka's Python client beside confluent-kafka, on the same zafka broker, in alternating rounds on fresh topics.
+"""The suite `native`: zafka's Python client beside confluent-kafka, on one zafka broker, on fresh topics.
 
-    python benchmarks/native.py [--records N] [--rounds N] [--bytes N] [--mixed] [--json FILE]
-
-Both produce with acks=all and their other defaults (ours idempotent, confluent-kafka's not), and both materialise every
-consumed value as `bytes`; consuming is timed from the first record. Each client gets its fastest ways: confluent-kafka
-`produce` with reports of errors only, and `produce_batch` where it has it; zafka `send` and `send_many`, through the
-ZeroMQ door and by Kafka's protocol.
---mixed: lengths between half of `--bytes` and one and a half of it, instead of one length.
+Owns: the ways in which each client is used. Both produce with acks=all and lingering for 5 ms, in batches of up to the
+size that confluent-kafka has by default and ours by its own; ours is idempotent, confluent-kafka, as by its defaults, is
+not. Both materialise every consumed value as `bytes`, and consuming is timed from the first record. Each has its
+fastest ways: confluent-kafka `produce` with reports of errors only, and `produce_batch`; ours `send`, which returns a
+future for each record, and `send_many`; by Kafka's protocol and through the ZeroMQ door.
+May fail with AssertionError if records are missing.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import random
-import sys
 import time
-from collections.abc import Callable
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import confluent_kafka
 
 import zafka
+from benchmarks import load, targets
+from benchmarks.bench import Bench, order
+from benchmarks.figures import LESS, Goal
+from benchmarks.results import CONFLUENT, NATIVE_KAFKA, NATIVE_ZMQ
 
 PARTITIONS = 4
 GIVE_UP_S = 120.0
+RECORDS = 1_000_000
+WARM_SHARE = 10  # of the records, before the first round
+AT_ONCE = 10_000
+SIZES = {"100 B": (100, 100), "50 to 150 B": (50, 150)}
+PRODUCE_GOALS = tuple(Goal(1.5, 2.5, subject=door, reference=CONFLUENT) for door in (NATIVE_ZMQ, NATIVE_KAFKA))
+CONSUME_GOALS = tuple(Goal(1.0, 1.5, subject=door, reference=CONFLUENT) for door in (NATIVE_ZMQ, NATIVE_KAFKA))
 
-Way = Callable[[zafka.Broker, str, list[bytes]], float]  # broker, topic, values -> seconds
+
+@dataclass(frozen=True)
+class Way:
+    """One use of a client. run: takes a target, a topic and the values, and returns seconds."""
+
+    client: str
+    name: str
+    run: Callable[[targets.Target, str, list[bytes]], float]
 
 
-def confluent_producer(broker: zafka.Broker, failures: list[str]) -> confluent_kafka.Producer:
-    return confluent_kafka.Producer({
-        "bootstrap.servers": broker.bootstrap_servers, "acks": "all", "linger.ms": 5, "batch.size": 1_000_000,
+class Measured(NamedTuple):
+    """cpu_us: of this process, all of its threads, for each record."""
+
+    per_s: float
+    cpu_us: float
+
+
+# -- confluent-kafka -----------------------------------------------------------------------------
+
+
+def confluent_producer(target: targets.Target, topic: str, failures: list[str]) -> confluent_kafka.Producer:
+    producer = confluent_kafka.Producer({
+        **load.QUIET, "bootstrap.servers": target.bootstrap, "acks": "all", "linger.ms": 5, "batch.size": 1_000_000,
         "queue.buffering.max.messages": 10_000_000, "queue.buffering.max.kbytes": 1_000_000,
         "delivery.report.only.error": True, "on_delivery": lambda error, _: failures.append(str(error)),
     })  # fmt: skip
-
-
-def produce_confluent(broker: zafka.Broker, topic: str, values: list[bytes]) -> float:
-    failures: list[str] = []
-    producer = confluent_producer(broker, failures)
     producer.list_topics(topic, timeout=10)
+    return producer
+
+
+def produce_confluent(target: targets.Target, topic: str, values: list[bytes]) -> float:
+    failures: list[str] = []
+    producer = confluent_producer(target, topic, failures)
     produce = producer.produce
     started_s = time.perf_counter()
     for number, value in enumerate(values):
         produce(topic, value)
         if number % 1000 == 0:
             producer.poll(0)
-    left = producer.flush(GIVE_UP_S)
-    elapsed_s = time.perf_counter() - started_s
-    assert not left and not failures, f"{left} unacknowledged, {failures[:1]}"
-    return elapsed_s
+    return finish(producer, failures, started_s)
 
 
-def produce_confluent_batch(broker: zafka.Broker, topic: str, values: list[bytes]) -> float:
+def produce_confluent_batch(target: targets.Target, topic: str, values: list[bytes]) -> float:
     failures: list[str] = []
-    producer = confluent_producer(broker, failures)
-    producer.list_topics(topic, timeout=10)
+    producer = confluent_producer(target, topic, failures)
     started_s = time.perf_counter()
-    for first in range(0, len(values), 10_000):
-        producer.produce_batch(topic, [{"value": value} for value in values[first : first + 10_000]])
+    for first in range(0, len(values), AT_ONCE):
+        producer.produce_batch(topic, [{"value": value} for value in values[first : first + AT_ONCE]])
         producer.poll(0)
+    return finish(producer, failures, started_s)
+
+
+def finish(producer: confluent_kafka.Producer, failures: list[str], started_s: float) -> float:
     left = producer.flush(GIVE_UP_S)
     elapsed_s = time.perf_counter() - started_s
     assert not left and not failures, f"{left} unacknowledged, {failures[:1]}"
     return elapsed_s
 
 
-def produce_native(door: str, many: bool) -> Way:
-    def produce(broker: zafka.Broker, topic: str, values: list[bytes]) -> float:
-        address = broker.zmq_bootstrap_servers if door == "zmq" else broker.bootstrap_servers
-        with zafka.Producer(address) as producer:
+def consume_confluent(target: targets.Target, topic: str, values: list[bytes]) -> float:
+    consumer = confluent_kafka.Consumer({
+        **load.QUIET, "bootstrap.servers": target.bootstrap, "group.id": "bench", "enable.auto.commit": False,
+        "auto.offset.reset": "earliest", "fetch.max.bytes": 50_000_000, "queued.min.messages": 1_000_000,
+    })  # fmt: skip
+    consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    try:
+        return drain(lambda left: [message.value() for message in consumer.consume(left, timeout=GIVE_UP_S)], values)
+    finally:
+        consumer.close()
+
+
+# -- ours ----------------------------------------------------------------------------------------
+
+
+def produce_native(client: str, *, many: bool) -> Way:
+    def produce(target: targets.Target, topic: str, values: list[bytes]) -> float:
+        with zafka.Producer(address(target, client)) as producer:
             producer.partitions_for(topic)
             started_s = time.perf_counter()
             if many:
                 producer.send_many(topic, values)
             else:
+                send = producer.send
                 for value in values:
-                    producer.send(topic, value)
+                    send(topic, value)
             producer.flush()
             return time.perf_counter() - started_s
 
-    return produce
+    return Way(client, "send_many" if many else "send", produce)
 
 
-def consume_confluent(broker: zafka.Broker, topic: str, values: list[bytes]) -> float:
-    consumer = confluent_kafka.Consumer({
-        "bootstrap.servers": broker.bootstrap_servers, "group.id": "bench", "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "fetch.max.bytes": 50_000_000, "queued.min.messages": 1_000_000,
-    })  # fmt: skip
-    consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+def consume_native(client: str, *, batches: bool) -> Way:
+    def consume(target: targets.Target, topic: str, values: list[bytes]) -> float:
+        with zafka.Consumer(topic, bootstrap_servers=address(target, client), auto_offset_reset="earliest") as consumer:
+            if batches:
+                lists = consumer.batches(max_records=AT_ONCE, timeout=GIVE_UP_S)
+                return drain(lambda _: [record.value for record in next(lists, ())], values)
+            return drain_one_by_one(consumer.records(timeout=GIVE_UP_S), values)
+
+    return Way(client, "consume batches" if batches else "consume", consume)
+
+
+def address(target: targets.Target, client: str) -> str:
+    return target.zmq if client == NATIVE_ZMQ else target.bootstrap
+
+
+def drain(take: Callable[[int], list[Any]], values: list[bytes]) -> float:
+    """Take lists of values until all are there. take: is told how many there may be at most."""
     seen = total = 0
     started_s = 0.0
     while seen < len(values):
-        got = [message.value() for message in consumer.consume(10_000, timeout=GIVE_UP_S)]
+        got = take(min(AT_ONCE, len(values) - seen))
         started_s = started_s or time.perf_counter()
         assert got, f"nothing came any more after {seen} records"
         seen += len(got)
         total += sum(map(len, got))
     elapsed_s = time.perf_counter() - started_s
-    consumer.close()
     assert total == sum(map(len, values))
     return elapsed_s
 
 
-def consume_native(door: str, batches: bool) -> Way:
-    def consume(broker: zafka.Broker, topic: str, values: list[bytes]) -> float:
-        address = broker.zmq_bootstrap_servers if door == "zmq" else broker.bootstrap_servers
-        seen = total = 0
-        started_s = 0.0
-        with zafka.Consumer(topic, bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
-            if batches:
-                for batch in consumer.batches(max_records=10_000):
-                    started_s = started_s or time.perf_counter()
-                    got = [record.value for record in batch]
-                    seen += len(got)
-                    total += sum(map(len, got))  # type: ignore[arg-type]
-                    if seen == len(values):
-                        break
-            else:
-                for record in consumer:
-                    started_s = started_s or time.perf_counter()
-                    value = record.value
-                    seen += 1
-                    total += len(value)  # type: ignore[arg-type]
-                    if seen == len(values):
-                        break
-            elapsed_s = time.perf_counter() - started_s
-        assert total == sum(map(len, values))
-        return elapsed_s
-
-    return consume
+def drain_one_by_one(records: Iterable[zafka.Record], values: list[bytes]) -> float:
+    total = 0
+    started_s = 0.0
+    for seen, record in enumerate(records, 1):
+        value = record.value
+        started_s = started_s or time.perf_counter()
+        total += len(value or b"")
+        if seen == len(values):
+            break
+    elapsed_s = time.perf_counter() - started_s
+    assert total == sum(map(len, values))
+    return elapsed_s
 
 
-PRODUCE: dict[str, Way] = {
-    "confluent produce": produce_confluent,
-    "zafka send, zmq": produce_native("zmq", False),
-    "zafka send_many, zmq": produce_native("zmq", True),
-    "zafka send, kafka": produce_native("kafka", False),
-    "zafka send_many, kafka": produce_native("kafka", True),
-}
+# -- the suite -----------------------------------------------------------------------------------
+
+DOORS = (NATIVE_ZMQ, NATIVE_KAFKA)
+PRODUCE = [
+    Way(CONFLUENT, "produce", produce_confluent),
+    *(produce_native(door, many=many) for door in DOORS for many in (False, True)),
+]
 if hasattr(confluent_kafka.Producer, "produce_batch"):
-    PRODUCE["confluent produce_batch"] = produce_confluent_batch
-CONSUME: dict[str, Way] = {
-    "confluent consume": consume_confluent,
-    "zafka batches, zmq": consume_native("zmq", True),
-    "zafka iteration, zmq": consume_native("zmq", False),
-    "zafka batches, kafka": consume_native("kafka", True),
-}
+    PRODUCE.append(Way(CONFLUENT, "produce_batch", produce_confluent_batch))
+CONSUME = [
+    Way(CONFLUENT, "consume", consume_confluent),
+    *(consume_native(door, batches=batches) for door in DOORS for batches in (True, False)),
+]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bytes", type=int, default=100)
-    parser.add_argument("--mixed", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+def native(bench: Bench) -> None:
+    """our Python client over both doors beside confluent-kafka, both from Python, every value as bytes"""
+    with targets.running("zafka") as target:
+        for size, (least, most) in SIZES.items():
+            values = made_values(bench.scaled(RECORDS), least, most)
+            measure(bench, target, values[: len(values) // WARM_SHARE + 1], 0)
+            for number in range(bench.round_count):
+                bench.tell(f"round {number + 1} of {bench.round_count}: {size}")
+                note(bench, size, measure(bench, target, values, number))
+
+
+def made_values(count: int, least: int, most: int) -> list[bytes]:
     rng = random.Random(1)
-    least, most = (options.bytes // 2, options.bytes * 3 // 2) if options.mixed else (options.bytes, options.bytes)
     source = rng.randbytes(most + 4096)
-    values = [source[at : at + rng.randint(least, most)] for at in (rng.randrange(4096) for _ in range(options.records))]
-    taken_s: dict[str, list[float]] = {name: [] for name in (*PRODUCE, *CONSUME)}
-    with zafka.Broker(allow_faults=False) as broker, zafka.Admin(broker.zmq_bootstrap_servers) as admin:
-        for number in range(-1, options.rounds):  # round -1 warms both up
-            for name, way in PRODUCE.items():
-                topic = f"bench-{number + 1}-{len(name)}-{list(PRODUCE).index(name)}"
-                admin.create_topic(topic, PARTITIONS)
-                part = values if number >= 0 else values[: len(values) // 10]
-                seconds = way(broker, topic, part)
-                if number >= 0:
-                    taken_s[name].append(seconds)
-                kept = topic
-                if name != list(PRODUCE)[-1]:
-                    admin.delete_topics(topic)
-            for name, way in CONSUME.items():
-                seconds = way(broker, kept, part)
-                if number >= 0:
-                    taken_s[name].append(seconds)
-            admin.delete_topics(kept)
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-    report(taken_s, options)
-    return 0
+    return [source[at : at + rng.randint(least, most)] for at in (rng.randrange(4096) for _ in range(count))]
 
 
-def report(taken_s: dict[str, list[float]], options: argparse.Namespace) -> None:
-    rows: dict[str, Any] = {}
-    for ways, basis in ((PRODUCE, "confluent produce"), (CONSUME, "confluent consume")):
-        rates = {name: sorted(options.records / seconds for seconds in taken_s[name]) for name in ways}
-        for name, rate in rates.items():
-            ratio = median(rate) / median(rates[basis])
-            rows[name] = {"median": median(rate), "least": rate[0], "most": rate[-1], "ratio": ratio}
-            print(f"{name:24} {median(rate):>12,.0f}/s   {rate[0]:>11,.0f} to {rate[-1]:>11,.0f}   {ratio:5.2f}x")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"options": vars(options), "rows": rows}, file, indent=1)
+def measure(bench: Bench, target: targets.Target, values: list[bytes], number: int) -> dict[Way, Measured]:
+    """One round: every way once, each of those that produce on a topic of its own."""
+    found: dict[Way, Measured] = {}
+    with ExitStack() as stack:
+        for way in order(PRODUCE, number):
+            stack.close()  # the last one's topic is what is consumed
+            topic = stack.enter_context(bench.topic_at(target.bootstrap))
+            found[way] = timed(way, target, topic, values)
+        for way in order(CONSUME, number):
+            found[way] = timed(way, target, topic, values)
+    return found
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def timed(way: Way, target: targets.Target, topic: str, values: list[bytes]) -> Measured:
+    os.sync()
+    cpu_s = time.process_time()
+    took_s = way.run(target, topic, values)
+    return Measured(len(values) / took_s, (time.process_time() - cpu_s) / len(values) * 1e6)
+
+
+def note(bench: Bench, size: str, found: dict[Way, Measured]) -> None:
+    """A row for each of our ways, beside confluent-kafka's fastest of that round."""
+    for ways, goals in ((PRODUCE, PRODUCE_GOALS), (CONSUME, CONSUME_GOALS)):
+        theirs = max(found[way] for way in ways if way.client == CONFLUENT)
+        for name in dict.fromkeys(way.name for way in ways if way.client != CONFLUENT):
+            ours = {way.client: found[way] for way in ways if way.name == name}
+            for client, one in {CONFLUENT: theirs, **ours}.items():
+                bench.note(f"{name}, {size}", "records/s", client, one.per_s, goals=goals)
+                bench.note(f"{name}, {size}: client CPU", "us per record", client, one.cpu_us, better=LESS)

@@ -10,9 +10,10 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from benchmarks.figures import Row, figure, spread
-from benchmarks.results import SYSTEMS, Results
+from benchmarks.results import CONFLUENT, NATIVE_KAFKA, NATIVE_ZMQ, SYSTEMS, Results
 
-COLOURS = {"zafka": "#1f6f8b", "zafka os": "#7fb7be", "kafka": "#c8553d", "kafka flush": "#f0a890", "ceiling": "#bbbbbb"}
+COLOURS = {"zafka": "#1f6f8b", "zafka os": "#7fb7be", "kafka": "#c8553d", "kafka flush": "#f0a890", "ceiling": "#bbbbbb",
+           CONFLUENT: "#8c6bb1", NATIVE_ZMQ: "#1f6f8b", NATIVE_KAFKA: "#7fb7be"}
 LABEL_WIDTH, BAR_WIDTH, MARGIN, BAR_HEIGHT, GAP = 270, 420, 16, 14, 12
 TEXT = 'font-family="sans-serif" font-size="12"'
 
@@ -35,6 +36,7 @@ PICTURES = (
     Picture("small", "One record per request, requests a second: longer is better", "small", ("small requests",)),
     Picture("latency", "Latency, milliseconds: shorter is better", "latency", ("ack at", "end to end"), ()),
     Picture("partitions", "Records a second over partitions: longer is better", "partitions", ("produce", "consume")),
+    Picture("native", "Records a second from Python, every value as bytes: longer is better", "native", ("send", "consume")),
 )
 
 

@@ -27,6 +27,10 @@ SYSTEMS = {
     "kafka": "Apache Kafka",
     "kafka flush": "Kafka, flush.messages=1",
     "ceiling": "client alone",
+    # The suite `native` compares clients, all of them on zafka.
+    (CONFLUENT := "confluent"): "confluent-kafka",
+    (NATIVE_ZMQ := "native zmq"): "ours, ZeroMQ door",
+    (NATIVE_KAFKA := "native kafka"): "ours, Kafka's protocol",
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from benchmarks import java, load, recovery, small
 from benchmarks.bench import Bench
 from benchmarks.figures import LESS, Goal
+from benchmarks.native import native
 
 # Size of a record to how many of them one measurement sends.
 THROUGHPUT = {100: 1_000_000, 1000: 400_000, 10_000: 40_000, 1_000_000: 400}
@@ -219,6 +220,7 @@ SUITES = {
     "latency": Suite(latency, 2.5),
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
+    "native": Suite(native, 1.0, warm=False),
     "ceiling": Suite(ceiling, 0.3, warm=False),
     "start": Suite(start, 1.0, warm=False),
     "recovery": Suite(recover, 6.0, warm=False),
