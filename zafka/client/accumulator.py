@@ -18,7 +18,7 @@ from itertools import chain
 from zafka.client.batches import NO_OFFSET, Delivery, ProducerBatch
 from zafka.client.cluster import NEVER
 from zafka.client.errors import BufferFull, ClientClosed, ZafkaError
-from zafka.client.lanes import HAS_LANES, SLOTS_LEAST, Lane
+from zafka.client.lanes import HAS_LANES, SLOTS_FIRST, SLOTS_LEAST, Lane
 from zafka.client.metrics import Histogram
 from zafka.client.partitioning import STICKY, Partitioner, StickyChoice
 from zafka.client.waiting import Signal, until
@@ -38,7 +38,8 @@ class TopicRoute:
     """A topic as the producer sees it: where records go, and the open batch of each partition."""
 
     __slots__ = (
-        "current", "led", "longest", "longest_before", "name", "of_key", "open", "partition_count", "partitioner", "sticky",
+        "current", "led", "longest", "longest_before", "name", "of_key", "open", "partition_count", "partitioner", "slot_count",
+        "sticky",
     )  # fmt: skip
 
     def __init__(self, name: str, batch_size: int, partitioner: Partitioner) -> None:
@@ -51,6 +52,7 @@ class TopicRoute:
         self.sticky = StickyChoice(batch_size)
         self.of_key: dict[bytes | None, int] = {}
         self.longest = self.longest_before = 0  # value that came alone: of the current batch, of the one before
+        self.slot_count = SLOTS_FIRST  # of the next lane
 
     def update(self, partition_count: int, led: tuple[int, ...]) -> None:
         """Take new metadata. A topic only grows; one that was deleted and made again smaller keeps its open batches."""
@@ -180,7 +182,7 @@ class Accumulator:
         route.longest = max(route.longest, value_bytes)
         value_bytes_max = max(route.longest, route.longest_before)
         room = min(self.batch_size - batch.builder.size_bytes, self.buffer_memory - self.buffered_bytes)
-        slot_count = room // (value_bytes_max + PLAIN_OVERHEAD_BYTES)
+        slot_count = min(route.slot_count, room // (value_bytes_max + PLAIN_OVERHEAD_BYTES))
         if HAS_LANES and slot_count >= SLOTS_LEAST:
             lane = Lane(batch, slot_count=slot_count, value_bytes_max=value_bytes_max, timestamp_ms=timestamp_ms)
             # No Ctrl-C comes between these: there are no calls.
@@ -198,6 +200,7 @@ class Accumulator:
             if self.lanes.get(batch.topic) is lane:
                 del self.lanes[batch.topic]
             if came is not None:
+                route.slot_count = SLOTS_FIRST + 4 * len(came[0])
                 before = batch.builder.size_bytes
                 batch.builder.add_values(lane.timestamp_ms, *came)
                 self.buffered_bytes += batch.builder.size_bytes - before

@@ -58,7 +58,8 @@ class ProducerBatch:
     __slots__ = (
         "_callbacks", "_encoded_numbers", "_event", "attempts", "base_offset", "builder", "closed", "codec", "count",
         "created_s", "data", "deadline_s", "done", "error", "error_seen", "hurry", "lane", "level", "linger_until_s",
-        "log_append_time_ms", "on_done", "order", "partition", "producer_epoch", "producer_id", "sequence", "size_bytes", "topic",
+        "log_append_time_ms", "on_done", "order", "partition", "producer_epoch", "producer_id", "sequence", "size_bytes", "slots",
+        "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, builder: Any, *, now_s: float, linger_s: float, deadline_s: float):
@@ -72,6 +73,7 @@ class ProducerBatch:
         self.count = 0
         self.size_bytes = 0  # estimated, uncompressed: what is counted against `buffer_memory`
         self.lane: Any = None  # lanes.Lane, the end of this batch that is being filled without a lock
+        self.slots: list[Any] = []  # of its lanes
         self.closed = False
         self.codec = 0
         self.level: int | None = None
@@ -111,7 +113,7 @@ class ProducerBatch:
                 codec=self.codec, level=self.level,
                 producer_id=self.producer_id, producer_epoch=self.producer_epoch, base_sequence=sequence,
             )
-            self.builder = None
+            self.builder, self.slots = None, []
         elif numbers != self._encoded_numbers:
             # A copy: the bytes of an earlier attempt may still lie in a queue of ZeroMQ.
             self.data = with_producer(
@@ -136,7 +138,7 @@ class ProducerBatch:
             self.done = True
             event, callbacks = self._event, self._callbacks
             self._callbacks = None
-        self.builder = self.data = None
+        self.builder, self.data, self.slots = None, None, []
         if event is not None:
             event.set()
         for callback in callbacks or ():

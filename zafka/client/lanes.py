@@ -20,6 +20,7 @@ from zafka.storage.batch_builder import PLAIN_OVERHEAD_BYTES
 # `next` of a range is one step only where the interpreter has a lock.
 HAS_LANES = getattr(sys, "_is_gil_enabled", lambda: True)()
 SLOTS_LEAST = 2  # fewer are not worth it
+SLOTS_FIRST = 16  # of a lane after one that was not used; who sends much soon has more
 FILLED_WITHIN_S = 1.0  # between two steps of a thread; a debugger may stand there
 LOOK_S = 0.0001
 
@@ -44,7 +45,8 @@ class Lane:
         self.timestamp_ms = timestamp_ms
         self.until_s = (timestamp_ms + 1) / 1000
         end = self.first + slot_count
-        self.values: list[Any] = [None] * end  # by their places in the batch
+        self.values: list[Any] = batch.slots  # by their places in the batch
+        self.values += [None] * (end - len(self.values))
         self.free: Iterator[int] = iter(range(self.first, end))
         self.spoiled = False  # a thread was interrupted between taking a slot and filling it, maybe
 
