@@ -1,7 +1,7 @@
 """The suite `native`: zafka's Python client beside confluent-kafka, on one zafka broker, on fresh topics.
 
-Owns: the ways in which each client is used. Both produce with acks=all and lingering for 5 ms, in batches of up to the
-size that confluent-kafka has by default and ours by its own; ours is idempotent, confluent-kafka, as by its defaults, is
+Owns: the ways in which each client is used. confluent-kafka is set up as in the other suites, ours has its
+defaults: both produce with acks=all and linger for 5 ms; ours is idempotent, confluent-kafka, as by its defaults, is
 not. Both materialise every consumed value as `bytes`, and consuming is timed from the first record. Each has its
 fastest ways: confluent-kafka `produce` with reports of errors only, and `produce_batch`; ours `send`, which returns a
 future for each record, and `send_many`; by Kafka's protocol and through the ZeroMQ door.
@@ -57,8 +57,7 @@ class Measured(NamedTuple):
 
 def confluent_producer(target: targets.Target, topic: str, failures: list[str]) -> confluent_kafka.Producer:
     producer = confluent_kafka.Producer({
-        **load.QUIET, "bootstrap.servers": target.bootstrap, "acks": "all", "linger.ms": 5, "batch.size": 1_000_000,
-        "queue.buffering.max.messages": 10_000_000, "queue.buffering.max.kbytes": 1_000_000,
+        **load.PRODUCER, "bootstrap.servers": target.bootstrap, "queue.buffering.max.messages": 10_000_000,
         "delivery.report.only.error": True, "on_delivery": lambda error, _: failures.append(str(error)),
     })  # fmt: skip
     producer.list_topics(topic, timeout=10)
@@ -95,10 +94,7 @@ def finish(producer: confluent_kafka.Producer, failures: list[str], started_s: f
 
 
 def consume_confluent(target: targets.Target, topic: str, values: list[bytes]) -> float:
-    consumer = confluent_kafka.Consumer({
-        **load.QUIET, "bootstrap.servers": target.bootstrap, "group.id": "bench", "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "fetch.max.bytes": 50_000_000, "queued.min.messages": 1_000_000,
-    })  # fmt: skip
+    consumer = confluent_kafka.Consumer({**load.CONSUMER, "bootstrap.servers": target.bootstrap})
     consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     try:
         return drain(lambda left: [message.value() for message in consumer.consume(left, timeout=GIVE_UP_S)], values)

@@ -220,7 +220,7 @@ SUITES = {
     "latency": Suite(latency, 2.5),
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
-    "native": Suite(native, 1.0, warm=False),
+    "native": Suite(native, 0.7, warm=False),
     "ceiling": Suite(ceiling, 0.3, warm=False),
     "start": Suite(start, 1.0, warm=False),
     "recovery": Suite(recover, 6.0, warm=False),
