@@ -212,6 +212,7 @@ class Interrupt:
 def test_an_interrupt_anywhere_never_moves_a_record(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Ctrl-C, at every place in `send` where one can come: what returned a future is where that says, or failed."""
     monkeypatch.setattr("zafka.client.producer.now", lambda: 0.0)  # so slow as this is, lanes would be over at once
+    monkeypatch.setattr("zafka.client.lanes.FILLED_WITHIN_S", 1e9)  # nobody waits for a thread that was interrupted
     futures: list[tuple[bytes, Delivery]] = []
     interrupted = True
     places = 0
