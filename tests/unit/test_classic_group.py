@@ -184,3 +184,229 @@ def test_a_new_member_is_not_waited_for_for_ever() -> None:
     assert joined.answer is None
     classic.pass_ms(5_000)
     assert (joined.error, joined.answer.member_id) == (UNKNOWN, "")
+
+
+# -- protocols ------------------------------------------------------------------------------------
+
+
+def test_the_protocol_is_the_one_with_most_votes_of_those_that_all_know() -> None:
+    classic = Classic()
+    offers = [(("a", b"1"), ("b", b"2"), ("c", b"3")), (("b", b"4"), ("a", b"5")), (("c", b"6"), ("b", b"7"), ("a", b"8"))]
+    joins = [classic.join_new(protocols=protocols)[1] for protocols in offers]
+    classic.pass_ms(2 * INITIAL_MS)
+    assert {each.answer.protocol_name for each in joins} == {"b"}  # for c is not known by all, and its friend likes b next
+    leader = next(each.answer for each in joins if each.answer.leader == each.answer.member_id)
+    assert sorted(member.metadata for member in leader.members) == [b"2", b"4", b"7"]
+
+
+@pytest.mark.parametrize("fields", [{"kind": "connect"}, {"protocols": (("sticky", b""),)}])
+def test_who_cannot_agree_with_the_others_is_refused(fields: dict[str, object]) -> None:
+    classic = Classic()
+    leader, follower = classic.stable()
+    assert classic.join(**fields).error == REJECTED  # type: ignore[arg-type]
+    refused = classic.join(follower, **fields)  # type: ignore[arg-type]
+    assert (refused.error, refused.answer.member_id) == (REJECTED, follower)
+    assert classic.state() == "Stable"
+
+
+def test_an_empty_group_may_become_one_of_another_kind() -> None:
+    classic = Classic()
+    (member,) = classic.stable(1)
+    classic.leave((member, None))
+    _, joined = classic.join_new(kind="connect", protocols=(("compatible", b""),))
+    classic.pass_ms(INITIAL_MS)
+    assert (joined.answer.protocol_type, joined.answer.protocol_name) == ("connect", "compatible")
+
+
+def test_before_version_7_no_protocol_is_an_empty_one() -> None:
+    classic = Classic()
+    assert classic.join("nobody", version=6).answer.protocol_name == ""
+    assert classic.join("nobody", version=7).answer.protocol_name is None
+
+
+# -- joining again --------------------------------------------------------------------------------
+
+
+def test_a_follower_that_joins_again_unchanged_hears_of_its_generation() -> None:
+    classic = Classic()
+    leader, follower = classic.stable()
+    again = classic.join(follower)
+    assert (again.error, again.answer.generation_id, again.answer.leader) == (0, 1, leader)
+    assert again.answer.members == []
+    assert classic.state() == "Stable"
+    assert classic.sync(follower, 1).answer.assignment == b"for " + follower.encode()
+
+
+def test_a_follower_with_other_metadata_and_any_leader_begin_a_rebalance() -> None:
+    classic = Classic()
+    leader, follower = classic.stable()
+    changed = classic.join(follower, protocols=(("range", b"other"),))
+    assert (changed.answer, classic.state()) == (None, "PreparingRebalance")
+    leads = classic.join(leader)
+    assert (changed.answer.generation_id, leads.answer.generation_id) == (2, 2)
+    assert {each.member_id: each.metadata for each in leads.answer.members} == {leader: b"r", follower: b"other"}
+    for member in (leader, follower):
+        classic.sync(member, 2, {})
+    assert (classic.join(leader).answer, classic.state()) == (None, "PreparingRebalance")
+
+
+def test_who_did_not_hear_of_a_generation_is_told_again_while_it_completes() -> None:
+    classic = Classic()
+    joins = dict(classic.join_new() for _ in range(2))
+    classic.pass_ms(2 * INITIAL_MS)
+    for member, first in joins.items():
+        again = classic.join(member)
+        assert again.answer == first.answer
+    assert classic.state() == "CompletingRebalance"
+
+
+def test_other_metadata_while_a_generation_completes_begin_a_rebalance() -> None:
+    classic = Classic()
+    joins = dict(classic.join_new() for _ in range(2))
+    classic.pass_ms(2 * INITIAL_MS)
+    leader = next(iter(joins.values())).answer.leader
+    (follower,) = joins.keys() - {leader}
+    waiting = classic.sync(follower, 1)
+    changed = classic.join(leader, protocols=(("range", b"other"),))
+    assert (waiting.error, changed.answer, classic.state()) == (REBALANCE, None, "PreparingRebalance")
+
+
+def test_a_second_join_of_a_member_takes_the_place_of_its_first() -> None:
+    classic = Classic()
+    member, first = classic.join_new()
+    second = classic.join(member)
+    assert (first.error, second.answer) == (REBALANCE, None)
+    classic.pass_ms(INITIAL_MS)
+    assert second.error == 0
+
+
+def test_who_does_not_join_in_time_is_gone_and_another_leads() -> None:
+    classic = Classic()
+    leader, follower = classic.stable()
+    new, joined = classic.join_new()
+    back = classic.join(follower)
+    for _ in range(11):
+        classic.pass_ms(SESSION_MS // 2)
+        assert classic.heartbeat(leader, 1) == REBALANCE  # it lives, and does not join
+    assert (joined.answer, back.answer) == (None, None)
+    classic.pass_ms(SESSION_MS // 2)
+    assert (joined.answer.generation_id, back.answer.generation_id) == (2, 2)
+    assert joined.answer.leader == back.answer.leader != leader
+    assert classic.members() == {follower, new}
+    assert classic.heartbeat(leader, 2) == UNKNOWN
+
+
+def test_after_the_last_generation_there_is_a_first_again() -> None:
+    classic = Classic()
+    (member,) = classic.stable(1)
+    classic.groups._groups["g"].generation = 2**31 - 1
+    assert classic.join(member).answer.generation_id == 0
+
+
+# -- SyncGroup ------------------------------------------------------------------------------------
+
+
+def two_joined(classic: Classic) -> tuple[str, str]:
+    """Members of generation 1 that have to sync; the leader first."""
+    joins = [classic.join_new()[1] for _ in range(2)]
+    classic.pass_ms(2 * INITIAL_MS)
+    leader = joins[0].answer.leader
+    (follower,) = {each.answer.member_id for each in joins} - {leader}
+    return leader, follower
+
+
+def test_followers_wait_for_what_the_leader_assigns() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    waiting = classic.sync(follower, 1)
+    assert (waiting.answer, classic.records, classic.state()) == (None, [], "CompletingRebalance")
+    synced = classic.sync(leader, 1, {leader: b"mine", follower: b"yours"})
+    assert (synced.answer.assignment, waiting.answer.assignment) == (b"mine", b"yours")
+    assert (synced.answer.protocol_type, synced.answer.protocol_name) == ("consumer", "range")
+    assert (classic.state(), len(classic.records)) == ("Stable", 1)
+    assert classic.sync(follower, 1).answer.assignment == b"yours"  # again
+
+
+def test_who_is_not_assigned_to_has_nothing_and_strangers_are_passed_over() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    waiting = classic.sync(follower, 1)
+    assert classic.sync(leader, 1, {leader: b"mine", "nobody": b"x"}).error == 0
+    assert (waiting.error, waiting.answer.assignment) == (0, b"")
+
+
+def test_what_a_follower_assigns_is_passed_over() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    assert classic.sync(follower, 1, {follower: b"all"}).answer is None
+    classic.sync(leader, 1, {follower: b"some"})
+    assert classic.sync(follower, 1).answer.assignment == b"some"
+
+
+@pytest.mark.parametrize(("fields", "error"), [
+    ({"group": ""}, ErrorCode.INVALID_GROUP_ID),
+    ({"group": "other"}, UNKNOWN),
+    ({"member": "nobody"}, UNKNOWN),
+    ({"instance": "i"}, UNKNOWN),
+    ({"generation": 2}, ErrorCode.ILLEGAL_GENERATION),
+    ({"kind": "connect"}, REJECTED),
+    ({"protocol": "sticky"}, REJECTED),
+])
+def test_a_sync_that_is_refused_changes_nothing(fields: dict[str, object], error: int) -> None:
+    classic = Classic()
+    leader, _ = two_joined(classic)
+    asked: dict[str, object] = {"member": leader, "generation": 1, "assignments": {}} | fields
+    assert classic.sync(**asked).error == error  # type: ignore[arg-type]
+    assert classic.state() == "CompletingRebalance"
+
+
+def test_who_does_not_say_what_it_agreed_to_may_sync() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    assert classic.sync(leader, 1, {}, kind=None, protocol=None).error == 0
+    assert classic.sync(follower, 1, version=4).error == 0
+
+
+def test_a_sync_in_a_rebalance_says_so() -> None:
+    classic = Classic()
+    leader, follower = classic.stable()
+    classic.join(leader)
+    assert classic.sync(follower, 1).error == REBALANCE
+
+
+def test_who_does_not_sync_in_time_is_gone_and_the_others_rebalance() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    waiting = classic.sync(follower, 1)
+    for _ in range(11):
+        classic.pass_ms(SESSION_MS // 2)
+        assert classic.heartbeat(leader, 1) == 0
+    assert waiting.answer is None
+    classic.pass_ms(SESSION_MS // 2)
+    assert (waiting.error, classic.state(), classic.members()) == (REBALANCE, "PreparingRebalance", {follower})
+    again = classic.join(follower)
+    assert (again.answer.generation_id, again.answer.leader) == (2, follower)
+
+
+def test_a_follower_that_never_syncs_is_missed_in_a_stable_group_too() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    classic.sync(leader, 1, {})
+    for _ in range(11):
+        classic.pass_ms(SESSION_MS // 2)
+        assert (classic.heartbeat(leader, 1), classic.heartbeat(follower, 1)) == (0, 0)
+    classic.pass_ms(SESSION_MS // 2)
+    assert (classic.state(), classic.members()) == ("PreparingRebalance", {leader})
+
+
+def test_a_waiting_follower_need_not_heartbeat_and_has_a_whole_session_when_it_is_answered() -> None:
+    classic = Classic()
+    leader, follower = two_joined(classic)
+    waiting = classic.sync(follower, 1)
+    for _ in range(4):
+        classic.pass_ms(SESSION_MS - 1)
+        assert classic.heartbeat(leader, 1) == 0
+    classic.sync(leader, 1, {})
+    assert waiting.error == 0
+    classic.pass_ms(SESSION_MS - 1)
+    assert classic.heartbeat(follower, 1) == 0
