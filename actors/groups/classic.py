@@ -186,7 +186,7 @@ class ClassicGroups:
         self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox
     ) -> None:
         member_id = request.member_id
-        if member_id in group.pending:
+        if member_id in group.pending and request.group_instance_id is None:
             self._add(call, request, group, member_id, now, outbox)
             return
         error = group.check_member(member_id, request.group_instance_id)

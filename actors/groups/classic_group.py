@@ -114,6 +114,7 @@ class ClassicGroup:
         old_id = self.static[instance_id]
         member = self.members.pop(old_id)
         member.member_id = new_id
+        member.is_new = False  # its session counts from now on, though not while it waits
         self.members[new_id] = member
         self.static[instance_id] = new_id
         if self.leader == old_id:
@@ -245,7 +246,7 @@ class ClassicGroup:
         members = [
             DescribedGroupMember(
                 each.member_id, each.instance_id, each.client_id, each.client_host,
-                each.metadata(self.protocol) if stable else b"", each.assignment if stable else b"")
+                each.metadata(self.protocol) if stable else b"", each.assignment)
             for each in self.members.values()]
         return DescribedGroup(
             0, None, self.group_id, self.state.value, self.protocol_type or "", (self.protocol or "") if stable else "",
