@@ -139,7 +139,7 @@ class ClassicGroups:
                 error = ErrorCode.UNKNOWN_MEMBER_ID
         if error or group is None:
             refuse_join(call, error, request.member_id, outbox)
-        elif not self._has_room(group, request.member_id):
+        elif not group.has_room(request.member_id, self._size_max):
             group.remove(request.member_id)
             refuse_join(call, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN, outbox)
         elif not group.supports(request.protocol_type, [each.name for each in request.protocols]):
@@ -155,16 +155,6 @@ class ClassicGroups:
             return ErrorCode.INVALID_GROUP_ID
         within = self._session_ms_min <= request.session_timeout_ms <= self._session_ms_max
         return 0 if within else ErrorCode.INVALID_SESSION_TIMEOUT
-
-    def _has_room(self, group: ClassicGroup, member_id: str) -> bool:
-        member = group.members.get(member_id)
-        match group.state:
-            case State.EMPTY:
-                return True
-            case State.PREPARING:
-                # Those count who have joined, so that the last of too many are left out.
-                return (member is not None and member.join is not None) or group.joined < self._size_max
-        return member is not None or len(group.members) < self._size_max
 
     def _join_new(
         self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox

@@ -132,6 +132,17 @@ class ClassicGroup:
                 return ErrorCode.FENCED_INSTANCE_ID
         return 0 if member_id in self.members else ErrorCode.UNKNOWN_MEMBER_ID
 
+    def has_room(self, member_id: str, size_max: int) -> bool:
+        """For this member, which may be one already."""
+        member = self.members.get(member_id)
+        match self.state:
+            case State.EMPTY:
+                return True
+            case State.PREPARING:
+                # Those count who have joined, so that the last of too many are left out.
+                return (member is not None and member.join is not None) or self.joined < size_max
+        return member is not None or len(self.members) < size_max
+
     @property
     def joined(self) -> int:
         return sum(member.join is not None for member in self.members.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.drive_classic import INITIAL_MS, REBALANCE_MS, SESSION_MS, Classic
+from tests.unit.drive_classic import INITIAL_MS, REBALANCE_MS, SESSION_MS, WALL_MS, Classic
 from zafka.transport.kafka.errors import ErrorCode
 
 REJECTED = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
@@ -202,7 +202,7 @@ def test_the_protocol_is_the_one_with_most_votes_of_those_that_all_know() -> Non
 @pytest.mark.parametrize("fields", [{"kind": "connect"}, {"protocols": (("sticky", b""),)}])
 def test_who_cannot_agree_with_the_others_is_refused(fields: dict[str, object]) -> None:
     classic = Classic()
-    leader, follower = classic.stable()
+    _, follower = classic.stable()
     assert classic.join(**fields).error == REJECTED  # type: ignore[arg-type]
     refused = classic.join(follower, **fields)  # type: ignore[arg-type]
     assert (refused.error, refused.answer.member_id) == (REJECTED, follower)
@@ -324,6 +324,8 @@ def test_followers_wait_for_what_the_leader_assigns() -> None:
     assert (synced.answer.assignment, waiting.answer.assignment) == (b"mine", b"yours")
     assert (synced.answer.protocol_type, synced.answer.protocol_name) == ("consumer", "range")
     assert (classic.state(), len(classic.records)) == ("Stable", 1)
+    assert (classic.stored.generation, classic.stored.leader) == (1, leader)
+    assert classic.stored.current_state_timestamp == WALL_MS + classic.ms
     assert classic.sync(follower, 1).answer.assignment == b"yours"  # again
 
 
