@@ -62,7 +62,7 @@ def batch_load(bench: Bench, system: str, size_bytes: int, count: int) -> None:
 
 
 def java_perf(bench: Bench) -> None:
-    """produce with Java's ProducerPerformance (its consumer needs groups, which are not built)"""
+    """produce and consume with Java's ProducerPerformance and ConsumerPerformance"""
     for _, system in bench.turns("zafka", "zafka os", "kafka"):
         for size_bytes in (100, 1000, 10_000, 1_000_000):
             target, count = bench.target(system), bench.scaled(2 * THROUGHPUT[size_bytes])
@@ -72,6 +72,8 @@ def java_perf(bench: Bench) -> None:
                 name = f"Java produce {size_text(size_bytes)}"
                 bench.note(name, "records/s", system, per_s, goals=PRODUCE_GOALS.get(size_bytes, ()))
                 bench.note(f"{name}: broker CPU", "s per million", system, (target.cpu_s() - cpu_s) / count * 1e6, better=LESS)
+                per_s = java.consume(target.bootstrap, topic, count=count)
+                bench.note(f"Java consume {size_text(size_bytes)}", "records/s", system, per_s)
 
 
 def small_requests(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import plots, proc, report
 from benchmarks.bench import order
 from benchmarks.figures import LESS, Goal, Row, ratios, spread, spread_text, verdict
-from benchmarks.java import rate
+from benchmarks.java import fetch_rate, rate
 from benchmarks.results import Results, cells, markdown
 from benchmarks.suites import SUITES
 
@@ -129,6 +129,14 @@ def test_java_must_account_for_all_records() -> None:
     assert rate(told, 90_000) == 345678.9
     with pytest.raises(RuntimeError, match="did not send 90001"):
         rate(told, 90_001)
+
+
+    told = ("start.time, end.time, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, rebalance.time.ms, "
+            "fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec\n2026-11-26 04:05:09:195, 2026-11-26 04:05:10:046, 95.3674, "
+            "112.0651, 90000, 1175088.1316, 316, 535, 178.2569, 1869158.8785\n")
+    assert fetch_rate(told, 90_000) == 1869158.8785
+    with pytest.raises(RuntimeError, match="did not read 90001"):
+        fetch_rate(told, 90_001)
 
 
 def test_every_suite_says_what_it_measures() -> None:
