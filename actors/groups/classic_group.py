@@ -161,7 +161,8 @@ class ClassicGroup:
         if self.state is State.EMPTY:
             return bool(protocol_type) and any(True for _ in protocols)
         known_by_all = self._candidates()
-        return protocol_type == self.protocol_type and any(name in known_by_all for name in protocols)
+        # The last member may have gone while somebody who was given an id is waited for: nobody is there to disagree.
+        return protocol_type == self.protocol_type and any(not self.members or name in known_by_all for name in protocols)
 
     def select_protocol(self) -> str:
         """The one with most votes; each member votes for the first of its own that all know."""
