@@ -22,6 +22,7 @@ __version__ = VERSION
 if TYPE_CHECKING:
     from zafka import actor as actor
     from zafka.client.admin import Admin as Admin, NewTopic as NewTopic
+    from zafka.client.admin_groups import GroupInfo as GroupInfo, GroupListing as GroupListing
     from zafka.client.aio import (
         AsyncAdmin as AsyncAdmin,
         AsyncConsumer as AsyncConsumer,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from zafka.client.consumer import Consumer as Consumer
     from zafka.client.errors import ZafkaError as ZafkaError
     from zafka.client.interceptors import ProducerRecord as ProducerRecord
+    from zafka.client.membership import Rebalance as Rebalance
     from zafka.client.metrics import (
         ConsumerMetrics as ConsumerMetrics,
         Latency as Latency,
@@ -63,12 +65,15 @@ _MODULE_OF = {
     "ConsumerMetrics": "zafka.client.metrics",
     "Deliveries": "zafka.client.batches",
     "Delivery": "zafka.client.batches",
+    "GroupInfo": "zafka.client.admin_groups",
+    "GroupListing": "zafka.client.admin_groups",
     "Latency": "zafka.client.metrics",
     "NewTopic": "zafka.client.admin",
     "OffsetAndTimestamp": "zafka.client.records",
     "Producer": "zafka.client.producer",
     "ProducerMetrics": "zafka.client.metrics",
     "ProducerRecord": "zafka.client.interceptors",
+    "Rebalance": "zafka.client.membership",
     "Record": "zafka.client.records",
     "RecordMetadata": "zafka.client.batches",
     "Span": "zafka.client.batches",
@@ -78,8 +83,9 @@ _MODULE_OF = {
 
 __all__ = [
     "Admin", "AsyncAdmin", "AsyncConsumer", "AsyncDeliveries", "AsyncDelivery", "AsyncProducer", "Broker", "Consumer",
-    "ConsumerMetrics", "Deliveries", "Delivery", "Latency", "NewTopic", "OffsetAndTimestamp", "Producer",
-    "ProducerMetrics", "ProducerRecord", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
+    "ConsumerMetrics", "Deliveries", "Delivery", "GroupInfo", "GroupListing", "Latency", "NewTopic", "OffsetAndTimestamp",
+    "Producer", "ProducerMetrics", "ProducerRecord", "Rebalance", "Record", "RecordMetadata", "Span", "TopicPartition",
+    "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 

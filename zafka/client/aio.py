@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from zafka.client.admin_base import BY_BROKER_DEFAULT, AdminBase, ConfigEntry, NewTopic, TopicInfo
+from zafka.client.admin_groups import GroupInfo, GroupListing
 from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.core import list_topics
@@ -25,7 +26,7 @@ from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.producer_arguments import HeadersArgument
 from zafka.client.producer_base import ProducerBase
-from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
+from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import Signal, Steps
 
 Found = TypeVar("Found")
@@ -242,6 +243,22 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
         """The first record at or after a time, for each partition; None if there is none that late."""
         return await self._run(self._offsets_for_times(timestamps_ms, timeout))
 
+    async def commit(
+        self,
+        offsets: Offsets | None = None,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Commit offsets for the group: those after what was handed out, or explicit ones. As `Consumer.commit`."""
+        await self._run(self._commit(offsets, wait, timeout))
+
+    async def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none."""
+        return await self._run(self._committed(partitions, timeout))
+
     # -- reading ---------------------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[Record]:
@@ -254,6 +271,8 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
             rest = self._rest
             for record in rest:
                 yield record
+                if self._fetcher.interrupted:
+                    await self._run(self._attend())
                 if self._rest is not rest:
                     break  # the user moved: what was decoded is not next any more
             else:
@@ -344,3 +363,24 @@ class AsyncAdmin(AsyncClient, AdminBase):
         """
         return await self._run(self._delete_records(offsets))
 
+    # -- groups ----------------------------------------------------------------------------------
+
+    async def list_groups(self) -> list[GroupListing]:
+        """All groups of the cluster, by name."""
+        return await self._run(self._list_groups())
+
+    async def describe_groups(self, group_ids: str | Iterable[str]) -> list[GroupInfo]:
+        """State, members and what each was given, in the order of the names. Raises BrokerRefused (GROUP_ID_NOT_FOUND)."""
+        return await self._run(self._describe_groups(group_ids))
+
+    async def delete_groups(self, group_ids: str | Iterable[str]) -> None:
+        """Delete groups that have no members, with their committed offsets. Raises BrokerRefused."""
+        await self._run(self._delete_groups(group_ids))
+
+    async def list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
+        """What a group has committed; nothing for a group that nobody knows."""
+        return await self._run(self._list_group_offsets(group_id))
+
+    async def alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
+        """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
+        await self._run(self._alter_group_offsets(group_id, offsets))

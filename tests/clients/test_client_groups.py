@@ -1,0 +1,460 @@
+"""Our client in groups, alone and with others: members come, go and crash, coordinators die, every record is read once.
+
+Each record's value is its number in its partition; who is given a partition goes on where the one before committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import confluent_kafka
+import kafka
+import pytest
+
+import zafka
+from zafka.client.errors import CommitFailed, ZafkaError
+from zafka.client.membership import Rebalance
+from zafka.runtime.cli import main
+
+TIMEOUT_S = 60.0
+PARTITIONS, RECORDS = 6, 50
+TOPIC = "orders"
+ALL = set(itertools.product(range(PARTITIONS), range(RECORDS)))
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[zafka.Broker]:
+    """Of this module's own, because it kills processes."""
+    with zafka.Broker(
+        topics={TOPIC: PARTITIONS}, topology={"supervision": {"intensity": 1_000_000}},
+        defaults={"group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000},
+    ) as broker:
+        with zafka.Producer(broker.bootstrap_servers) as producer:
+            for partition, number in sorted(ALL):
+                producer.send(TOPIC, str(number).encode(), partition=partition)
+        yield broker
+
+
+@pytest.fixture(params=["kafka", "zmq"])
+def door(broker: zafka.Broker, request: pytest.FixtureRequest) -> str:
+    return broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers
+
+
+@pytest.fixture
+def group() -> str:
+    return f"ours-{next(NUMBERS)}"
+
+
+def settings(bootstrap: str, group: str, **config: Any) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": bootstrap, "group_id": group, "auto_offset_reset": "earliest", "session_timeout": 6.0,
+        "heartbeat_interval": 0.2, "fetch_max_wait": 0.05, **config}
+
+
+class Members:
+    """Consumers of one group, polled in turn; each commits what it read. read: (partition, number), as it came.
+    uncommitted: those whose commit was refused; they may come again."""
+
+    def __init__(self, bootstrap: str, group: str, **config: Any) -> None:
+        self.settings = settings(bootstrap, group, enable_auto_commit=False, **config)
+        self.consumers: list[zafka.Consumer] = []
+        self.events: dict[zafka.Consumer, list[Rebalance]] = {}
+        self.read: list[tuple[int, int]] = []
+        self.uncommitted: set[tuple[int, int]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for consumer in list(self.consumers):
+            self.leave(consumer)
+
+    def join(self, **config: Any) -> zafka.Consumer:
+        events: list[Rebalance] = []
+        consumer = zafka.Consumer(TOPIC, on_rebalance=events.append, **{**self.settings, **config})
+        self.events[consumer] = events
+        self.consumers.append(consumer)
+        return consumer
+
+    def poll(self) -> None:
+        for consumer in self.consumers:
+            records = consumer.poll(0.02, max_records=7)
+            numbers = [(record.partition, int(record.value or b"")) for record in records]
+            self.read += numbers
+            try:
+                consumer.commit()
+            except ZafkaError:
+                self.uncommitted.update(numbers)
+
+    def poll_until(self, condition: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < end_s, ([each.assignment() for each in self.consumers], len(self.read))
+            self.poll()
+
+    def shares(self) -> list[int]:
+        return sorted(len(consumer.assignment()) for consumer in self.consumers)
+
+    def is_shared(self) -> bool:
+        """All partitions are owned, each by one, and everybody has his share."""
+        owned = [where.partition for consumer in self.consumers for where in consumer.assignment()]
+        return sorted(owned) == list(range(PARTITIONS)) and self.shares()[-1] - self.shares()[0] <= 1
+
+    def leave(self, consumer: zafka.Consumer) -> None:
+        self.consumers.remove(consumer)
+        consumer.close()
+
+    def check_read(self) -> None:
+        """Everything, in order, and nothing twice but what could not be committed."""
+        assert set(self.read) == ALL
+        assert {each for each, count in Counter(self.read).items() if count > 1} <= self.uncommitted
+        for partition in range(PARTITIONS):
+            numbers = [number for each, number in self.read if each == partition]
+            assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(numbers))
+
+
+@pytest.mark.parametrize("strategy", ["range", "roundrobin", "sticky", "cooperative-sticky"])
+def test_two_become_three_become_one_and_every_record_is_read_once(door: str, group: str, strategy: str) -> None:
+    with Members(door, group, partition_assignment_strategy=strategy) as members:
+        first = members.join()
+        members.join()
+        members.poll_until(members.is_shared)
+        assert members.shares() == [3, 3]
+        third = members.join()
+        members.poll_until(members.is_shared)
+        assert members.shares() == [2, 2, 2]
+        members.leave(third)
+        members.leave(first)
+        members.poll_until(members.is_shared)
+        members.poll_until(lambda: set(members.read) == ALL)
+        members.check_read()
+
+
+def test_cooperative_members_go_on_with_what_they_keep(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
+        first = members.join()
+        members.poll_until(lambda: len(first.assignment()) == PARTITIONS)
+        members.join()
+        members.poll_until(members.is_shared)
+        kept = first.assignment()
+        paused = min(kept)
+        first.pause(paused)
+        members.join()
+        members.poll_until(members.is_shared)
+        revoked: set[zafka.TopicPartition] = set().union(*(event.revoked for event in members.events[first]))
+        assert len(revoked) == 4  # of six: each once, and never what it kept
+        assert not revoked & first.assignment()
+        assert first.paused() == {paused} & first.assignment()
+
+
+def test_members_are_told_why(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group) as members:
+        first = members.join()
+        members.poll_until(members.is_shared)
+        second = members.join()
+        members.poll_until(members.is_shared)
+        members.leave(second)
+        members.poll_until(members.is_shared)
+        events = members.events[first]
+        assigned = [event for event in events if event.assigned]
+        assert assigned[0].why == "this consumer joined"
+        assert assigned[1].why.startswith("joined: zafka-consumer-")
+        assert assigned[-1].why.startswith("left or timed out: zafka-consumer-")
+        assert not any(event.lost for event in events)
+
+
+def test_iterating_commits_by_itself_what_was_worked_on(broker: zafka.Broker, group: str) -> None:
+    """The record whose work is not done, because nobody asked for the next, comes again."""
+    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05)
+    with zafka.Consumer(TOPIC, **config) as consumer:
+        seen = Counter(record.partition for record, _ in zip(consumer, range(100), strict=False))
+        positions = consumer.positions()
+    with zafka.Consumer(**config) as reader:
+        reader.assign(positions)
+        assert reader.committed() == positions
+        assert sum(seen.values()) == 100 <= sum(positions.values()) <= 101
+    with zafka.Consumer(TOPIC, **config) as consumer:
+        rest = [record for records in consumer.batches(timeout=5.0) for record in records]
+        assert len(rest) == len(ALL) - sum(positions.values())
+
+
+def test_explicit_offsets_are_committed_and_others_begin_there(broker: zafka.Broker, group: str) -> None:
+    config = settings(broker.bootstrap_servers, group, enable_auto_commit=False)
+    with zafka.Consumer(**config) as consumer:
+        where = zafka.TopicPartition(TOPIC, 1)
+        assert consumer.committed([where]) == {where: None}
+        consumer.commit({where: 42})
+        consumer.commit({(TOPIC, 2): 7}, wait=False)
+        consumer.commit({(TOPIC, 3): 8})  # after what was on its way
+        assert set(consumer.committed([(TOPIC, number) for number in range(4)]).values()) == {None, 42, 7, 8}
+        consumer.assign([where])
+        assert consumer.position(where) == 42
+        assert consumer.poll(5.0)[0].offset == 42
+        assert consumer.lag()[where] >= 0
+
+
+def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group, heartbeat_interval=0.1) as members:
+        slow = members.join(max_poll_interval=1.0)
+        members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
+        members.consumers.remove(slow)  # polled no more
+        other = members.join()
+        members.poll_until(lambda: len(other.assignment()) == PARTITIONS)
+        with pytest.raises(CommitFailed, match="poll, so that it joins"):
+            slow.commit({(TOPIC, 0): 1})
+        members.consumers.append(slow)
+        members.poll_until(lambda: bool(slow.assignment()) and members.is_shared())
+        lost = [event for event in members.events[slow] if event.lost]
+        assert len(lost[0].lost) == PARTITIONS
+        assert "max_poll_interval=1 s" in lost[0].why
+
+
+def test_a_slow_program_keeps_its_partitions_while_its_thread_sends_heartbeats(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group) as members:
+        slow = members.join(session_timeout=1.0)
+        members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
+        end_s = time.monotonic() + 3.0
+        while time.monotonic() < end_s:
+            threading.Event().wait(0.02)  # works
+        slow.commit(slow.positions())
+        assert not any(event.lost for event in members.events[slow])
+
+
+def test_a_static_member_comes_back_without_a_rebalance(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group, session_timeout=30.0) as members:
+        first = members.join(group_instance_id="one")
+        second = members.join(group_instance_id="two")
+        members.poll_until(members.is_shared)
+        owned, events = first.assignment(), len(members.events[second])
+        members.leave(first)
+        again = members.join(group_instance_id="one")
+        members.poll_until(lambda: again.assignment() == owned)
+        assert len(members.events[second]) == events
+        members.join(group_instance_id="two")  # takes the place of the other one, which hears of it
+        with pytest.raises(ZafkaError, match="another consumer took group_instance_id='two'"):
+            members.poll_until(lambda: False)
+        members.consumers.remove(second)
+        second.close()
+
+
+def test_new_partitions_are_shared(broker: zafka.Broker, group: str) -> None:
+    topic = f"{group}-grows"
+    with zafka.Admin(broker.bootstrap_servers) as admin, Members(broker.bootstrap_servers, group) as members:
+        admin.create_topic(topic, partitions=2)
+        members.join(metadata_max_age=0.3).subscribe(topic)
+        members.join(metadata_max_age=0.3).subscribe(topic)
+        members.poll_until(lambda: members.shares() == [1, 1])
+        admin.create_partitions(topic, 4)
+        members.poll_until(lambda: members.shares() == [2, 2])
+        events = [event for events in members.events.values() for event in events]
+        assert any(f"topics changed: {topic} has 4 partitions now" in event.why for event in events)
+
+
+CHILD = """
+import sys, zafka
+with zafka.Consumer("orders", bootstrap_servers=sys.argv[1], group_id=sys.argv[2], auto_offset_reset="earliest",
+                    session_timeout=1.5, heartbeat_interval=0.2, enable_auto_commit=False) as consumer:
+    while True:
+        consumer.poll(0.05, max_records=1)
+        print(len(consumer.assignment()), flush=True)
+"""
+
+
+def test_the_others_get_what_a_killed_member_had(broker: zafka.Broker, group: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, broker.bootstrap_servers, group], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        with Members(broker.bootstrap_servers, group, session_timeout=3.0) as members:
+            members.join()
+            members.poll_until(lambda: members.shares() == [3])
+            while child.stdout.readline() != "3\n":
+                members.poll()
+            os.kill(child.pid, 9)
+            members.poll_until(members.is_shared)
+            members.poll_until(lambda: set(members.read) == ALL)
+            members.check_read()
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_members_go_on_when_their_coordinator_is_killed(door: str, broker: zafka.Broker, group: str) -> None:
+    with Members(door, group) as members:
+        members.join()
+        members.join()
+        members.poll_until(members.is_shared)
+        before = [consumer.assignment() for consumer in members.consumers]
+        for _ in range(3):
+            broker.kill("partition __consumer_offsets-*")
+            read = len(members.read)
+            members.poll_until(lambda read=read: len(members.read) >= read + 20)  # type: ignore[misc]
+        assert [consumer.assignment() for consumer in members.consumers] == before  # without a rebalance
+        members.poll_until(lambda: set(members.read) == ALL)
+        members.check_read()
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_coming_and_going_while_coordinators_and_brokers_are_killed(
+    broker: zafka.Broker, group: str, strategy: str
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choice = random.Random(seed)
+    with Members(broker.bootstrap_servers, group, partition_assignment_strategy=strategy) as members:
+        watcher = zafka.Consumer(**settings(broker.bootstrap_servers, group, enable_auto_commit=False))
+        all_partitions = [zafka.TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        before: dict[zafka.TopicPartition, int | None] = {}
+        try:
+            for _ in range(12):
+                if len(members.consumers) < 3 and choice.random() < 0.7:
+                    members.join()
+                elif len(members.consumers) > 1:
+                    members.leave(choice.choice(members.consumers))
+                broker.kill(choice.choice(["partition __consumer_offsets-*", "partition __consumer_offsets-*", "broker 1"]))
+                for _ in range(choice.randrange(10)):
+                    members.poll()
+                now = watcher.committed(all_partitions)
+                assert all((now[where] or 0) >= (offset or 0) for where, offset in before.items()), (before, now)
+                before = now
+        finally:
+            watcher.close()
+        members.poll_until(members.is_shared)
+        members.poll_until(lambda: set(members.read) == ALL)
+        members.check_read()
+
+
+def test_confluent_kafka_python_and_ours_share_a_group(broker: zafka.Broker, group: str) -> None:
+    theirs = confluent_kafka.Consumer({
+        "bootstrap.servers": broker.bootstrap_servers, "group.id": group, "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "enable.auto.commit": False,
+        "partition.assignment.strategy": "range"})
+    python = kafka.KafkaConsumer(
+        TOPIC, bootstrap_servers=broker.bootstrap_servers, group_id=group, auto_offset_reset="earliest",
+        enable_auto_commit=False, session_timeout_ms=6000, heartbeat_interval_ms=200)
+    theirs.subscribe([TOPIC])
+    read: list[tuple[int, int]] = []
+
+    def poll_theirs() -> None:
+        message = theirs.poll(0.01)
+        if message is not None and message.error() is None:
+            read.append((message.partition(), int(message.value())))
+            theirs.commit(message, asynchronous=False)
+        for where, records in python.poll(20, max_records=5).items():
+            read.extend((where.partition, int(record.value)) for record in records)
+            python.commit()
+
+    try:
+        with Members(broker.bootstrap_servers, group) as members:
+            ours = members.join()
+
+            def shares() -> list[int]:
+                poll_theirs()
+                return [len(theirs.assignment()), len(python.assignment()), len(ours.assignment())]
+
+            members.poll_until(lambda: shares() == [2, 2, 2])
+            owned = [
+                {each.partition for each in assigned}
+                for assigned in (theirs.assignment(), python.assignment(), ours.assignment())]
+            assert set().union(*owned) == set(range(PARTITIONS))
+            members.poll_until(lambda: shares() is not None and {*read, *members.read} == ALL)
+            theirs.close()
+            python.close()
+            members.poll_until(lambda: len(ours.assignment()) == PARTITIONS)
+            assert set(ours.committed().values()) == {RECORDS}
+    finally:
+        theirs.close()
+        python.close()
+
+
+def test_confluent_and_ours_share_a_group_cooperatively(broker: zafka.Broker, group: str) -> None:
+    theirs = confluent_kafka.Consumer({
+        "bootstrap.servers": broker.bootstrap_servers, "group.id": group, "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "partition.assignment.strategy": "cooperative-sticky"})
+    theirs.subscribe([TOPIC])
+    try:
+        with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
+            members.join()
+            members.poll_until(members.is_shared)
+
+            def shares() -> list[int]:
+                theirs.poll(0.01)
+                return [len(theirs.assignment()), *members.shares()]
+
+            members.poll_until(lambda: shares() == [3, 3])
+            members.join()
+            members.poll_until(lambda: shares() == [2, 2, 2])
+    finally:
+        theirs.close()
+
+
+def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> None:
+    async def run() -> None:
+        config = settings(broker.zmq_bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky")
+        read: list[tuple[int, int]] = []
+        async with zafka.AsyncConsumer(TOPIC, **config) as first, zafka.AsyncConsumer(TOPIC, **config) as second:
+            async with asyncio.timeout(TIMEOUT_S):
+                while set(read) != ALL or not len(first.assignment()) == len(second.assignment()) == 3:
+                    for consumer in (first, second):
+                        records = await consumer.poll(0.02, max_records=20)
+                        read += [(record.partition, int(record.value or b"")) for record in records]
+            assert len(read) == len(ALL)
+            await first.commit()
+            await first.commit({next(iter(first.assignment())): RECORDS}, wait=False)
+            assert set((await first.committed()).values()) == {RECORDS}
+        async with zafka.AsyncAdmin(broker.bootstrap_servers) as admin:
+            assert (await admin.describe_groups(group))[0].state == "Empty"
+            assert set((await admin.list_group_offsets(group)).values()) == {RECORDS}
+            assert group in [each.group_id for each in await admin.list_groups()]
+            await admin.alter_group_offsets(group, {(TOPIC, 0): 1})
+            await admin.delete_groups(group)
+
+    asyncio.run(run())
+
+
+def test_groups_on_the_command_line(
+    broker: zafka.Broker, group: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def says(*arguments: str) -> bytes:
+        capfdbinary.readouterr()
+        code = main([*arguments, "-b", broker.bootstrap_servers])
+        out, err = capfdbinary.readouterr()
+        assert code == 0, err
+        return out
+
+    assert len(says("consume", TOPIC, "-G", group, "-e").split()) == len(ALL)
+    assert group in says("group", "list").decode()
+    described = json.loads(says("group", "describe", group, "--format", "json"))[0]
+    assert described["state"] == "Empty"
+    assert [(each["committed"], each["lag"]) for each in described["partitions"]] == [(RECORDS, 0)] * PARTITIONS
+    assert says("group", "seek", group, "--to", "10", "--dry-run").split()[-1] == b"10"
+    assert says("consume", TOPIC, "-G", group, "-e") == b""
+    says("group", "seek", group, "--to", "10")
+    assert len(says("consume", TOPIC, "-G", group, "-e").split()) == PARTITIONS * (RECORDS - 10)
+    for where, offset in (("earliest", 0), ("latest", RECORDS), ("2001-01-01T00:00", 0), ("2100-01-01T00:00+00:00", RECORDS)):
+        told = json.loads(says("group", "seek", group, TOPIC, "--to", where, "--format", "json"))
+        assert {each["after"] for each in told} == {offset}
+    with zafka.Consumer(TOPIC, **settings(broker.bootstrap_servers, group)) as member:
+        member.poll(1.0)
+        while not member.assignment():
+            member.poll(0.1)
+        owner = json.loads(says("group", "describe", group, "--format", "json"))[0]["members"][0]
+        assert (owner["client"], owner["partitions"]) == ("zafka-consumer", PARTITIONS)
+        for verb in (("seek", group, "--to", "0"), ("delete", group)):
+            assert main(["group", *verb, "-b", broker.bootstrap_servers]) == 1
+            assert b"it has members" in capfdbinary.readouterr().err
+    says("group", "delete", group)
+    assert group not in says("group", "list").decode()
