@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from zafka.actors.broker_settings import BROKER_SETTINGS, check_broker_setting, kafka_setting_hint
 from zafka.runtime.settings import (
     BrokerSettings,
@@ -31,6 +33,8 @@ from zafka.storage.errors import InvalidConfig
 if TYPE_CHECKING:
     from zafka.runtime.faults.plan import Plan
 
+# A group of one begins at once, where Kafka's brokers wait 3 s for more members.
+FOR_DEVELOPMENT = {"group.initial.rebalance.delay.ms": "0"}
 KAFKA_PORT = 9092
 ZMQ_PORT = 9290
 PROTOCOLS = ("kafka", "zmq")
@@ -67,15 +71,12 @@ class Changes:
 
 
 def load_topology(path: Path | None, changes: Changes | None = None) -> TreeSettings:
-    """Settings from a file, or without one: one broker on 127.0.0.1. Raises TopologyError."""
+    """Settings from a file, or without one: one broker on 127.0.0.1, for development. Raises TopologyError."""
     changes = changes or Changes()
     if path is None:
-        root = Value({}, path="", line=0, file="")
-        folder = Path.cwd()
-    else:
-        root = read_yaml(path)
-        folder = path.absolute().parent
-    return read_topology(root, folder=folder, changes=changes)
+        settings = read_topology(Value({}, path="", line=0, file=""), folder=Path.cwd(), changes=changes)
+        return structs.replace(settings, defaults={**settings.defaults, **FOR_DEVELOPMENT})
+    return read_topology(read_yaml(path), folder=path.absolute().parent, changes=changes)
 
 
 def read_topology(root: Value, *, folder: Path, changes: Changes) -> TreeSettings:

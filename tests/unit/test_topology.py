@@ -89,7 +89,7 @@ def test_without_a_file_there_is_one_broker_on_this_machine(tmp_path: Path, monk
     (broker,) = settings.brokers
     assert [(one.protocol, one.bind_host, one.bind_port) for one in broker.listeners] == [
         ("kafka", "127.0.0.1", 9092), ("zmq", "127.0.0.1", 9290)]
-    assert settings.topics == ()
+    assert settings.topics == () and settings.defaults["group.initial.rebalance.delay.ms"] == "0"
 
 
 def test_an_empty_file_says_as_much_as_none(tmp_path: Path) -> None:
