@@ -383,7 +383,8 @@ def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
             if door is not None:
                 descriptors.register(door, select.POLLIN)
         ready = with_mail(known)
-        if not ready and (door is None or not door.has_left):
+        waits = not ready and (door is None or not door.has_left)
+        if waits:
             # A descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
             wait_s = runtime.wakeup_s() - time.monotonic()
             if wait_s > 0 and descriptors.poll(int(wait_s * 1000) + 1):
@@ -391,7 +392,7 @@ def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
         runtime.tick()
         # Only those with mail: to find out that a socket has none is an exception and two system calls.
         mails = runtime.due() + runtime.receive(ready)
-        if door is not None:
+        if door is not None and (waits or door.is_worth_a_look()):
             mails += door.read()
         if mails:
             runtime.turn(mails)
