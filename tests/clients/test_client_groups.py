@@ -205,6 +205,16 @@ def test_explicit_offsets_are_committed_and_others_begin_there(broker: zafka.Bro
         assert consumer.lag()[where] >= 0
 
 
+def test_chosen_partitions_are_committed_by_the_way_too(broker: zafka.Broker, group: str) -> None:
+    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05)
+    with zafka.Consumer(**config) as consumer, zafka.Consumer(**config) as watcher:
+        consumer.assign([(TOPIC, 1)])
+        end_s = time.monotonic() + TIMEOUT_S
+        while watcher.committed([(TOPIC, 1)]) != {(TOPIC, 1): RECORDS}:
+            assert time.monotonic() < end_s
+            consumer.poll(0.05)
+
+
 def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Broker, group: str) -> None:
     with Members(broker.bootstrap_servers, group, heartbeat_interval=0.1) as members:
         slow = members.join(max_poll_interval=1.0)
@@ -319,7 +329,7 @@ def test_coming_and_going_while_coordinators_and_brokers_are_killed(
         all_partitions = [zafka.TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         before: dict[zafka.TopicPartition, int | None] = {}
         try:
-            for _ in range(12):
+            for _ in range(8):
                 if len(members.consumers) < 3 and choice.random() < 0.7:
                     members.join()
                 elif len(members.consumers) > 1:
@@ -388,7 +398,6 @@ def test_confluent_and_ours_share_a_group_cooperatively(broker: zafka.Broker, gr
     try:
         with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
             members.join()
-            members.poll_until(members.is_shared)
 
             def shares() -> list[int]:
                 theirs.poll(0.01)
@@ -421,6 +430,32 @@ def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> Non
             assert group in [each.group_id for each in await admin.list_groups()]
             await admin.alter_group_offsets(group, {(TOPIC, 0): 1})
             await admin.delete_groups(group)
+
+    asyncio.run(run())
+
+
+def test_cancelled_polls_lose_nothing_while_the_group_shares_anew(broker: zafka.Broker, group: str) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choice = random.Random(seed)
+
+    async def run() -> None:
+        read: list[tuple[int, int]] = []
+        config = settings(broker.bootstrap_servers, group)
+        async with zafka.AsyncConsumer(TOPIC, **config) as first, asyncio.timeout(TIMEOUT_S):
+            async with zafka.AsyncConsumer(TOPIC, **config) as second:
+                while len(first.assignment()) != 3 or len(second.assignment()) != 3:
+                    for consumer in (first, second):
+                        poll = asyncio.ensure_future(consumer.poll(0.1, max_records=3))
+                        await asyncio.wait([poll], timeout=choice.uniform(0.0, 0.01))
+                        if not poll.done():
+                            poll.cancel()
+                            await asyncio.wait([poll])
+                        if not poll.cancelled():
+                            read += [(record.partition, int(record.value or b"")) for record in poll.result()]
+            while len(read) < len(ALL):
+                read += [(record.partition, int(record.value or b"")) for record in await first.poll(0.1)]
+        assert sorted(read) == sorted(ALL)
 
     asyncio.run(run())
 

@@ -13,7 +13,6 @@ from tests.unit.drive_groups import BROKER, NOTHING, ORDERS, SUPERVISOR, Coordin
 from tests.unit.drive_partition import batch
 from tests.unit.memory_disk import MemoryDisk, PowerCut
 from zafka.actors.actor import Exit, Mail, Peer
-from zafka.actors.groups.classic_group import ClassicGroup, Member, State
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -227,14 +226,3 @@ def test_neither_has_one_that_was_while_the_coordinator_was_away(tmp_path: Path)
     assert again.fetch("g") == NOTHING
     again.coordinator.replica.release()
     assert Coordinator(tmp_path).lead(2, ("more", b"m" * 16, 3)).fetch_all("g") == {}
-
-
-def test_who_was_given_an_id_may_join_where_the_last_member_left_meanwhile() -> None:
-    group = ClassicGroup("g")
-    member = Member("m", None, "client", "/host", 1000, 1000, [("range", b"")], b"")
-    group.add(member, "consumer")
-    group.state = State.PREPARING
-    assert not group.supports("consumer", ["roundrobin"])
-    group.remove("m")
-    assert group.supports("consumer", ["roundrobin"])
-    assert not group.supports("connect", ["roundrobin"])
