@@ -231,6 +231,22 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
         """The first record at or after a time, for each partition; None if there is none that late."""
         return await self._run(self._offsets_for_times(timestamps_ms, timeout))
 
+    async def commit(
+        self,
+        offsets: Mapping[TopicPartition | tuple[str, int], int] | None = None,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Commit offsets for the group: those after what was handed out, or explicit ones. As `Consumer.commit`."""
+        await self._run(self._commit(offsets, wait, timeout))
+
+    async def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none."""
+        return await self._run(self._committed(partitions, timeout))
+
     # -- reading ---------------------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[Record]:
@@ -243,6 +259,8 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
             rest = self._rest
             for record in rest:
                 yield record
+                if self._fetcher.interrupted:
+                    await self._run(self._attend())
                 if self._rest is not rest:
                     break  # the user moved: what was decoded is not next any more
             else:

@@ -59,6 +59,24 @@ class Consumer(ConsumerBase):
         """The first record at or after a time, for each partition; None if there is none that late."""
         return run(self._offsets_for_times(timestamps_ms, timeout))
 
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition | tuple[str, int], int] | None = None,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Commit offsets for the group: those after what was handed out, or explicit ones (of the next record to read).
+
+        On disk when this returns, unless `wait` is False: then it is on its way, and a later commit follows it.
+        Raises CommitFailed when others have the partitions by now; BrokerRefused, RequestTimedOut.
+        """
+        run(self._commit(offsets, wait, timeout))
+
+    def committed(self, partitions: Partitions | None = None, timeout: float | None = None) -> dict[TopicPartition, int | None]:
+        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none."""
+        return run(self._committed(partitions, timeout))
+
     # -- reading ---------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Record]:
@@ -71,6 +89,8 @@ class Consumer(ConsumerBase):
             rest = self._rest
             for record in rest:
                 yield record
+                if self._fetcher.interrupted:
+                    run(self._attend())
                 if self._rest is not rest:
                     break  # the user moved: what was decoded is not next any more
             else:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import length_hint
 from typing import Any
 
 from msgspec import structs
 
+from zafka.client.cluster import NEVER
 from zafka.client.core import (
     Core,
     check_choice,
@@ -24,7 +25,6 @@ from zafka.client.core import (
     make_settings,
 )
 from zafka.client.errors import (
-    BrokerRefused,
     ClientClosed,
     ConfigError,
     CorruptRecords,
@@ -32,22 +32,21 @@ from zafka.client.errors import (
     RequestTimedOut,
     UnknownTopic,
     ZafkaError,
-    error_name,
-    is_retriable,
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
+from zafka.client.group_arguments import group_options
 from zafka.client.life import ClientBase
+from zafka.client.membership import GroupMember, OnRebalance
 from zafka.client.metrics import ConsumerMetrics
-from zafka.client.offsets import EARLIEST, LATEST, list_offsets_request, read_offsets
+from zafka.client.offset_lookup import list_offsets
+from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
 from zafka.client.waiting import until
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
 from zafka.storage.records import decode_batch_as
-from zafka.transport.kafka.api_keys import ApiKey
 
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
-RETRY_S = 0.05
 FOREVER_STEP_S = 5.0  # an endless wait looks up this often
 
 Partitions = Iterable[TopicPartition | tuple[str, int]]
@@ -62,7 +61,19 @@ class ConsumerBase(ClientBase):
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
     auto_offset_reset: where to begin, and what to do with an offset that is not there: "latest" (default), "earliest",
         or "none" (begin needs `seek`; a missing offset raises OffsetOutOfRange).
-    group_id, isolation_level="read_committed": consumer groups and transactions are not supported yet.
+    group_id: share the topics' partitions with the other consumers of this group, of whatever kind, and begin where the
+        group has committed; with `assign` only the committed offsets are the group's.
+    enable_auto_commit, auto_commit_interval: commit what was handed out by the call before, every so many seconds, before
+        partitions change hands and at `close`. Without it, `commit`.
+    session_timeout: seconds without a heartbeat after which others get this consumer's partitions; heartbeat_interval: between
+        two, which go on while a slow program works. max_poll_interval: seconds without reading until it gives them up itself.
+    group_instance_id: a name that outlives the process (static membership): who comes back under it within
+        session_timeout gets its partitions back, and nobody else's move.
+    partition_assignment_strategy: "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several, the
+        preferred one first; all members need one in common.
+    on_rebalance: a function that is called, while reading, with each `Rebalance`: what is assigned, revoked (can still be
+        committed) or lost (cannot), and why.
+    isolation_level="read_committed": transactions are not supported yet.
     fetch_max_bytes, max_partition_fetch_bytes: bounds of one answer; memory is about twice the second per partition.
     fetch_min_bytes, fetch_max_wait: a broker answers when so many bytes are there, or after so many seconds.
     api_timeout: seconds for methods that ask brokers, such as `end_offsets`. check_crcs: verify what comes.
@@ -78,6 +89,14 @@ class ConsumerBase(ClientBase):
         *topics: str,
         bootstrap_servers: str | Iterable[str] | None = None,
         group_id: str | None = None,
+        enable_auto_commit: bool = True,
+        auto_commit_interval: float = 5.0,
+        session_timeout: float = 45.0,
+        heartbeat_interval: float = 3.0,
+        max_poll_interval: float = 300.0,
+        group_instance_id: str | None = None,
+        partition_assignment_strategy: str | Iterable[str] = "range",
+        on_rebalance: OnRebalance | None = None,
         auto_offset_reset: str = "latest",
         isolation_level: str = "read_uncommitted",
         fetch_min_bytes: int = 1,
@@ -94,11 +113,6 @@ class ConsumerBase(ClientBase):
         connect_timeout: float = 10.0,
         metadata_max_age: float = 300.0,
     ) -> None:
-        if group_id is not None:
-            raise NotSupportedYet(
-                f"group_id={group_id!r}: consumer groups are not supported yet; without a group_id "
-                f"a consumer reads all partitions of its topics, and assign() reads chosen ones"
-            )
         check_choice("auto_offset_reset", auto_offset_reset, RESETS)
         if isolation_level != "read_uncommitted":
             raise NotSupportedYet(f"isolation_level={isolation_level!r}: transactions are not supported yet")
@@ -125,13 +139,33 @@ class ConsumerBase(ClientBase):
         )
         self._core = Core("consumer", settings)
         self._fetcher = Fetcher(self._core.cluster, options, self._core.io.wake)
+        self._member: GroupMember | None = None
+        if group_id is not None:
+            group = group_options(
+                group_id,
+                instance_id=group_instance_id,
+                strategies=partition_assignment_strategy,
+                session_timeout=session_timeout,
+                heartbeat_interval=heartbeat_interval,
+                max_poll_interval=max_poll_interval,
+                request_timeout=request_timeout,
+            )
+            interval_s = check_seconds("auto_commit_interval", auto_commit_interval) if enable_auto_commit else NEVER
+            self._member = GroupMember(
+                self._core,
+                self._fetcher,
+                group,
+                auto_commit_interval=interval_s,
+                on_rebalance=on_rebalance,
+                api_timeout=self._api_timeout,
+            )
         self._topics = topics
         self._records_read = self._bytes_read = self._batches_read = 0
         self._forget_current()
         self._begin()
 
     async def _start(self) -> None:
-        await self._core.start(self._fetcher)
+        await self._core.start(self._fetcher if self._member is None else self._member.session)
         self._opened()
         if self._topics:
             try:
@@ -159,6 +193,9 @@ class ConsumerBase(ClientBase):
         if not topics:
             raise ConfigError("subscribe needs at least one topic")
         await self._core.wait_for_topics(topics, self._api_timeout)
+        if self._member is not None:
+            await self._member.subscribe(self, topics)
+            return
         known = self._core.cluster.topics
         wanted = {
             TopicPartition(name, partition): self._reset
@@ -170,6 +207,9 @@ class ConsumerBase(ClientBase):
 
     async def _assign(self, partitions: Partitions) -> None:
         wanted = {await self._existing(where): self._reset for where in partitions}
+        if self._member is not None:
+            await self._member.assign(self, wanted)
+            return
         self._forget_current()
         self._fetcher.assign(wanted)
 
@@ -193,6 +233,46 @@ class ConsumerBase(ClientBase):
         if isinstance(partition, bool) or not isinstance(partition, int) or not 0 <= partition < count:
             raise UnknownTopic(f"{topic} has partitions 0 to {count - 1}, not {partition!r}")
         return TopicPartition(topic, partition)
+
+    # -- a group ---------------------------------------------------------------------------------
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """For each assigned partition, the offset of the next record that is handed out, where that is known."""
+        with self._fetcher.ready:
+            readings = list(self._fetcher.readings.items())
+        found = {where: self._current_position(reading) for where, reading in readings}
+        return {where: position for where, position in found.items() if position != NOT_KNOWN}
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Hand out nothing more of what was fetched of these partitions; for the group's use."""
+        if self._chunk is not None and self._chunk.reading.where in partitions:
+            self._forget_current()
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """For each assigned partition, the records between what was handed out and its end, as of the last answer; -1 before."""
+        return self.metrics().lag
+
+    def _in_group(self) -> GroupMember:
+        if self._member is None:
+            raise ConfigError("this consumer has no group: make it with group_id=...")
+        return self._member
+
+    async def _commit(
+        self, offsets: Mapping[TopicPartition | tuple[str, int], int] | None, wait: bool, timeout: float | None
+    ) -> None:
+        member = self._in_group()
+        if offsets is None:
+            chosen = member.uncommitted(self.positions())
+        else:
+            chosen = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
+        if wait:
+            await member.commit(chosen, timeout)
+        else:
+            await member.commit_soon(chosen)
+
+    async def _committed(self, partitions: Partitions | None, timeout: float | None) -> dict[TopicPartition, int | None]:
+        chosen = self.assignment() if partitions is None else {TopicPartition(*where) for where in partitions}
+        return await self._in_group().committed(chosen, timeout)
 
     # -- where to read ---------------------------------------------------------------------------
 
@@ -269,62 +349,38 @@ class ConsumerBase(ClientBase):
 
     async def _offsets_at(self, partitions: Partitions, at: int, timeout: float | None) -> dict[TopicPartition, int]:
         wanted = {await self._existing(where): at for where in partitions}
-        found = await self._list_offsets(wanted, timeout)
+        found = await list_offsets(self._core, wanted, self._limit_s(timeout))
         return {where: at.offset for where, at in found.items()}
 
     async def _offsets_for_times(
         self, timestamps_ms: Mapping[TopicPartition | tuple[str, int], int], timeout: float | None
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         wanted = {await self._existing(where): check_count("timestamp", at, 0) for where, at in timestamps_ms.items()}
-        found = await self._list_offsets(wanted, timeout)
+        found = await list_offsets(self._core, wanted, self._limit_s(timeout))
         return {where: None if at.offset < 0 else at for where, at in found.items()}
 
-    async def _list_offsets(
-        self, wanted: dict[TopicPartition, int], timeout: float | None
-    ) -> dict[TopicPartition, OffsetAndTimestamp]:
-        """Ask the leaders, again and again for those that cannot say yet."""
-        limit_s = self._api_timeout if timeout is None else check_seconds("timeout", timeout)
-        deadline_s = time.monotonic() + limit_s
-        cluster = self._core.cluster
-        results: dict[TopicPartition, OffsetAndTimestamp] = {}
-        problem = "no leader"
-        while len(results) < len(wanted):
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                raise RequestTimedOut(
-                    f"offsets of {len(wanted) - len(results)} partitions not known after {limit_s:g} s: {problem}"
-                )
-            by_leader: dict[int, dict[TopicPartition, int]] = {}
-            for where, timestamp in wanted.items():
-                if where not in results and (leader := cluster.leader(*where)) >= 0:
-                    by_leader.setdefault(leader, {})[where] = timestamp
-            answers = [
-                self._core.begin_ask(leader, ApiKey.LIST_OFFSETS, list_offsets_request(part), left_s)
-                for leader, part in by_leader.items()
-            ]
-            for answer in await self._core.await_all(answers, left_s):
-                found, errors = read_offsets(answer)
-                results |= found
-                for where, code in errors.items():
-                    problem = error_name(code)
-                    if not is_retriable(code):
-                        raise BrokerRefused(f"no offsets of {where.topic}-{where.partition}", code)
-            if len(results) < len(wanted):
-                self._core.io.call(cluster.refresh_soon)
-                await self._core.sleep(RETRY_S)
-        return {where: results[where] for where in wanted}
+    def _limit_s(self, timeout: float | None) -> float:
+        return self._api_timeout if timeout is None else check_seconds("timeout", timeout)
 
     # -- reading ---------------------------------------------------------------------------------
 
     async def _poll(self, timeout: float, max_records: int) -> list[Record]:
         check_count("max_records", max_records)
+        await self._attend()
         records = list(islice(self._rest, max_records))
-        while len(records) < max_records and await self._advance(0.0 if records else timeout):
+        while len(records) < max_records and await self._advance(0.0 if records else timeout, bool(records)):
             records += islice(self._rest, max_records - len(records))
         return records
 
-    async def _advance(self, timeout: float | None) -> bool:
-        """Decode the next batch that has records for us into `_rest`. False if none comes in time."""
+    async def _attend(self) -> None:
+        """Look after the group, if it wants us."""
+        if self._fetcher.interrupted and self._member is not None:
+            await self._member.serve(self)
+
+    async def _advance(self, timeout: float | None, holds_some: bool = False) -> bool:
+        """Decode the next batch that has records for us into `_rest`. False if none comes in time.
+
+        holds_some: records are about to be handed out, so that partitions cannot change hands now."""
         deadline_s = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             if self._chunk is not None:
@@ -334,6 +390,10 @@ class ConsumerBase(ClientBase):
                     return True
                 self._forget_current()
             self._core.check_alive()
+            if self._fetcher.interrupted and self._member is not None:
+                if holds_some:
+                    return False
+                await self._attend()
             chunk = await self._fetcher.next_chunk(min(time.monotonic() + FOREVER_STEP_S, deadline_s))
             if chunk is not None:
                 self._chunk = chunk
@@ -400,6 +460,13 @@ class ConsumerBase(ClientBase):
         )
 
     # -- the end ---------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        try:
+            if self._member is not None and not self._closed and self._core.ended is None:
+                await self._member.leave(self)
+        finally:
+            await super()._close()
 
     def end_after_fork(self, error: ZafkaError) -> None:
         super().end_after_fork(error)

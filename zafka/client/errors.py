@@ -60,6 +60,10 @@ class OffsetOutOfRange(ZafkaError):
     """A consumer without `auto_offset_reset` asked for an offset that the partition does not have."""
 
 
+class CommitFailed(ZafkaError):
+    """Offsets were not committed: this consumer is no member of the group any more, and others may read its partitions."""
+
+
 class CorruptRecords(ZafkaError):
     """Record bytes that a broker sent fail their checksum or make no sense."""
 

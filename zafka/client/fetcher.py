@@ -134,6 +134,7 @@ class Fetcher:
         self.chunks: deque[Chunk] = deque()
         self.failed: deque[Reading] = deque()
         self.ended: ZafkaError | None = None
+        self.interrupted = False  # the reader has something else to do first, and says False before it looks
         self._subscribed: set[str] = set()
         self._seen_metadata = -1
         self._flights: dict[int, Flight] = {}  # by broker
@@ -151,6 +152,25 @@ class Fetcher:
             self.failed.clear()
             self._subscribed = set(subscribed)
         self._wake()
+
+    def change(self, dropped: Iterable[TopicPartition], added: Mapping[TopicPartition, int]) -> None:
+        """Stop reading some partitions, begin to read others at an offset, or where a reader begins if it is NOT_KNOWN."""
+        with self.ready:
+            for where in dropped:
+                self.readings.pop(where).move(NOT_KNOWN, None)  # what is on its way is stale
+            for where, offset in added.items():
+                reading = self.readings[where] = Reading(where, None)
+                reading.move(offset, self._options.reset_to if offset == NOT_KNOWN else None)
+            self._drop_stale()
+            self.failed = deque(reading for reading in self.failed if self.readings.get(reading.where) is reading)
+            self._subscribed = set()
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Have the reader look after something else before it reads on. From any thread."""
+        with self.ready:
+            self.interrupted = True
+            self.ready.notify_all()
 
     def move(self, where: TopicPartition, offset: int, reset_to: int | None = None) -> None:
         with self.ready:
@@ -176,8 +196,11 @@ class Fetcher:
         self.chunks = deque(chunk for chunk in self.chunks if chunk.generation == chunk.reading.generation)
 
     async def next_chunk(self, deadline_s: float) -> Chunk | None:
-        """The next fetched bytes, or None if none come in time. Raises the error of a partition that failed."""
-        chunk = await until(self.ready, self._take_chunk, deadline_s)
+        """The next fetched bytes, or None if none come in time, or if the reader is interrupted.
+
+        Raises the error of a partition that failed."""
+        await until(self.ready, lambda: self.interrupted or self.chunks or self.failed or self.ended or None, deadline_s)
+        chunk = None if self.interrupted else self._take_chunk()
         if chunk is not None:
             self._wake()
         return chunk

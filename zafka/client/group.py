@@ -98,6 +98,7 @@ class Adopt(NamedTuple):
 
     partitions: frozenset[TopicPartition]
     generation: int
+    life: int
     why: str
 
 
@@ -143,7 +144,7 @@ class Membership:
         self._owned_since = NO_GENERATION
         self._why = "this consumer joined"
         self._round = 0
-        self._in_flight: ApiKey | None = None
+        self._in_flight: Request | None = None
         self._retry_at_s = 0.0
         self._heartbeat_at_s = NEVER
         self._polled_s = now_s
@@ -208,9 +209,12 @@ class Membership:
         if request is not None and self.coordinator < 0:
             message = FindCoordinatorRequest(key=self.options.group_id, coordinator_keys=[self.options.group_id])
             request = Request(ApiKey.FIND_COORDINATOR, message, self.options.request_timeout)
-        if request is not None:
-            self._in_flight = request.api_key
+        self._in_flight = request
         return request
+
+    def awaits(self, request: Request) -> bool:
+        """False once an answer to it is of no use any more."""
+        return self._in_flight is request
 
     def wake_at(self) -> float:
         """When to ask for the next request at the latest."""
@@ -287,11 +291,12 @@ class Membership:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def on_answer(self, api_key: ApiKey, answer: Any, error: ZafkaError | None, now_s: float) -> None:
+    def on_answer(self, request: Request, answer: Any, error: ZafkaError | None, now_s: float) -> None:
         """What became of a request: its answer, or the error that there was instead."""
-        if api_key is not self._in_flight:
+        if request is not self._in_flight:
             return  # given up since
         self._in_flight = None
+        api_key = request.api_key
         if api_key is ApiKey.LEAVE_GROUP:
             self._on_left()
         elif answer is None:
@@ -388,7 +393,7 @@ class Membership:
         self.joins += 1
         self._owned, self._owned_since = assigned, self.identity.generation
         self._heartbeat_at_s = now_s + self.options.heartbeat_interval
-        self.tasks.append(Adopt(assigned, self.identity.generation, self._why))
+        self.tasks.append(Adopt(assigned, self.identity.generation, self.identity.life, self._why))
 
     def _on_heartbeat(self, code: int, now_s: float) -> None:
         self._heartbeat_at_s = now_s + self.options.heartbeat_interval

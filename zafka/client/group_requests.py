@@ -1,0 +1,159 @@
+"""Requests to whoever coordinates a group, in steps: found, asked, and found again where it moved or died.
+
+Owns: which broker coordinates which group, as far as it was asked; the structs of committed offsets.
+Raises BrokerRefused, RequestTimedOut. A request may be sent more than once: what goes through here bears that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from zafka.client.cluster import Target
+from zafka.client.core import Core
+from zafka.client.errors import BrokerRefused, ConnectionLost, RequestTimedOut, error_name, is_retriable
+from zafka.client.group import COORDINATOR_ERRORS, Identity
+from zafka.client.records import TopicPartition
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import (
+    FindCoordinatorRequest,
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+)
+from zafka.transport.kafka.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
+
+RETRY_S = 0.05
+ATTEMPT_S = 5.0  # for one answer: a coordinator that died unnoticed must not use up all the time
+NO_OFFSET = -1
+
+Errors = Callable[[Any], Iterable[int]]
+
+
+class Coordinators:
+    """See the module."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._known: dict[str, int] = {}
+
+    async def find(self, group_id: str, deadline_s: float) -> int:
+        """The broker that coordinates a group."""
+        while (known := self._known.get(group_id)) is None:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimedOut(f"no coordinator of group {group_id!r} was found in time")
+            request = FindCoordinatorRequest(key=group_id, coordinator_keys=[group_id])
+            try:
+                answer = await self._core.ask(Target.ANY, ApiKey.FIND_COORDINATOR, request, min(left_s, ATTEMPT_S))
+            except (ConnectionLost, RequestTimedOut):
+                continue
+            found = answer.coordinators[0] if answer.coordinators else answer
+            if not found.error_code:
+                self._known[group_id] = found.node_id
+            elif not is_retriable(found.error_code):
+                raise BrokerRefused(f"group {group_id!r}", found.error_code, found.error_message or None)
+            else:
+                await self._core.sleep(RETRY_S)
+        return known
+
+    def forget(self, group_id: str) -> None:
+        self._known.pop(group_id, None)
+
+    async def ask(self, group_id: str, api_key: ApiKey, message: Any, errors: Errors, deadline_s: float) -> Any:
+        """The first answer that is a coordinator's. errors: its codes."""
+        problem = "no answer"
+        while True:
+            broker = await self.find(group_id, deadline_s)
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimedOut(f"{api_key.name} for group {group_id!r} was not done in time: {problem}")
+            try:
+                answer = await self._core.ask(broker, api_key, message, min(left_s, ATTEMPT_S), repeat=False)
+            except (ConnectionLost, RequestTimedOut) as error:
+                problem = str(error)
+            else:
+                lost = [code for code in errors(answer) if code in COORDINATOR_ERRORS]
+                if not lost:
+                    return answer
+                problem = error_name(lost[0])
+            self.forget(group_id)
+            await self._core.sleep(RETRY_S)
+
+
+# -- committed offsets -------------------------------------------------------------------------------
+
+
+def commit_request(
+    group_id: str, offsets: Mapping[TopicPartition, int], identity: Identity | None = None, instance_id: str | None = None
+) -> OffsetCommitRequest:
+    """identity: of the member that commits; None: nobody's, which only a group without members takes."""
+    topics: dict[str, OffsetCommitRequestTopic] = {}
+    for (topic, partition), offset in offsets.items():
+        entry = topics.setdefault(topic, OffsetCommitRequestTopic(name=topic, partitions=[]))
+        entry.partitions.append(OffsetCommitRequestPartition(partition, offset))
+    member_id, generation, _ = identity or Identity("", -1, 0)
+    return OffsetCommitRequest(group_id, generation, member_id, instance_id, topics=list(topics.values()))
+
+
+def read_commit(answer: OffsetCommitResponse) -> dict[TopicPartition, int]:
+    """The error code of each partition."""
+    return {
+        TopicPartition(topic.name, part.partition_index): part.error_code
+        for topic in answer.topics for part in topic.partitions}
+
+
+def commit_errors(answer: OffsetCommitResponse) -> Iterable[int]:
+    return read_commit(answer).values()
+
+
+def fetch_request(group_id: str, partitions: Iterable[TopicPartition] | None) -> OffsetFetchRequest:
+    """partitions: None for all that have a committed offset."""
+    if partitions is None:
+        return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, topics=None)], group_id, None)
+    topics: dict[str, list[int]] = {}
+    for topic, partition in partitions:
+        topics.setdefault(topic, []).append(partition)
+    new = [OffsetFetchRequestTopics(name=name, partition_indexes=numbers) for name, numbers in topics.items()]
+    old = [OffsetFetchRequestTopic(name, numbers) for name, numbers in topics.items()]
+    return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, topics=new)], group_id, old)
+
+
+def fetch_errors(answer: OffsetFetchResponse) -> list[int]:
+    """Of the answer, of its group and of each partition."""
+    topics = [topic for group in answer.groups for topic in group.topics]
+    codes = [answer.error_code, *(group.error_code for group in answer.groups)]
+    codes += [part.error_code for topic in topics for part in topic.partitions]
+    return codes + [part.error_code for topic in answer.topics for part in topic.partitions]
+
+
+def read_committed(answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
+    """What is committed; partitions without a committed offset are left out."""
+    found = {
+        TopicPartition(topic.name, part.partition_index): part.committed_offset
+        for group in answer.groups for topic in group.topics for part in topic.partitions}
+    found |= {
+        TopicPartition(topic.name, old.partition_index): old.committed_offset
+        for topic in answer.topics for old in topic.partitions}
+    return {where: offset for where, offset in found.items() if offset != NO_OFFSET}
+
+
+async def fetch_committed(
+    coordinators: Coordinators, group_id: str, partitions: Iterable[TopicPartition] | None, deadline_s: float
+) -> dict[TopicPartition, int]:
+    """Committed offsets of these partitions, or of all; those that have none are left out."""
+    wanted = None if partitions is None else list(partitions)
+    if wanted is not None and not wanted:
+        return {}
+    request = fetch_request(group_id, wanted)
+    answer = await coordinators.ask(group_id, ApiKey.OFFSET_FETCH, request, fetch_errors, deadline_s)
+    for code in fetch_errors(answer):
+        if code not in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+            raise BrokerRefused(f"no committed offsets of group {group_id!r}", code)
+    return read_committed(answer)
