@@ -171,3 +171,165 @@ def test_members_are_told_why(broker: zafka.Broker, group: str) -> None:
         assert assigned[1].why.startswith("joined: zafka-consumer-")
         assert assigned[-1].why.startswith("left or timed out: zafka-consumer-")
         assert not any(event.lost for event in events)
+
+
+def test_iterating_commits_by_itself_what_was_worked_on(broker: zafka.Broker, group: str) -> None:
+    """The record whose work is not done, because nobody asked for the next, comes again."""
+    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05)
+    with zafka.Consumer(TOPIC, **config) as consumer:
+        seen = Counter(record.partition for record, _ in zip(consumer, range(100), strict=False))
+        positions = consumer.positions()
+    with zafka.Consumer(**config) as reader:
+        reader.assign(positions)
+        assert reader.committed() == positions
+        assert sum(seen.values()) == 100 <= sum(positions.values()) <= 101
+    with zafka.Consumer(TOPIC, **config) as consumer:
+        rest = [record for records in consumer.batches(timeout=5.0) for record in records]
+        assert len(rest) == len(ALL) - sum(positions.values())
+
+
+def test_explicit_offsets_are_committed_and_others_begin_there(broker: zafka.Broker, group: str) -> None:
+    config = settings(broker.bootstrap_servers, group, enable_auto_commit=False)
+    with zafka.Consumer(**config) as consumer:
+        where = zafka.TopicPartition(TOPIC, 1)
+        assert consumer.committed([where]) == {where: None}
+        consumer.commit({where: 42})
+        consumer.commit({(TOPIC, 2): 7}, wait=False)
+        consumer.commit({(TOPIC, 3): 8})  # after what was on its way
+        assert set(consumer.committed([(TOPIC, number) for number in range(4)]).values()) == {None, 42, 7, 8}
+        consumer.assign([where])
+        assert consumer.position(where) == 42
+        assert consumer.poll(5.0)[0].offset == 42
+        assert consumer.lag()[where] >= 0
+
+
+def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group, heartbeat_interval=0.1) as members:
+        slow = members.join(max_poll_interval=1.0)
+        members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
+        members.consumers.remove(slow)  # polled no more
+        other = members.join()
+        members.poll_until(lambda: len(other.assignment()) == PARTITIONS)
+        with pytest.raises(CommitFailed, match="poll, so that it joins"):
+            slow.commit({(TOPIC, 0): 1})
+        members.consumers.append(slow)
+        members.poll_until(lambda: bool(slow.assignment()) and members.is_shared())
+        lost = [event for event in members.events[slow] if event.lost]
+        assert len(lost[0].lost) == PARTITIONS
+        assert "max_poll_interval=1 s" in lost[0].why
+
+
+def test_a_slow_program_keeps_its_partitions_while_its_thread_sends_heartbeats(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group) as members:
+        slow = members.join(session_timeout=1.0)
+        members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
+        end_s = time.monotonic() + 3.0
+        while time.monotonic() < end_s:
+            threading.Event().wait(0.02)  # works
+        slow.commit(slow.positions())
+        assert not any(event.lost for event in members.events[slow])
+
+
+def test_a_static_member_comes_back_without_a_rebalance(broker: zafka.Broker, group: str) -> None:
+    with Members(broker.bootstrap_servers, group, session_timeout=30.0) as members:
+        first = members.join(group_instance_id="one")
+        second = members.join(group_instance_id="two")
+        members.poll_until(members.is_shared)
+        owned, events = first.assignment(), len(members.events[second])
+        members.leave(first)
+        again = members.join(group_instance_id="one")
+        members.poll_until(lambda: again.assignment() == owned)
+        assert len(members.events[second]) == events
+        members.join(group_instance_id="two")  # takes the place of the other one, which hears of it
+        with pytest.raises(ZafkaError, match="another consumer took group_instance_id='two'"):
+            members.poll_until(lambda: False)
+        members.consumers.remove(second)
+        second.close()
+
+
+def test_new_partitions_are_shared(broker: zafka.Broker, group: str) -> None:
+    topic = f"{group}-grows"
+    with zafka.Admin(broker.bootstrap_servers) as admin, Members(broker.bootstrap_servers, group) as members:
+        admin.create_topic(topic, partitions=2)
+        members.join(metadata_max_age=0.3).subscribe(topic)
+        members.join(metadata_max_age=0.3).subscribe(topic)
+        members.poll_until(lambda: members.shares() == [1, 1])
+        admin.create_partitions(topic, 4)
+        members.poll_until(lambda: members.shares() == [2, 2])
+        events = [event for events in members.events.values() for event in events]
+        assert any(f"topics changed: {topic} has 4 partitions now" in event.why for event in events)
+
+
+CHILD = """
+import sys, zafka
+with zafka.Consumer("orders", bootstrap_servers=sys.argv[1], group_id=sys.argv[2], auto_offset_reset="earliest",
+                    session_timeout=1.5, heartbeat_interval=0.2, enable_auto_commit=False) as consumer:
+    while True:
+        consumer.poll(0.05, max_records=1)
+        print(len(consumer.assignment()), flush=True)
+"""
+
+
+def test_the_others_get_what_a_killed_member_had(broker: zafka.Broker, group: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, broker.bootstrap_servers, group], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        with Members(broker.bootstrap_servers, group, session_timeout=3.0) as members:
+            members.join()
+            members.poll_until(lambda: members.shares() == [3])
+            while child.stdout.readline() != "3\n":
+                members.poll()
+            os.kill(child.pid, 9)
+            members.poll_until(members.is_shared)
+            members.poll_until(lambda: set(members.read) == ALL)
+            members.check_read()
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_members_go_on_when_their_coordinator_is_killed(door: str, broker: zafka.Broker, group: str) -> None:
+    with Members(door, group) as members:
+        members.join()
+        members.join()
+        members.poll_until(members.is_shared)
+        before = [consumer.assignment() for consumer in members.consumers]
+        for _ in range(3):
+            broker.kill("partition __consumer_offsets-*")
+            read = len(members.read)
+            members.poll_until(lambda read=read: len(members.read) >= read + 20)  # type: ignore[misc]
+        assert [consumer.assignment() for consumer in members.consumers] == before  # without a rebalance
+        members.poll_until(lambda: set(members.read) == ALL)
+        members.check_read()
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_coming_and_going_while_coordinators_and_brokers_are_killed(
+    broker: zafka.Broker, group: str, strategy: str
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choice = random.Random(seed)
+    with Members(broker.bootstrap_servers, group, partition_assignment_strategy=strategy) as members:
+        watcher = zafka.Consumer(**settings(broker.bootstrap_servers, group, enable_auto_commit=False))
+        all_partitions = [zafka.TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        before: dict[zafka.TopicPartition, int | None] = {}
+        try:
+            for _ in range(12):
+                if len(members.consumers) < 3 and choice.random() < 0.7:
+                    members.join()
+                elif len(members.consumers) > 1:
+                    members.leave(choice.choice(members.consumers))
+                broker.kill(choice.choice(["partition __consumer_offsets-*", "partition __consumer_offsets-*", "broker 1"]))
+                for _ in range(choice.randrange(10)):
+                    members.poll()
+                now = watcher.committed(all_partitions)
+                assert all((now[where] or 0) >= (offset or 0) for where, offset in before.items()), (before, now)
+                before = now
+        finally:
+            watcher.close()
+        members.poll_until(members.is_shared)
+        members.poll_until(lambda: set(members.read) == ALL)
+        members.check_read()

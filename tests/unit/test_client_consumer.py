@@ -189,8 +189,15 @@ def test_an_error_for_good_is_raised(broker: FakeBroker) -> None:
 
 def test_what_it_refuses(broker: FakeBroker) -> None:
     where = broker.address
-    with pytest.raises(NotSupportedYet, match="group_id='billing': consumer groups are not supported yet"):
-        Consumer("one", bootstrap_servers=where, group_id="billing")
+    for arguments, what in (
+        ({"group_id": ""}, "group_id must be a name"), ({"heartbeat_interval": 45}, "must be below session_timeout=45"),
+        ({"partition_assignment_strategy": "smallest"}, "partition_assignment_strategy must be one of 'range'"),
+        ({"group_instance_id": ""}, "group_instance_id must be a name"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            Consumer("one", bootstrap_servers=where, **{"group_id": "billing", **arguments})
+    with Consumer(bootstrap_servers=where) as alone, pytest.raises(ConfigError, match="has no group"):
+        alone.commit()
     with pytest.raises(NotSupportedYet, match="isolation_level"):
         Consumer("one", bootstrap_servers=where, isolation_level="read_committed")
     with pytest.raises(ConfigError, match="auto_offset_reset must be one of"):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from zafka.client.cluster import NEVER
@@ -139,7 +140,9 @@ class GroupMember:
         try:
             while tasks:
                 task = tasks[0]
-                if isinstance(task, Prepare):
+                if any(isinstance(later, Lost | Failed) for later in islice(tasks, 1, None)):
+                    self._done()  # what it is about is gone
+                elif isinstance(task, Prepare):
                     await self._prepare(reader, task)
                 elif isinstance(task, Adopt):
                     await self._adopt(reader, task)
