@@ -42,7 +42,7 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 CLIENTS = ("Producer", "AsyncProducer", "Consumer", "AsyncConsumer", "Admin", "AsyncAdmin")
 RESULTS = (
     "Record", "TopicPartition", "OffsetAndTimestamp", "RecordMetadata", "Span", "Delivery", "Deliveries", "AsyncDelivery",
-    "AsyncDeliveries", "ProducerMetrics", "ConsumerMetrics", "Latency", "NewTopic",
+    "AsyncDeliveries", "ProducerMetrics", "ConsumerMetrics", "Latency", "NewTopic", "Rebalance", "GroupListing", "GroupInfo",
 )  # fmt: skip
 
 

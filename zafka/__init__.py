@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zafka import actor as actor
     from zafka.client.admin import Admin as Admin
     from zafka.client.admin import NewTopic as NewTopic
+    from zafka.client.admin_groups import GroupInfo as GroupInfo
+    from zafka.client.admin_groups import GroupListing as GroupListing
     from zafka.client.aio import AsyncAdmin as AsyncAdmin
     from zafka.client.aio import AsyncConsumer as AsyncConsumer
     from zafka.client.aio import AsyncDeliveries as AsyncDeliveries
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from zafka.client.batches import Span as Span
     from zafka.client.consumer import Consumer as Consumer
     from zafka.client.errors import ZafkaError as ZafkaError
+    from zafka.client.membership import Rebalance as Rebalance
     from zafka.client.metrics import ConsumerMetrics as ConsumerMetrics
     from zafka.client.metrics import Latency as Latency
     from zafka.client.metrics import ProducerMetrics as ProducerMetrics
@@ -55,11 +58,14 @@ _MODULE_OF = {
     "ConsumerMetrics": "zafka.client.metrics",
     "Deliveries": "zafka.client.batches",
     "Delivery": "zafka.client.batches",
+    "GroupInfo": "zafka.client.admin_groups",
+    "GroupListing": "zafka.client.admin_groups",
     "Latency": "zafka.client.metrics",
     "NewTopic": "zafka.client.admin",
     "OffsetAndTimestamp": "zafka.client.records",
     "Producer": "zafka.client.producer",
     "ProducerMetrics": "zafka.client.metrics",
+    "Rebalance": "zafka.client.membership",
     "Record": "zafka.client.records",
     "RecordMetadata": "zafka.client.batches",
     "Span": "zafka.client.batches",
@@ -69,8 +75,8 @@ _MODULE_OF = {
 
 __all__ = [
     "Admin", "AsyncAdmin", "AsyncConsumer", "AsyncDeliveries", "AsyncDelivery", "AsyncProducer", "Broker", "Consumer",
-    "ConsumerMetrics", "Deliveries", "Delivery", "Latency", "NewTopic", "OffsetAndTimestamp", "Producer",
-    "ProducerMetrics", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
+    "ConsumerMetrics", "Deliveries", "Delivery", "GroupInfo", "GroupListing", "Latency", "NewTopic", "OffsetAndTimestamp", "Producer",
+    "ProducerMetrics", "Rebalance", "Record", "RecordMetadata", "Span", "TopicPartition", "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "topic": "zafka.runtime.cli.topic:topic",
     "produce": "zafka.runtime.cli.produce:produce",
     "consume": "zafka.runtime.cli.consume:consume",
+    "group": "zafka.runtime.cli.group:group",
     "log": "zafka.runtime.cli.log:log",
     "doctor": "zafka.runtime.cli.doctor:doctor",
     "chaos": "zafka.runtime.cli.chaos:chaos",
@@ -28,7 +29,6 @@ COMMANDS = {
     "bench": "zafka.runtime.cli.bench:bench",
 }
 NOT_BUILT = {
-    "group": "consumer groups are not built",
     "cluster": "one machine is all there is",
     "broker": "brokers come and go with the topology file",
 }

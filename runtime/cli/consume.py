@@ -41,15 +41,15 @@ class Range(NamedTuple):
 @click.option("-K", "--key-delimiter", metavar="TEXT", help="Print key, this, and value.")
 @click.option("-D", "--delimiter", default="\\n", show_default=True, metavar="TEXT", help="After each record.")
 @click.option("-Z", "--null", is_flag=True, help="Print NULL where there is no value or key.")
-@click.option("-G", "--group", metavar="NAME", help="Not supported yet.")
+@click.option("-G", "--group", metavar="NAME", help="Share the partitions with others of this group, and go on where it has committed.")
 def consume(
     topic: str, bootstrap: str, offsets: tuple[str, ...], partitions: tuple[int, ...], exit_at_end: bool,
     count: int | None, form: str | None, as_json: bool, key_delimiter: str | None, delimiter: str, null: bool,
     group: str | None,
 ) -> None:
     """Print the records of TOPIC, and wait for more until Ctrl-C."""
-    if group is not None:
-        raise click.UsageError("--group: consumer groups are not supported yet; without it all partitions are read")
+    if group is not None and (offsets or partitions):
+        raise click.UsageError("--group decides what is read and from where; `zafka group seek` moves it")
     if sum((form is not None, as_json, key_delimiter is not None)) > 1:
         raise click.UsageError("--format, --json and --key-delimiter each say what is printed: use one of them")
     if as_json:
@@ -60,6 +60,10 @@ def consume(
     from zafka.client.consumer import Consumer
 
     try:
+        if group is not None:
+            with Consumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", group_id=group) as consumer:
+                copy_share(consumer, write, count, exit_at_end=exit_at_end)
+            return
         with Consumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
             ranges = find_ranges(consumer, topic, partitions, offsets, exit_at_end=exit_at_end)
             copy(consumer, ranges, write, count)
@@ -133,6 +137,20 @@ def copy(consumer: Consumer, ranges: dict[TopicPartition, Range], write: Write, 
             if stop is not None and consumer.position(read) >= stop:
                 del open_ends[read]
                 consumer.pause(read)
+
+
+def copy_share(consumer: Consumer, write: Write, count: int | None, *, exit_at_end: bool) -> None:
+    """Print what the group gives us. What is printed is committed with the next poll, or when the consumer is closed."""
+    out = sys.stdout.buffer
+    left = count if count is not None else sys.maxsize
+    while left:
+        records = consumer.poll(POLL_S, min(POLL_RECORDS, left))
+        out.write(b"".join(map(write, records)))
+        out.flush()
+        left -= len(records)
+        behind = consumer.lag().values()
+        if exit_at_end and not records and behind and not any(behind):
+            return
 
 
 def json_line(record: Record) -> bytes:

@@ -5,7 +5,6 @@ Each record's value is its number in its partition; who is given a partition goe
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import random
@@ -17,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-import confluent_kafka
-import kafka
 import pytest
 
 import zafka

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from zafka.client.assignors import ASSIGNORS, Members
-from zafka.client.group import Adopt, Failed, GroupOptions, Lost, Membership, Phase, Prepare, Request
 from zafka.client.group_protocol import (
     BadGroupBytes,
     Subscription,
@@ -17,16 +16,6 @@ from zafka.client.group_protocol import (
     encode_subscription,
 )
 from zafka.client.records import TopicPartition
-from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import (
-    Coordinator,
-    FindCoordinatorResponse,
-    HeartbeatResponse,
-    JoinGroupResponse,
-    JoinGroupResponseMember,
-    SyncGroupResponse,
-)
 
 OWNED = frozenset({TopicPartition("b", 2), TopicPartition("a", 0), TopicPartition("a", 1)})
 

@@ -1,4 +1,4 @@
-"""`zafka.Admin`: topics, partitions, records and configuration.
+"""`zafka.Admin`: topics, partitions, records, configuration and groups.
 
 Owns: the blocking face of `admin_base.AdminBase`. Every method waits for its answer.
 """
@@ -19,12 +19,14 @@ from zafka.client.admin_base import (
     PartitionInfo,
     TopicInfo,
 )
+from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo
 from zafka.client.core import list_topics
 from zafka.client.records import TopicPartition
 from zafka.client.waiting import run
 
 __all__ = [
-    "BY_BROKER_DEFAULT", "Admin", "BrokerInfo", "ClusterInfo", "ConfigEntry", "NewTopic", "PartitionInfo", "TopicInfo",
+    "BY_BROKER_DEFAULT", "Admin", "BrokerInfo", "ClusterInfo", "ConfigEntry", "GroupInfo", "GroupListing", "GroupMemberInfo",
+    "NewTopic", "PartitionInfo", "TopicInfo",
 ]  # fmt: skip
 
 
@@ -103,6 +105,30 @@ class Admin(AdminBase):
         Raises UnknownTopic, BrokerRefused, RequestTimedOut.
         """
         return run(self._delete_records(offsets))
+
+    # -- groups ----------------------------------------------------------------------------------
+
+    def list_groups(self) -> list[GroupListing]:
+        """All groups of the cluster, by name."""
+        return run(self._list_groups())
+
+    def describe_groups(self, group_ids: str | Iterable[str]) -> list[GroupInfo]:
+        """State, members and what each was given, in the order of the names. Raises BrokerRefused (GROUP_ID_NOT_FOUND)."""
+        return run(self._describe_groups(group_ids))
+
+    def delete_groups(self, group_ids: str | Iterable[str]) -> None:
+        """Delete groups that have no members, with their committed offsets. Raises BrokerRefused."""
+        run(self._delete_groups(group_ids))
+
+    def list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
+        """What a group has committed; nothing for a group that nobody knows."""
+        return run(self._list_group_offsets(group_id))
+
+    def alter_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]
+    ) -> None:
+        """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
+        run(self._alter_group_offsets(group_id, offsets))
 
     def close(self) -> None:
         """End the I/O thread. Closing again does nothing."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zafka.client.addresses import Address
+from zafka.client.admin_groups import GroupAdmin
 from zafka.client.cluster import Target
 from zafka.client.core import Core, check_count, check_seconds, make_settings
 from zafka.client.deletion import delete_records_request, read_deleted
@@ -22,7 +23,6 @@ from zafka.client.errors import (
     error_name,
     is_retriable,
 )
-from zafka.client.life import ClientBase
 from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -119,8 +119,8 @@ class ConfigEntry(NamedTuple):
     documentation: str | None
 
 
-class AdminBase(ClientBase):
-    """Create, list, describe, alter and delete topics, at any broker.
+class AdminBase(GroupAdmin):
+    """Create, list, describe, alter and delete topics and groups, at any broker.
 
     bootstrap_servers: one address or several; without it ZAFKA_BOOTSTRAP_ZMQ, ZAFKA_BOOTSTRAP or 127.0.0.1:9092.
     api_timeout: seconds for each method; request_timeout: for each of its attempts. client_id: how brokers' logs name this client.

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from zafka.client.admin_base import BY_BROKER_DEFAULT, AdminBase, ConfigEntry, NewTopic, TopicInfo
+from zafka.client.admin_groups import GroupInfo, GroupListing
 from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.core import list_topics
@@ -351,3 +352,26 @@ class AsyncAdmin(AsyncClient, AdminBase):
         """
         return await self._run(self._delete_records(offsets))
 
+    # -- groups ----------------------------------------------------------------------------------
+
+    async def list_groups(self) -> list[GroupListing]:
+        """All groups of the cluster, by name."""
+        return await self._run(self._list_groups())
+
+    async def describe_groups(self, group_ids: str | Iterable[str]) -> list[GroupInfo]:
+        """State, members and what each was given, in the order of the names. Raises BrokerRefused (GROUP_ID_NOT_FOUND)."""
+        return await self._run(self._describe_groups(group_ids))
+
+    async def delete_groups(self, group_ids: str | Iterable[str]) -> None:
+        """Delete groups that have no members, with their committed offsets. Raises BrokerRefused."""
+        await self._run(self._delete_groups(group_ids))
+
+    async def list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
+        """What a group has committed; nothing for a group that nobody knows."""
+        return await self._run(self._list_group_offsets(group_id))
+
+    async def alter_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]
+    ) -> None:
+        """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
+        await self._run(self._alter_group_offsets(group_id, offsets))

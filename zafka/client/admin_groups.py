@@ -1,0 +1,156 @@
+"""Groups and their committed offsets, as an admin sees and alters them, in steps.
+
+Owns: the part of `Admin` and `AsyncAdmin` that asks coordinators, but for the waiting.
+Raises BrokerRefused, RequestTimedOut, ConfigError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cached_property
+from typing import NamedTuple
+
+from zafka.client.core import check_count
+from zafka.client.errors import BrokerRefused, ConnectionLost, RequestTimedOut, error_name, is_retriable
+from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment
+from zafka.client.group_requests import Coordinators, commit_errors, commit_request, fetch_committed, read_commit
+from zafka.client.life import ClientBase
+from zafka.client.records import TopicPartition
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import (
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+    ListGroupsResponse,
+)
+from zafka.transport.kafka.messages.describe_groups import DescribedGroup, DescribedGroupMember
+
+RETRY_S = 0.05
+DEAD = "Dead"
+
+
+class GroupListing(NamedTuple):
+    """state: "Stable", "Empty", "PreparingRebalance", ...; kind: "classic" or "consumer", "" from old brokers."""
+
+    group_id: str
+    state: str
+    protocol_type: str
+    kind: str
+
+
+class GroupMemberInfo(NamedTuple):
+    """assignment: what its leader gave it; empty while the group shares anew."""
+
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    host: str
+    assignment: frozenset[TopicPartition]
+
+
+class GroupInfo(NamedTuple):
+    """protocol: how partitions are shared, such as "range"; "" unless the group is stable."""
+
+    group_id: str
+    state: str
+    protocol: str
+    members: tuple[GroupMemberInfo, ...]
+
+
+class GroupAdmin(ClientBase):
+    """See the module."""
+
+    _timeout: float
+
+    @cached_property
+    def _coordinators(self) -> Coordinators:
+        return Coordinators(self._core)
+
+    async def _list_groups(self) -> list[GroupListing]:
+        """Every broker lists the groups that it coordinates."""
+        deadline_s = time.monotonic() + self._timeout
+        found: dict[str, GroupListing] = {}
+        left = set(self._core.cluster.brokers)
+        problem = "no answer"
+        while left:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise RequestTimedOut(f"brokers {sorted(left)} did not list their groups in time: {problem}")
+            for broker in sorted(left):
+                try:
+                    answer: ListGroupsResponse = await self._core.ask(
+                        broker, ApiKey.LIST_GROUPS, ListGroupsRequest(), max(RETRY_S, deadline_s - time.monotonic()))
+                except ConnectionLost as error:
+                    problem = str(error)
+                    continue
+                if not answer.error_code:
+                    left.discard(broker)
+                    found |= {
+                        each.group_id: GroupListing(each.group_id, each.group_state, each.protocol_type, each.group_type)
+                        for each in answer.groups}
+                elif is_retriable(answer.error_code):
+                    problem = error_name(answer.error_code)
+                else:
+                    raise BrokerRefused("groups were not listed", answer.error_code)
+            if left:
+                await self._core.sleep(RETRY_S)
+        return [found[group_id] for group_id in sorted(found)]
+
+    async def _describe_groups(self, group_ids: str | Iterable[str]) -> list[GroupInfo]:
+        described = []
+        for group_id in _names(group_ids):
+            answer = await self._coordinators.ask(
+                group_id, ApiKey.DESCRIBE_GROUPS, DescribeGroupsRequest([group_id]),
+                lambda answer: [each.error_code for each in answer.groups], time.monotonic() + self._timeout)
+            group: DescribedGroup = answer.groups[0]
+            if group.error_code or group.group_state == DEAD:
+                code = group.error_code or ErrorCode.GROUP_ID_NOT_FOUND
+                raise BrokerRefused(f"group {group_id!r} was not described", code, group.error_message)
+            members = tuple(sorted(_member(group, member) for member in group.members))
+            described.append(GroupInfo(group_id, group.group_state, group.protocol_data, members))
+        return described
+
+    async def _delete_groups(self, group_ids: str | Iterable[str]) -> None:
+        for group_id in _names(group_ids):
+            answer = await self._coordinators.ask(
+                group_id, ApiKey.DELETE_GROUPS, DeleteGroupsRequest([group_id]),
+                lambda answer: [each.error_code for each in answer.results], time.monotonic() + self._timeout)
+            code = answer.results[0].error_code
+            if code == ErrorCode.NON_EMPTY_GROUP:
+                raise BrokerRefused(f"group {group_id!r} was not deleted", code, "it has members; close them first")
+            if code:
+                raise BrokerRefused(f"group {group_id!r} was not deleted", code)
+
+    async def _list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
+        found = await fetch_committed(self._coordinators, group_id, None, time.monotonic() + self._timeout)
+        return dict(sorted(found.items()))
+
+    async def _alter_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]) -> None:
+        wanted = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
+        if not wanted:
+            return
+        answer = await self._coordinators.ask(
+            group_id, ApiKey.OFFSET_COMMIT, commit_request(group_id, wanted), commit_errors,
+            time.monotonic() + self._timeout)
+        for where, code in read_commit(answer).items():
+            if code == ErrorCode.UNKNOWN_MEMBER_ID:
+                text = "it has members, who commit their own; close them first"
+                raise BrokerRefused(f"offsets of group {group_id!r} were not altered", code, text)
+            if code:
+                raise BrokerRefused(f"the offset of {where.topic}-{where.partition} was not altered", code)
+
+
+def _names(group_ids: str | Iterable[str]) -> list[str]:
+    return [group_ids] if isinstance(group_ids, str) else list(group_ids)
+
+
+def _member(group: DescribedGroup, member: DescribedGroupMember) -> GroupMemberInfo:
+    assignment: frozenset[TopicPartition] = frozenset()
+    if group.protocol_type == CONSUMER:
+        with suppress(BadGroupBytes):  # another kind of program uses that word; the rest is true
+            assignment = decode_assignment(member.member_assignment)
+    return GroupMemberInfo(
+        member.member_id, member.group_instance_id, member.client_id, member.client_host, assignment)
