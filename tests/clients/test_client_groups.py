@@ -5,7 +5,9 @@ Each record's value is its number in its partition; who is given a partition goe
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -16,11 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import confluent_kafka
+import kafka
 import pytest
 
 import zafka
 from zafka.client.errors import CommitFailed, ZafkaError
 from zafka.client.membership import Rebalance
+from zafka.runtime.cli import main
 
 TIMEOUT_S = 60.0
 PARTITIONS, RECORDS = 6, 50
@@ -330,3 +335,126 @@ def test_coming_and_going_while_coordinators_and_brokers_are_killed(
         members.poll_until(members.is_shared)
         members.poll_until(lambda: set(members.read) == ALL)
         members.check_read()
+
+
+def test_confluent_kafka_python_and_ours_share_a_group(broker: zafka.Broker, group: str) -> None:
+    theirs = confluent_kafka.Consumer({
+        "bootstrap.servers": broker.bootstrap_servers, "group.id": group, "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "enable.auto.commit": False,
+        "partition.assignment.strategy": "range"})
+    python = kafka.KafkaConsumer(
+        TOPIC, bootstrap_servers=broker.bootstrap_servers, group_id=group, auto_offset_reset="earliest",
+        enable_auto_commit=False, session_timeout_ms=6000, heartbeat_interval_ms=200)
+    theirs.subscribe([TOPIC])
+    read: list[tuple[int, int]] = []
+
+    def poll_theirs() -> None:
+        message = theirs.poll(0.01)
+        if message is not None and message.error() is None:
+            read.append((message.partition(), int(message.value())))
+            theirs.commit(message, asynchronous=False)
+        for where, records in python.poll(20, max_records=5).items():
+            read.extend((where.partition, int(record.value)) for record in records)
+            python.commit()
+
+    try:
+        with Members(broker.bootstrap_servers, group) as members:
+            ours = members.join()
+
+            def shares() -> list[int]:
+                poll_theirs()
+                return [len(theirs.assignment()), len(python.assignment()), len(ours.assignment())]
+
+            members.poll_until(lambda: shares() == [2, 2, 2])
+            owned = [
+                {each.partition for each in assigned}
+                for assigned in (theirs.assignment(), python.assignment(), ours.assignment())]
+            assert set().union(*owned) == set(range(PARTITIONS))
+            members.poll_until(lambda: shares() is not None and {*read, *members.read} == ALL)
+            theirs.close()
+            python.close()
+            members.poll_until(lambda: len(ours.assignment()) == PARTITIONS)
+            assert set(ours.committed().values()) == {RECORDS}
+    finally:
+        theirs.close()
+        python.close()
+
+
+def test_confluent_and_ours_share_a_group_cooperatively(broker: zafka.Broker, group: str) -> None:
+    theirs = confluent_kafka.Consumer({
+        "bootstrap.servers": broker.bootstrap_servers, "group.id": group, "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "partition.assignment.strategy": "cooperative-sticky"})
+    theirs.subscribe([TOPIC])
+    try:
+        with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
+            members.join()
+            members.poll_until(members.is_shared)
+
+            def shares() -> list[int]:
+                theirs.poll(0.01)
+                return [len(theirs.assignment()), *members.shares()]
+
+            members.poll_until(lambda: shares() == [3, 3])
+            members.join()
+            members.poll_until(lambda: shares() == [2, 2, 2])
+    finally:
+        theirs.close()
+
+
+def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> None:
+    async def run() -> None:
+        config = settings(broker.zmq_bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky")
+        read: list[tuple[int, int]] = []
+        async with zafka.AsyncConsumer(TOPIC, **config) as first, zafka.AsyncConsumer(TOPIC, **config) as second:
+            async with asyncio.timeout(TIMEOUT_S):
+                while set(read) != ALL or not len(first.assignment()) == len(second.assignment()) == 3:
+                    for consumer in (first, second):
+                        records = await consumer.poll(0.02, max_records=20)
+                        read += [(record.partition, int(record.value or b"")) for record in records]
+            assert len(read) == len(ALL)
+            await first.commit()
+            await first.commit({next(iter(first.assignment())): RECORDS}, wait=False)
+            assert set((await first.committed()).values()) == {RECORDS}
+        async with zafka.AsyncAdmin(broker.bootstrap_servers) as admin:
+            assert (await admin.describe_groups(group))[0].state == "Empty"
+            assert set((await admin.list_group_offsets(group)).values()) == {RECORDS}
+            assert group in [each.group_id for each in await admin.list_groups()]
+            await admin.alter_group_offsets(group, {(TOPIC, 0): 1})
+            await admin.delete_groups(group)
+
+    asyncio.run(run())
+
+
+def test_groups_on_the_command_line(
+    broker: zafka.Broker, group: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def says(*arguments: str) -> bytes:
+        capfdbinary.readouterr()
+        code = main([*arguments, "-b", broker.bootstrap_servers])
+        out, err = capfdbinary.readouterr()
+        assert code == 0, err
+        return out
+
+    assert len(says("consume", TOPIC, "-G", group, "-e").split()) == len(ALL)
+    assert group in says("group", "list").decode()
+    described = json.loads(says("group", "describe", group, "--format", "json"))[0]
+    assert described["state"] == "Empty"
+    assert [(each["committed"], each["lag"]) for each in described["partitions"]] == [(RECORDS, 0)] * PARTITIONS
+    assert says("group", "seek", group, "--to", "10", "--dry-run").split()[-1] == b"10"
+    assert says("consume", TOPIC, "-G", group, "-e") == b""
+    says("group", "seek", group, "--to", "10")
+    assert len(says("consume", TOPIC, "-G", group, "-e").split()) == PARTITIONS * (RECORDS - 10)
+    for where, offset in (("earliest", 0), ("latest", RECORDS), ("2001-01-01T00:00", 0), ("2100-01-01T00:00+00:00", RECORDS)):
+        told = json.loads(says("group", "seek", group, TOPIC, "--to", where, "--format", "json"))
+        assert {each["after"] for each in told} == {offset}
+    with zafka.Consumer(TOPIC, **settings(broker.bootstrap_servers, group)) as member:
+        member.poll(1.0)
+        while not member.assignment():
+            member.poll(0.1)
+        owner = json.loads(says("group", "describe", group, "--format", "json"))[0]["members"][0]
+        assert (owner["client"], owner["partitions"]) == ("zafka-consumer", PARTITIONS)
+        for verb in (("seek", group, "--to", "0"), ("delete", group)):
+            assert main(["group", *verb, "-b", broker.bootstrap_servers]) == 1
+            assert b"it has members" in capfdbinary.readouterr().err
+    says("group", "delete", group)
+    assert group not in says("group", "list").decode()

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from zafka.client.assignors import ASSIGNORS, Members
+from zafka.client.group import Adopt, Failed, GroupOptions, Lost, Membership, Phase, Prepare, Request
 from zafka.client.group_protocol import (
     BadGroupBytes,
     Subscription,
@@ -16,6 +17,16 @@ from zafka.client.group_protocol import (
     encode_subscription,
 )
 from zafka.client.records import TopicPartition
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import (
+    Coordinator,
+    FindCoordinatorResponse,
+    HeartbeatResponse,
+    JoinGroupResponse,
+    JoinGroupResponseMember,
+    SyncGroupResponse,
+)
 
 OWNED = frozenset({TopicPartition("b", 2), TopicPartition("a", 0), TopicPartition("a", 1)})
 
@@ -125,3 +136,154 @@ def test_of_two_who_claim_a_partition_the_later_generation_has_it() -> None:
     members = {
         "old": Subscription(("t",), frozenset({where}), 3), "new": Subscription(("t",), frozenset({where}), 4)}
     assert ASSIGNORS["sticky"].assign(members, {"t": 2})["new"] == {where}
+
+
+# -- the membership ----------------------------------------------------------------------------------
+
+
+class Driven:
+    """A membership whose answers the test gives."""
+
+    def __init__(self, **options: object) -> None:
+        self.now_s = 0.0
+        self.membership = Membership(
+            GroupOptions("g", session_timeout=10.0, heartbeat_interval=1.0, max_poll_interval=30.0, **options),  # type: ignore[arg-type]
+            ("t",), self.now_s)
+        self.membership.on_topics({"t": 2}, self.now_s)
+
+    def due(self, api_key: ApiKey) -> Request:
+        """The next request, which must be of this kind; where the coordinator is asked for first, it is found."""
+        request = self.membership.next_request(self.now_s)
+        if request is not None and request.api_key is ApiKey.FIND_COORDINATOR and api_key is not request.api_key:
+            self.answer(request, FindCoordinatorResponse(coordinators=[Coordinator("g", 1)]))
+            request = self.membership.next_request(self.now_s)
+        assert request is not None and request.api_key is api_key, request
+        return request
+
+    def answer(self, request: Request, answer: object) -> None:
+        self.membership.on_answer(request, answer, None, self.now_s)
+
+    def joined(self) -> Membership:
+        """A member of generation 1 that leads, has all partitions, and whose reader knows."""
+        join = self.due(ApiKey.JOIN_GROUP)
+        self.answer(join, JoinGroupResponse(error_code=ErrorCode.MEMBER_ID_REQUIRED, member_id="m"))
+        join = self.due(ApiKey.JOIN_GROUP)
+        assert join.message.member_id == "m"
+        leader = JoinGroupResponseMember("m", None, join.message.protocols[0].metadata)
+        name = join.message.protocols[0].name
+        self.answer(join, JoinGroupResponse(
+            generation_id=1, protocol_name=name, leader="m", member_id="m", members=[leader]))
+        sync = self.due(ApiKey.SYNC_GROUP)
+        assert decode_assignment(sync.message.assignments[0].assignment) == BOTH
+        self.answer(sync, SyncGroupResponse(assignment=sync.message.assignments[0].assignment))
+        (task,) = self.membership.tasks
+        assert isinstance(task, Adopt) and task.partitions == BOTH
+        self.membership.tasks.clear()
+        return self.membership
+
+    def beat(self, error: int) -> None:
+        self.now_s += 1.0
+        self.answer(self.due(ApiKey.HEARTBEAT), HeartbeatResponse(error_code=error))
+
+
+BOTH = {TopicPartition("t", 0), TopicPartition("t", 1)}
+
+
+def test_a_rebalance_waits_for_the_reader_and_heartbeats_go_on() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+    driven.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+    (task,) = membership.tasks
+    assert isinstance(task, Prepare)
+    membership.prepared(task.round - 1, frozenset())  # of another time
+    assert membership.phase is Phase.WAITING
+    membership.prepared(task.round, frozenset())
+    assert driven.due(ApiKey.JOIN_GROUP).message.member_id == "m"
+
+
+@pytest.mark.parametrize(
+    ("error", "member_id"), [(ErrorCode.UNKNOWN_MEMBER_ID, ""), (ErrorCode.ILLEGAL_GENERATION, "m")])
+def test_who_is_not_known_any_more_has_lost_all_and_joins_when_its_reader_knows(error: int, member_id: str) -> None:
+    driven = Driven()
+    membership = driven.joined()
+    life = membership.identity.life
+    driven.beat(error)
+    (task,) = membership.tasks
+    assert isinstance(task, Lost)
+    assert (membership.identity.generation, membership.identity.life) == (-1, life + 1)
+    assert membership.next_request(driven.now_s + 9.0) is None
+    membership.prepared(task.round, frozenset())
+    assert driven.due(ApiKey.JOIN_GROUP).message.member_id == member_id
+
+
+@pytest.mark.parametrize("error", [
+    ErrorCode.FENCED_INSTANCE_ID, ErrorCode.GROUP_AUTHORIZATION_FAILED, ErrorCode.INVALID_GROUP_ID])
+def test_what_trying_again_does_not_mend_ends_the_membership(error: int) -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.beat(error)
+    (task,) = membership.tasks
+    assert isinstance(task, Failed) and error.name in str(task.error)  # type: ignore[attr-defined]
+    assert membership.next_request(driven.now_s + 100.0) is None
+
+
+@pytest.mark.parametrize("error", [ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE])
+def test_a_coordinator_that_moved_is_looked_for_and_the_member_stays(error: int) -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.beat(error)
+    driven.now_s += 1.0
+    found = driven.due(ApiKey.FIND_COORDINATOR)
+    driven.answer(found, FindCoordinatorResponse(coordinators=[Coordinator("g", 2)]))
+    assert membership.coordinator == 2
+    assert driven.due(ApiKey.HEARTBEAT).message.generation_id == 1
+    assert not membership.tasks
+
+
+def test_a_coordinator_that_loads_is_asked_again() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.beat(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+    assert (membership.coordinator, membership.phase) == (1, Phase.STABLE)
+
+
+def test_who_does_not_read_signs_off_and_a_static_one_only_falls_silent() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.now_s = 30.0
+    leave = driven.due(ApiKey.LEAVE_GROUP)
+    assert leave.message.members[0].member_id == "m"
+    assert isinstance(membership.tasks[0], Lost)
+    driven = Driven(instance_id="i")
+    driven.joined()
+    driven.now_s = 30.0
+    assert driven.membership.next_request(driven.now_s) is None
+
+
+def test_a_reader_that_reads_stays_a_member() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    for _ in range(40):
+        membership.polled(driven.now_s)
+        driven.beat(ErrorCode.NONE)
+    assert membership.phase is Phase.STABLE
+
+
+def test_answers_that_come_too_late_change_nothing() -> None:
+    driven = Driven()
+    join = driven.due(ApiKey.JOIN_GROUP)
+    driven.membership.leave()
+    assert not driven.membership.awaits(join)
+    driven.answer(join, JoinGroupResponse(generation_id=1, member_id="m"))
+    assert driven.membership.phase is Phase.OVER
+
+
+def test_a_leader_shares_anew_when_its_topics_change() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    membership.on_topics({"t": 2, "other": 5}, driven.now_s)
+    assert not membership.tasks
+    membership.on_topics({"t": 3}, driven.now_s)
+    (task,) = membership.tasks
+    assert isinstance(task, Prepare) and task.why == "topics changed: t has 3 partitions now"

@@ -21,7 +21,7 @@ from zafka.client.admin_base import (
 )
 from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo
 from zafka.client.core import list_topics
-from zafka.client.records import TopicPartition
+from zafka.client.records import Offsets, TopicPartition
 from zafka.client.waiting import run
 
 __all__ = [
@@ -124,9 +124,7 @@ class Admin(AdminBase):
         """What a group has committed; nothing for a group that nobody knows."""
         return run(self._list_group_offsets(group_id))
 
-    def alter_group_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]
-    ) -> None:
+    def alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
         """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
         run(self._alter_group_offsets(group_id, offsets))
 

@@ -7,7 +7,7 @@ Raises BrokerRefused, RequestTimedOut, ConfigError.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from zafka.client.errors import BrokerRefused, ConnectionLost, RequestTimedOut, 
 from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment
 from zafka.client.group_requests import Coordinators, commit_errors, commit_request, fetch_committed, read_commit
 from zafka.client.life import ClientBase
-from zafka.client.records import TopicPartition
+from zafka.client.records import Offsets, TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
@@ -128,7 +128,7 @@ class GroupAdmin(ClientBase):
         found = await fetch_committed(self._coordinators, group_id, None, time.monotonic() + self._timeout)
         return dict(sorted(found.items()))
 
-    async def _alter_group_offsets(self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]) -> None:
+    async def _alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
         wanted = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
         if not wanted:
             return

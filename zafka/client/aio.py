@@ -25,7 +25,7 @@ from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.producer_arguments import HeadersArgument
 from zafka.client.producer_base import ProducerBase
-from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
+from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import Signal, Steps
 
 Found = TypeVar("Found")
@@ -234,7 +234,7 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
 
     async def commit(
         self,
-        offsets: Mapping[TopicPartition | tuple[str, int], int] | None = None,
+        offsets: Offsets | None = None,
         *,
         wait: bool = True,
         timeout: float | None = None,
@@ -370,8 +370,6 @@ class AsyncAdmin(AsyncClient, AdminBase):
         """What a group has committed; nothing for a group that nobody knows."""
         return await self._run(self._list_group_offsets(group_id))
 
-    async def alter_group_offsets(
-        self, group_id: str, offsets: Mapping[TopicPartition | tuple[str, int], int]
-    ) -> None:
+    async def alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
         """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
         await self._run(self._alter_group_offsets(group_id, offsets))

@@ -12,7 +12,7 @@ from typing import Self
 
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
+from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import run
 
 
@@ -61,7 +61,7 @@ class Consumer(ConsumerBase):
 
     def commit(
         self,
-        offsets: Mapping[TopicPartition | tuple[str, int], int] | None = None,
+        offsets: Offsets | None = None,
         *,
         wait: bool = True,
         timeout: float | None = None,

@@ -40,7 +40,7 @@ from zafka.client.membership import GroupMember, OnRebalance
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offset_lookup import list_offsets
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndTimestamp, Record, TopicPartition
+from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import until
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
@@ -258,7 +258,7 @@ class ConsumerBase(ClientBase):
         return self._member
 
     async def _commit(
-        self, offsets: Mapping[TopicPartition | tuple[str, int], int] | None, wait: bool, timeout: float | None
+        self, offsets: Offsets | None, wait: bool, timeout: float | None
     ) -> None:
         member = self._in_group()
         if offsets is None:

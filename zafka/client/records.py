@@ -5,7 +5,7 @@ Owns: `Record`, with the fields of Kafka's consumers, and the small types around
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -17,6 +17,9 @@ LOG_APPEND_TIME = 1
 class TopicPartition(NamedTuple):
     topic: str
     partition: int
+
+
+Offsets = Mapping[TopicPartition, int] | Mapping[tuple[str, int], int]  # by partition
 
 
 class OffsetAndTimestamp(NamedTuple):
