@@ -388,7 +388,6 @@ def test_confluent_and_ours_share_a_group_cooperatively(broker: zafka.Broker, gr
     try:
         with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
             members.join()
-            members.poll_until(members.is_shared)
 
             def shares() -> list[int]:
                 theirs.poll(0.01)

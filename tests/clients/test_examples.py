@@ -54,6 +54,10 @@ def test_the_testing_broker_example() -> None:
     assert "once each and in order" in run_example("testing_broker.py")
 
 
+def test_the_example_of_a_group() -> None:
+    assert run_example("group.py").endswith("Empty 300\n")
+
+
 def test_the_example_of_a_test_file(tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "test_orders.py", tmp_path)  # without the settings of this repository
     done = subprocess.run(
@@ -66,7 +70,7 @@ def test_the_example_of_a_test_file(tmp_path: Path) -> None:
 
 def test_examples_pass_mypy_strict(tmp_path: Path) -> None:
     """As a user's program sees the package: through py.typed, with no settings of ours."""
-    files = [str(ROOT / "examples" / name) for name in (*CLIENT_EXAMPLES, "testing_broker.py", "test_orders.py")]
+    files = [str(ROOT / "examples" / name) for name in (*CLIENT_EXAMPLES, "testing_broker.py", "group.py", "test_orders.py")]
     done = subprocess.run(
         [*MYPY, "--strict", "--cache-dir", str(tmp_path / "cache"), *files],
         check=False, cwd=tmp_path, capture_output=True, text=True, timeout=170, env={**os.environ, "MYPYPATH": str(ROOT)},

@@ -104,7 +104,9 @@ class GroupMember:
         self._fetcher.assign({})
         membership = Membership(self.options, topics, time.monotonic())
         self._life = -1
+        self._gave_up = False
         self._committed.clear()
+        self._paused.clear()
         self._core.io.call(partial(self.session.join, membership))
 
     async def assign(self, reader: Reader, partitions: Mapping[TopicPartition, int | None]) -> None:
