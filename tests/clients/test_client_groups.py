@@ -205,6 +205,16 @@ def test_explicit_offsets_are_committed_and_others_begin_there(broker: zafka.Bro
         assert consumer.lag()[where] >= 0
 
 
+def test_chosen_partitions_are_committed_by_the_way_too(broker: zafka.Broker, group: str) -> None:
+    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05)
+    with zafka.Consumer(**config) as consumer, zafka.Consumer(**config) as watcher:
+        consumer.assign([(TOPIC, 1)])
+        end_s = time.monotonic() + TIMEOUT_S
+        while watcher.committed([(TOPIC, 1)]) != {(TOPIC, 1): RECORDS}:
+            assert time.monotonic() < end_s
+            consumer.poll(0.05)
+
+
 def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Broker, group: str) -> None:
     with Members(broker.bootstrap_servers, group, heartbeat_interval=0.1) as members:
         slow = members.join(max_poll_interval=1.0)

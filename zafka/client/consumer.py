@@ -85,11 +85,12 @@ class Consumer(ConsumerBase):
 
     def records(self, timeout: float | None = None) -> Iterator[Record]:
         """Records as they come; ends when nothing came for `timeout` seconds, never by default."""
+        fetcher = self._fetcher
         while True:
             rest = self._rest
             for record in rest:
                 yield record
-                if self._fetcher.interrupted:
+                if fetcher.interrupted:  # and the record before this is worked on
                     run(self._attend())
                 if self._rest is not rest:
                     break  # the user moved: what was decoded is not next any more

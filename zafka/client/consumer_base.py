@@ -36,7 +36,7 @@ from zafka.client.errors import (
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
 from zafka.client.group_arguments import group_options
 from zafka.client.life import ClientBase
-from zafka.client.membership import GroupMember, OnRebalance
+from zafka.client.membership import GroupMember, OnRebalance, Reader
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offset_lookup import list_offsets
 from zafka.client.offsets import EARLIEST, LATEST
@@ -194,7 +194,7 @@ class ConsumerBase(ClientBase):
             raise ConfigError("subscribe needs at least one topic")
         await self._core.wait_for_topics(topics, self._api_timeout)
         if self._member is not None:
-            await self._member.subscribe(self, topics)
+            await self._member.subscribe(self._reader(), topics)
             return
         known = self._core.cluster.topics
         wanted = {
@@ -208,7 +208,7 @@ class ConsumerBase(ClientBase):
     async def _assign(self, partitions: Partitions) -> None:
         wanted = {await self._existing(where): self._reset for where in partitions}
         if self._member is not None:
-            await self._member.assign(self, wanted)
+            await self._member.assign(self._reader(), wanted)
             return
         self._forget_current()
         self._fetcher.assign(wanted)
@@ -243,8 +243,11 @@ class ConsumerBase(ClientBase):
         found = {where: self._current_position(reading) for where, reading in readings}
         return {where: position for where, position in found.items() if position != NOT_KNOWN}
 
-    def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Hand out nothing more of what was fetched of these partitions; for the group's use."""
+    def _reader(self) -> Reader:
+        return Reader(self.positions, self._forget)
+
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Hand out nothing more of what was fetched of these."""
         if self._chunk is not None and self._chunk.reading.where in partitions:
             self._forget_current()
 
@@ -375,7 +378,7 @@ class ConsumerBase(ClientBase):
     async def _attend(self) -> None:
         """Look after the group, if it wants us."""
         if self._fetcher.interrupted and self._member is not None:
-            await self._member.serve(self)
+            await self._member.serve(self._reader())
 
     async def _advance(self, timeout: float | None, holds_some: bool = False) -> bool:
         """Decode the next batch that has records for us into `_rest`. False if none comes in time.
@@ -464,7 +467,7 @@ class ConsumerBase(ClientBase):
     async def _close(self) -> None:
         try:
             if self._member is not None and not self._closed and self._core.ended is None:
-                await self._member.leave(self)
+                await self._member.leave(self._reader())
         finally:
             await super()._close()
 

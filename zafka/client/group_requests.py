@@ -63,6 +63,10 @@ class Coordinators:
                 await self._core.sleep(RETRY_S)
         return known
 
+    def known(self, group_id: str) -> int:
+        """Without asking; -1 if that is not known."""
+        return self._known.get(group_id, -1)
+
     def forget(self, group_id: str) -> None:
         self._known.pop(group_id, None)
 

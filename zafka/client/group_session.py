@@ -1,21 +1,20 @@
 """A member of a group in the I/O thread: it sends what `group.Membership` decides, beside the fetching.
 
 Owns: the membership, when the reader is asked for, and whether it still comes. The reader (membership.py) gets at it by
-`io.call`, and reads nothing but `tasks` and `identity`, which change in one step.
+`io.call`, and reads nothing but the membership's `tasks` and `identity`, which change in one step.
 Invariant: while there is a task for the reader, or offsets are due, `fetcher.interrupted` is set after it was.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from functools import partial
 from typing import Any
 
 from zafka.client.cluster import NEVER, Cluster
 from zafka.client.errors import ConnectionLost, ZafkaError
 from zafka.client.fetcher import Fetcher
-from zafka.client.group import Membership, Phase, Request, Task
+from zafka.client.group import Membership, Phase, Request
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -31,14 +30,14 @@ class GroupSession:
         self._fetcher = fetcher
         self._commit_interval = commit_interval
         self.membership: Membership | None = None
-        self.tasks: deque[Task] = deque()
         self.commit_due = False
         self.reads = False  # the reader came by since we asked
         self._seen_metadata = -1
         self._request: tuple[Request, int] | None = None  # what is under way, and to whom
         self._unsent: Request | None = None  # its coordinator is out of reach
         self._unsent_by_s = NEVER
-        self._commit_at_s = self._ask_at_s = NEVER
+        self._commit_at_s = time.monotonic() + commit_interval
+        self._ask_at_s = NEVER
         self._counts: dict[str, int] = {}
 
     # -- by io.call ------------------------------------------------------------------------------
@@ -46,9 +45,7 @@ class GroupSession:
     def join(self, membership: Membership) -> None:
         now_s = time.monotonic()
         self.membership = membership
-        self.tasks = membership.tasks
         self._ask_at_s = now_s
-        self._commit_at_s = now_s + self._commit_interval
         self._seen_metadata = -1
 
     def leave(self) -> None:
@@ -63,6 +60,11 @@ class GroupSession:
 
     def turn(self, now_s: float) -> float:
         wake_s = self._fetcher.turn(now_s)
+        if now_s >= self._commit_at_s:
+            self._commit_at_s = now_s + self._commit_interval
+            self.commit_due = True
+            self._fetcher.interrupt()
+        wake_s = min(wake_s, self._commit_at_s)
         membership = self.membership
         if membership is None:
             return wake_s
@@ -78,7 +80,7 @@ class GroupSession:
             self._fetcher.interrupt()
         if membership.phase is Phase.OVER:
             return wake_s
-        return min(wake_s, membership.wake_at(), self._unsent_by_s, self._ask_at_s, self._commit_at_s)
+        return min(wake_s, membership.wake_at(), self._unsent_by_s, self._ask_at_s)
 
     def end(self, error: ZafkaError) -> None:
         self._fetcher.end(error)
@@ -98,15 +100,11 @@ class GroupSession:
 
     def _is_reader_due(self, membership: Membership, now_s: float) -> bool:
         """Ask it now and then whether it still is there: `reads` is the answer."""
-        is_due = False
-        if now_s >= self._commit_at_s:
-            self._commit_at_s = now_s + self._commit_interval
-            self.commit_due = is_due = True
-        if now_s >= self._ask_at_s:
-            options = membership.options
-            self._ask_at_s = now_s + min(options.heartbeat_interval, options.max_poll_interval / 4)
-            is_due = True
-        return is_due
+        if now_s < self._ask_at_s:
+            return False
+        options = membership.options
+        self._ask_at_s = now_s + min(options.heartbeat_interval, options.max_poll_interval / 4)
+        return True
 
     def _drop_what_is_given_up(self, membership: Membership) -> None:
         if self._request is not None and not membership.awaits(self._request[0]):

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from zafka.client.cluster import NEVER
 from zafka.client.core import Answer, Core
 from zafka.client.errors import BrokerRefused, ClientClosed, CommitFailed, RequestTimedOut, ZafkaError, error_name
 from zafka.client.fetcher import NOT_KNOWN, Fetcher
-from zafka.client.group import Adopt, Failed, GroupOptions, Identity, Lost, Membership, Prepare
+from zafka.client.group import Adopt, Failed, GroupOptions, Identity, Lost, Membership, Prepare, Task
 from zafka.client.group_requests import (
     Coordinators,
     commit_errors,
@@ -63,16 +64,15 @@ class Rebalance(NamedTuple):
 OnRebalance = Callable[[Rebalance], None]
 
 
-class Reader(Protocol):
-    """The consumer: what it handed out, and what it shall forget."""
+class Reader(NamedTuple):
+    """What the consumer does for its group.
 
-    def positions(self) -> dict[TopicPartition, int]:
-        """The offset after what was handed out of each assigned partition, where that is known."""
-        ...
+    positions: the offset after what was handed out of each assigned partition, where that is known.
+    forget: hands out nothing more of these partitions.
+    """
 
-    def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Hand out nothing more of these."""
-        ...
+    positions: Callable[[], dict[TopicPartition, int]]
+    forget: Callable[[Collection[TopicPartition]], None]
 
 
 class GroupMember:
@@ -84,6 +84,7 @@ class GroupMember:
     ) -> None:
         self.options = options
         self.session = GroupSession(core.cluster, fetcher, auto_commit_interval)
+        self._membership: Membership | None = None  # the session's, once that has heard of it
         self._core = core
         self._fetcher = fetcher
         self._coordinators = Coordinators(core)
@@ -102,7 +103,7 @@ class GroupMember:
         """Be a member that reads these topics, instead of whatever was read before."""
         await self.leave(reader)
         self._fetcher.assign({})
-        membership = Membership(self.options, topics, time.monotonic())
+        membership = self._membership = Membership(self.options, topics, time.monotonic())
         self._life = -1
         self._gave_up = False
         self._committed.clear()
@@ -121,7 +122,7 @@ class GroupMember:
     async def leave(self, reader: Reader) -> None:
         """Commit if that is done by itself, give up everything, and sign off."""
         session = self.session
-        if session.membership is None:
+        if self._membership is None:
             if self._auto_commits and self._fetcher.readings:
                 await self._commit_quietly(reader.positions())
             return
@@ -130,14 +131,14 @@ class GroupMember:
         finally:
             self._core.io.call(session.leave)
         await until(self._fetcher.ready, lambda: session.is_over or self._core.ended or None, time.monotonic() + LEAVE_S)
-        session.membership = None
+        session.membership = self._membership = None
 
     async def serve(self, reader: Reader) -> None:
         """Do what the group wants of the reader before it reads on. A task that fails or is cancelled is done again."""
         self._fetcher.interrupted = False  # before looking
         session = self.session
         session.reads = True
-        tasks = session.tasks
+        tasks: deque[Task] = deque() if self._membership is None else self._membership.tasks
         self._look_at_pending()
         try:
             while tasks:
@@ -213,7 +214,7 @@ class GroupMember:
             await self._commit_quietly({where: positions[where] for where in revoked if where in positions})
         try:
             if revoked:
-                membership = self.session.membership
+                membership = self._membership
                 generation = membership.identity.generation if membership is not None else -1
                 self._call_back(Rebalance(why, generation, revoked=revoked))
         finally:
@@ -228,10 +229,11 @@ class GroupMember:
         self._fetcher.change(partitions, {})
 
     def _done(self) -> None:
-        self.session.tasks.popleft()
+        assert self._membership is not None
+        self._membership.tasks.popleft()
 
     def _tell(self, change: Callable[[Membership], None]) -> None:
-        membership = self.session.membership
+        membership = self._membership
         if membership is not None:
             self._core.io.call(partial(change, membership))
 
@@ -244,7 +246,7 @@ class GroupMember:
 
     def _identity(self) -> Identity:
         """In whose name this consumer commits now. Raises CommitFailed if its membership is over."""
-        membership = self.session.membership
+        membership = self._membership
         if membership is None:
             return NOBODY
         identity = membership.identity
@@ -280,7 +282,7 @@ class GroupMember:
                 self._committed[where] = offsets[where]
             elif code in FENCED:
                 # A cooperative member keeps partitions while its generation changes; then it commits in the new one.
-                membership = self.session.membership
+                membership = self._membership
                 goes_on = membership is not None and membership.identity.life == identity.life == self._life
                 if code not in (ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS) or not goes_on:
                     raise CommitFailed(
@@ -306,11 +308,12 @@ class GroupMember:
 
     def _commit_by_the_way(self, positions: Offsets) -> None:
         """Begin to commit; if that cannot be done now, the next time will do."""
-        membership = self.session.membership
         offsets = self.uncommitted(positions)
-        if self._pending is None and offsets and membership is not None and membership.coordinator >= 0:
+        known = self._coordinators.known(self.options.group_id)
+        broker = known if self._membership is None else self._membership.coordinator
+        if self._pending is None and offsets and broker >= 0:
             with suppress(CommitFailed):
-                self._begin_commit(membership.coordinator, offsets)
+                self._begin_commit(broker, offsets)
 
     async def commit_soon(self, offsets: Offsets) -> None:
         """Begin to commit without waiting for the end."""
