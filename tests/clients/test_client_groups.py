@@ -329,7 +329,7 @@ def test_coming_and_going_while_coordinators_and_brokers_are_killed(
         all_partitions = [zafka.TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         before: dict[zafka.TopicPartition, int | None] = {}
         try:
-            for _ in range(12):
+            for _ in range(8):
                 if len(members.consumers) < 3 and choice.random() < 0.7:
                     members.join()
                 elif len(members.consumers) > 1:
@@ -430,6 +430,32 @@ def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> Non
             assert group in [each.group_id for each in await admin.list_groups()]
             await admin.alter_group_offsets(group, {(TOPIC, 0): 1})
             await admin.delete_groups(group)
+
+    asyncio.run(run())
+
+
+def test_cancelled_polls_lose_nothing_while_the_group_shares_anew(broker: zafka.Broker, group: str) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choice = random.Random(seed)
+
+    async def run() -> None:
+        read: list[tuple[int, int]] = []
+        config = settings(broker.bootstrap_servers, group)
+        async with zafka.AsyncConsumer(TOPIC, **config) as first, asyncio.timeout(TIMEOUT_S):
+            async with zafka.AsyncConsumer(TOPIC, **config) as second:
+                while len(first.assignment()) != 3 or len(second.assignment()) != 3:
+                    for consumer in (first, second):
+                        poll = asyncio.ensure_future(consumer.poll(0.1, max_records=3))
+                        await asyncio.wait([poll], timeout=choice.uniform(0.0, 0.01))
+                        if not poll.done():
+                            poll.cancel()
+                            await asyncio.wait([poll])
+                        if not poll.cancelled():
+                            read += [(record.partition, int(record.value or b"")) for record in poll.result()]
+            while len(read) < len(ALL):
+                read += [(record.partition, int(record.value or b"")) for record in await first.poll(0.1)]
+        assert sorted(read) == sorted(ALL)
 
     asyncio.run(run())
 
