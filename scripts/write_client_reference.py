@@ -27,6 +27,9 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 
 - **Blocking or asyncio.** `Producer`, `Consumer` and `Admin` block; `AsyncProducer`, `AsyncConsumer` and `AsyncAdmin` are the same
   clients for asyncio, with the same arguments. Each client object has one thread of its own for its sockets.
+- **Groups.** With `group_id` consumers share topics, with any Kafka client. Heartbeats go on in the client's thread while a program works. What was
+  handed out is committed by the next call, or by `commit`; partitions change hands inside `poll` or iteration only, after `on_rebalance`
+  was told; so `poll` may take longer than its timeout while they do.
 - **Order and safety.** A producer is idempotent by default: what is acknowledged is on disk once, and the records of one partition keep
   the order in which they were sent, over lost connections and restarts of brokers, which clients sit out by themselves.
 - **Cancelling** an async call ends it where it waits. A record that a cancelled `send` had not queued yet is not sent; a cancelled `poll`
