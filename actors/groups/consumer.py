@@ -110,7 +110,8 @@ class ConsumerGroups:
         group = self._groups.get(request.group_id)
         if group is None:
             if request.member_epoch != JOIN_EPOCH:
-                raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} not found.")
+                what = "Group" if request.member_epoch < JOIN_EPOCH else "Consumer group"  # Kafka's words
+                raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"{what} {request.group_id} not found.")
             group = Group(request.group_id)  # not there yet: it may be refused
         if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
             return self._leave(group, request, outbox)

@@ -212,7 +212,7 @@ def _described(member: Member, target: Assignment, names: Mapping[bytes, str]) -
            for topic in (*position.assigned, *position.revoking)}
     return described.Member(
         member.member_id, metadata.instance_id, metadata.rack_id, position.epoch, metadata.client_id,
-        metadata.client_host, metadata.subscribed_topic_names, metadata.subscribed_topic_regex,
+        metadata.client_host, metadata.subscribed_topic_names, metadata.subscribed_topic_regex or "",
         _assignment(has, names), _assignment(target, names), CONSUMER)
 
 

@@ -175,4 +175,26 @@ ADMIN = [
     case("types", *(kafka.ListGroupsRequest([], [kind]) for kind in ("classic", "Consumer", "NoSuch")), versions=range(5, 20)),
 ]
 
-CASES: list[Case] = [*COMMITS, *FETCHES, *DELETES, *JOINS, *SYNCS, *HEARTBEATS, *LEAVES, *MEMBERS_COMMIT, *ADMIN]
+def _beat(group: str, member_id: str, epoch: int, **fields: Any) -> Any:
+    """What a member of a KIP-848 group says; everything in a first heartbeat."""
+    options = {"rebalance_timeout_ms": 5000, "subscribed_topic_names": ["read"], "topic_partitions": [], **fields}
+    return kafka.ConsumerGroupHeartbeatRequest(group, member_id, epoch, **options)
+
+
+MEMBER = "4fA2bCdEQ6K7hJ8kL9mN0p"
+CONSUMER_GROUPS = [
+    case("a member, alone, from its first to its last", _beat("kip-{v}", MEMBER, 0), _beat("kip-{v}", MEMBER, 0),
+         Call(kafka.ConsumerGroupDescribeRequest(["kip-{v}"]), version=1), _beat("kip-{v}", MEMBER, 7), _beat("kip-{v}", MEMBER, -1),
+         Call(kafka.ConsumerGroupDescribeRequest(["kip-{v}"]), version=1), Call(kafka.DeleteGroupsRequest(["kip-{v}"]), version=2)),
+    *(case(title, request) for title, request in (
+        ("of nobody", _beat("none", MEMBER, 3)), ("a last one of nobody", _beat("none", MEMBER, -1)),
+        ("a static leave of nobody", _beat("none", MEMBER, -2, instance_id="i")), ("no name of a group", _beat("", MEMBER, 0)),
+        ("an epoch that is none", _beat("none", MEMBER, -3)), ("an empty instance", _beat("none", MEMBER, 0, instance_id="")),
+        ("an empty rack", _beat("none", MEMBER, 0, rack_id="")), ("no time", _beat("none", MEMBER, 0, rebalance_timeout_ms=-1)),
+        ("no partitions said", _beat("none", MEMBER, 0, topic_partitions=None)),
+        ("no topics", _beat("none", MEMBER, 0, subscribed_topic_names=None)),
+        ("an unknown assignor", _beat("none", MEMBER, 0, server_assignor="no such")))),
+    case("groups that are not there", kafka.ConsumerGroupDescribeRequest(["none", ""]), kafka.ConsumerGroupDescribeRequest([])),
+]
+
+CASES: list[Case] = [*COMMITS, *FETCHES, *DELETES, *JOINS, *SYNCS, *HEARTBEATS, *LEAVES, *MEMBERS_COMMIT, *ADMIN, *CONSUMER_GROUPS]

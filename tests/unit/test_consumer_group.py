@@ -156,7 +156,7 @@ def test_the_assignor_that_most_members_wish_for(bench: Bench) -> None:
 
 def test_groups_and_members_that_are_not_there(bench: Bench) -> None:
     answer = bench.heartbeat("a", 1)
-    assert (answer.error_code, answer.error_message) == (ErrorCode.GROUP_ID_NOT_FOUND, "Group g not found.")
+    assert (answer.error_code, answer.error_message) == (ErrorCode.GROUP_ID_NOT_FOUND, "Consumer group g not found.")
     bench.join("a")
     answer = bench.heartbeat("b", 1)
     assert answer.error_code == ErrorCode.UNKNOWN_MEMBER_ID
