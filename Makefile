@@ -32,7 +32,7 @@ demo: $(READY)  ## stream text through a cluster while its processes are killed,
 	@$(BIN)/zafka demo $(if $(FILE),"$(FILE)")
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest
+	@scripts/run-tests $(BIN)/python
 
 check: lint types layers test  ## everything that CI checks
 

@@ -136,7 +136,7 @@ def test_an_impossible_topic(broker: Broker) -> None:
         (["up", "--kafka-prot", "1"], ["--kafka-prot", "--kafka-port"]),
         (["up", "--kafka-port", "http"], ["--kafka-port", "http"]),
         (["consume"], ["Missing argument 'TOPIC'"]),
-        (["group", "list"], ["zafka group", "not supported yet"]),
+        (["group", "lst"], ["there is no `zafka group lst`; did you mean 'list'?"]),
         (["up", "--broker", "1"], ["--broker", "not supported yet"]),
     ],
 )
