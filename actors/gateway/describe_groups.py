@@ -7,10 +7,11 @@ Source: KafkaApis.handleDescribeGroupsRequest, GroupMetadataManager.describeGrou
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.gateway.group_relay import Relay, decoded, find_route
+from zafka.actors.gateway.group_relay import describe_each, find_route
 from zafka.actors.gateway.operations import NOT_ASKED, ON_GROUP
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages.describe_groups import (
@@ -28,23 +29,7 @@ ADVERTISED = VERSIONS
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: DescribeGroupsRequest) -> None:
-    found: dict[int, DescribedGroup] = {}  # by the place in the request
-    operations = ON_GROUP if request.include_authorized_operations else NOT_ASKED
-
-    def finish() -> None:
-        for group in found.values():
-            group.authorized_operations = NOT_ASKED if group.error_code else operations
-        exchange.answer(DescribeGroupsResponse(groups=[found[place] for place in sorted(found)]))
-
-    relay = Relay(gateway, exchange, KEY, finish)
-    for place, group_id in enumerate(request.groups):
-        def take(answer: DescribeGroupsResponse, place: int = place) -> None:
-            (found[place],) = answer.groups
-
-        def refuse(error: int, place: int = place, group_id: str = group_id) -> None:
-            found[place] = DescribedGroup(error, group_id=group_id)
-
-        relay.ask(
-            find_route(gateway, group_id), exchange.version, DescribeGroupsRequest([group_id]),
-            decoded(KEY, exchange.version, take), refuse)
-    relay.start()
+    describe_each(
+        gateway, exchange, KEY, request.groups, partial(find_route, gateway), lambda group_id: DescribeGroupsRequest([group_id]),
+        lambda error, group_id: DescribedGroup(error, group_id=group_id), lambda groups: DescribeGroupsResponse(groups=groups),
+        ON_GROUP if request.include_authorized_operations else NOT_ASKED)

@@ -26,7 +26,7 @@ KEY = ApiKey.ELECT_LEADERS
 VERSIONS = range(3)
 ADVERTISED = VERSIONS
 
-PREFERRED, UNCLEAN = range(2)
+UNCLEAN = 1  # election type; 0 is the preferred leader's
 EMPTY_TOPICS_SINCE = 1  # so far Kafka leaves topics without a result out
 
 

@@ -11,10 +11,11 @@ Source: Kafka GroupCoordinatorService (partitionFor, handleOperationException); 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zafka.actors.gateway.connection import Exchange
+from zafka.actors.gateway.operations import NOT_ASKED
 from zafka.actors.gateway.routes import Route
 from zafka.actors.messages import GroupCall, NewTopic
 from zafka.transport.kafka.codec import request_writer, response_reader
@@ -168,6 +169,34 @@ class PassedOn:
 
     def on_abandoned(self) -> None:
         self._answered = True
+
+
+def describe_each(
+    gateway: Gateway, exchange: Exchange, api_key: int, group_ids: Sequence[str], way: Callable[[str], Route | int],
+    request: Callable[[str], Any], refused: Callable[[int, str], Any], respond: Callable[[list[Any]], Any], operations: int,
+) -> None:
+    """Have each group described by its coordinator, one at a time, and answer in the order of the request.
+
+    way: to a group's coordinator. request: about one group. refused: (error, group id) -> what stands in its place.
+    operations: that clients may do with a group that is there.
+    """
+    found: dict[int, Any] = {}  # by the place in the request
+
+    def finish() -> None:
+        for group in found.values():
+            group.authorized_operations = NOT_ASKED if group.error_code else operations
+        exchange.answer(respond([found[place] for place in sorted(found)]))
+
+    relay = Relay(gateway, exchange, api_key, finish)
+    for place, group_id in enumerate(group_ids):
+        def take(answer: Any, place: int = place) -> None:
+            (found[place],) = answer.groups
+
+        def refuse(error: int, place: int = place, group_id: str = group_id) -> None:
+            found[place] = refused(error, group_id)
+
+        relay.ask(way(group_id), exchange.version, request(group_id), decoded(api_key, exchange.version, take), refuse)
+    relay.start()
 
 
 def decoded(api_key: int, version: int, then: Callable[[Any], None]) -> OnBody:

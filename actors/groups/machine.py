@@ -87,9 +87,6 @@ class GroupMachine:
         joins = isinstance(request, JoinGroupRequest) or request.member_epoch == JOIN_EPOCH
         return joins and owner.delete(request.group_id, outbox) == 0
 
-    def takes_timer(self, name: str) -> bool:
-        return name == EXPIRY_TIMER or name.partition(" ")[0] in self._by_word
-
     def on_timer(self, name: str, now: Now, outbox: Outbox) -> None:
         if name == EXPIRY_TIMER:
             self._expire(now, outbox)

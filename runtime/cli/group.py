@@ -44,7 +44,7 @@ def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
     from zafka.client.consumer import Consumer
 
     with Admin(bootstrap) as admin, Consumer(bootstrap_servers=bootstrap) as consumer:
-        wanted = names or tuple(each.group_id for each in admin.list_groups() if each.kind != "consumer")
+        wanted = names or tuple(each.group_id for each in admin.list_groups())
         described = [describe_one(admin, consumer, info) for info in admin.describe_groups(wanted)]
     emit(form, described, lambda: "\n\n".join(map(as_text, described)))
 

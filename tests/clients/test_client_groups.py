@@ -23,7 +23,7 @@ import kafka
 import pytest
 
 import zafka
-from zafka.client.errors import CommitFailed, ZafkaError
+from zafka.client.errors import BrokerRefused, CommitFailed, ZafkaError
 from zafka.client.membership import Rebalance
 from zafka.runtime.cli import main
 
@@ -493,3 +493,24 @@ def test_groups_on_the_command_line(
             assert b"it has members" in capfdbinary.readouterr().err
     says("group", "delete", group)
     assert group not in says("group", "list").decode()
+
+
+def test_a_group_of_the_newer_protocol_is_described_too(broker: zafka.Broker) -> None:
+    """By a request of its own: DescribeGroups knows classic groups only."""
+    topic, group = f"newer-{os.urandom(4).hex()}", f"kip-{os.urandom(4).hex()}"
+    with zafka.Admin(broker.zmq_bootstrap_servers) as admin:
+        admin.create_topic(topic, 3)
+        member = confluent_kafka.Consumer({
+            "bootstrap.servers": broker.bootstrap_servers, "group.id": group, "group.protocol": "consumer"})
+        assigned: list[int] = []
+        member.subscribe([topic], on_assign=lambda _, parts: assigned.extend(part.partition for part in parts))
+        end_s = time.monotonic() + 60
+        while len(assigned) < 3 and time.monotonic() < end_s:
+            member.poll(0.1)
+        (info,) = admin.describe_groups(group)
+        (only,) = info.members
+        assert only.assignment == {(topic, 0), (topic, 1), (topic, 2)} and info.protocol == "uniform"
+        member.close()
+        assert admin.describe_groups(group)[0].state == "Empty"
+        with pytest.raises(BrokerRefused, match="GROUP_ID_NOT_FOUND"):
+            admin.describe_groups(f"{group}-none")

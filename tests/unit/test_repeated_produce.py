@@ -142,7 +142,8 @@ def step(world: World, rng: random.Random, versions: list[int]) -> None:
         partition = rng.randrange(2)
         world.open.pop(("t", partition), None)
         world.note(world.bench.down("t", partition))
-        world.bench.serve("t", partition, epoch=world.bench.cluster_offset)
+        if rng.random() < 0.5:  # else the next time that it goes down: meanwhile it is refused
+            world.bench.serve("t", partition, epoch=world.bench.cluster_offset)
     else:
         world.turn(Mail(SHELL, ConnectionClosed(connection)))
         world.turn(Mail(SHELL, ConnectionOpened(connection, "kafka", "test")))

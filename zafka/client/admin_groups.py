@@ -13,7 +13,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 from zafka.client.core import check_count
-from zafka.client.errors import BrokerRefused, ConnectionLost, RequestTimedOut, error_name, is_retriable
+from zafka.client.errors import (
+    BrokerRefused,
+    ConnectionLost,
+    NotSupportedYet,
+    RequestTimedOut,
+    error_name,
+    is_retriable,
+)
 from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment
 from zafka.client.group_requests import Coordinators, commit_errors, commit_request, fetch_committed, read_commit
 from zafka.client.life import ClientBase
@@ -21,10 +28,12 @@ from zafka.client.records import Offsets, TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
+    ConsumerGroupDescribeRequest,
     DeleteGroupsRequest,
     DescribeGroupsRequest,
     ListGroupsRequest,
     ListGroupsResponse,
+    consumer_group_describe,
 )
 from zafka.transport.kafka.messages.describe_groups import DescribedGroup, DescribedGroupMember
 
@@ -106,12 +115,35 @@ class GroupAdmin(ClientBase):
                 group_id, ApiKey.DESCRIBE_GROUPS, DescribeGroupsRequest([group_id]),
                 lambda answer: [each.error_code for each in answer.groups], time.monotonic() + self._timeout)
             group: DescribedGroup = answer.groups[0]
-            if group.error_code or group.group_state == DEAD:
-                code = group.error_code or ErrorCode.GROUP_ID_NOT_FOUND
+            code = group.error_code or (ErrorCode.GROUP_ID_NOT_FOUND if group.group_state == DEAD else 0)
+            info = await self._describe_consumer_group(group_id) if code == ErrorCode.GROUP_ID_NOT_FOUND else None
+            if info is None and code:
                 raise BrokerRefused(f"group {group_id!r} was not described", code, group.error_message)
-            members = tuple(sorted(_member(group, member) for member in group.members))
-            described.append(GroupInfo(group_id, group.group_state, group.protocol_data, members))
+            if info is None:
+                members = tuple(sorted(_member(group, member) for member in group.members))
+                info = GroupInfo(group_id, group.group_state, group.protocol_data, members)
+            described.append(info)
         return described
+
+    async def _describe_consumer_group(self, group_id: str) -> GroupInfo | None:
+        """A group of KIP-848's protocol, which has a request of its own; None if there is no such group, or request."""
+        try:
+            answer = await self._coordinators.ask(
+                group_id, ApiKey.CONSUMER_GROUP_DESCRIBE, ConsumerGroupDescribeRequest([group_id]),
+                lambda answer: [each.error_code for each in answer.groups], time.monotonic() + self._timeout)
+        except NotSupportedYet:
+            return None
+        group: consumer_group_describe.DescribedGroup = answer.groups[0]
+        if group.error_code:
+            return None
+        members = tuple(sorted(
+            GroupMemberInfo(
+                each.member_id, each.instance_id, each.client_id, each.client_host,
+                frozenset(
+                    TopicPartition(part.topic_name, index)
+                    for part in each.assignment.topic_partitions for index in part.partitions))
+            for each in group.members))
+        return GroupInfo(group_id, group.group_state, group.assignor_name, members)
 
     async def _delete_groups(self, group_ids: str | Iterable[str]) -> None:
         for group_id in _names(group_ids):
