@@ -51,9 +51,10 @@ from zafka.storage.disk import Disk
 from zafka.transport.arena import Slice
 from zafka.transport.direct import Told, Where, direct_path
 from zafka.transport.kafka.listener import Limits, Listener
+from zafka.transport.mailbox import Port, has_mail
 from zafka.transport.shared_memory import SharedArena
+from zafka.transport.stream import Stream
 
-POLLIN = int(zmq.POLLIN)
 READ_THREADS = 4
 SWEEP_S = 10.0
 TRIM_S = 2.0  # what was not needed for so long is given back
@@ -96,9 +97,10 @@ class BrokerShell:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
-        self._sockets: list[zmq.Socket[bytes]] = []
-        self._watched: list[int] = []  # their descriptors
-        self._fired: set[zmq.Socket[bytes]] = set()  # these may have something for us
+        self._changes = -1  # of the mailbox's ports, as they are watched
+        self._doors_watched = 0
+        self._watched: list[int] = []  # descriptors
+        self._fired: set[Port] = set()  # these may have something for us
         self._connected: set[int] = set()  # over TCP
         self._performers: dict[type, Callable[[Any], None]] = {
             Respond: self._respond, ReadFiles: self._read_files, PauseReading: self._pause,
@@ -155,8 +157,7 @@ class BrokerShell:
         mail, self._mail = self._mail, []
         mail += runtime.due()
         if fired:
-            known = runtime.mailbox.sockets()
-            mail += runtime.receive([each for each in known if each in fired])
+            mail += runtime.receive(list(fired.difference([door.socket for door in self.doors])))
         while mail:
             runtime.turn(mail)
             # Hot files were read at once, the answers need not wait for another round.
@@ -167,20 +168,20 @@ class BrokerShell:
         self._watch(fired)
         self._arm()
 
-    def _watch(self, fired: set[zmq.Socket[bytes]]) -> None:
-        """Follow the sockets as they come and go, and ask those that were used whether more has come.
+    def _watch(self, fired: set[Port]) -> None:
+        """Follow the ports as they come and go, and ask those that were used whether more has come.
 
         Every use of a ZeroMQ socket may take its descriptor's signal away."""
         mailbox = self.runtime.mailbox
-        sockets = [*mailbox.sockets(), *(door.socket for door in self.doors)]
-        if sockets != self._sockets:
+        if mailbox.changes != self._changes or len(self.doors) != self._doors_watched:
             # A closed socket's descriptor may be another one's by now: all go before any comes.
             self._unwatch()
-            self._sockets = sockets
-            self._watched = [int(each.getsockopt(zmq.FD)) for each in sockets]
-            for fd, each in zip(self._watched, sockets, strict=True):
+            self._changes, self._doors_watched = mailbox.changes, len(self.doors)
+            ports = [*mailbox.ports(), *(door.socket for door in self.doors)]
+            self._watched = [int(each.fileno()) for each in ports]
+            for fd, each in zip(self._watched, ports, strict=True):
                 self.loop.add_reader(fd, self._on_readable, each)
-            fired.update(sockets)
+            fired.update(each for each in ports if isinstance(each, zmq.Socket))
         used, mailbox.sent_on = mailbox.sent_on | fired, set()
         for door in self.doors:
             if door.sent or door.socket in used:
@@ -189,19 +190,27 @@ class BrokerShell:
                 if door.readable:
                     self._fired.add(door.socket)
         for each in used:
-            if not each.closed and int(each.getsockopt(zmq.EVENTS)) & POLLIN:
+            if has_mail(each):
                 self._fired.add(each)
+            if isinstance(each, Stream) and each.blocked:
+                self.loop.add_writer(each.fd, self._on_writable, each)
         if self._fired:
             self._schedule()
 
     def _unwatch(self) -> None:
         for fd in self._watched:
             self.loop.remove_reader(fd)
+            self.loop.remove_writer(fd)
         self._watched = []
 
-    def _on_readable(self, readable: zmq.Socket[bytes]) -> None:
+    def _on_readable(self, readable: Port) -> None:
         self._fired.add(readable)
         self._schedule()
+
+    def _on_writable(self, stream: Stream) -> None:
+        self.runtime.mailbox.drain(stream)
+        if not stream.blocked and not stream.closed:
+            self.loop.remove_writer(stream.fd)
 
     def _arm(self) -> None:
         """One timer of the loop for the next thing that is due."""

@@ -47,9 +47,9 @@ from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Buil
 from zafka.storage.disk import Disk, PosixDisk
 from zafka.transport.direct import direct_path
 from zafka.transport.link import Broken
-from zafka.transport.mailbox import Mailbox
+from zafka.transport.mailbox import Mailbox, Port, has_mail
+from zafka.transport.stream import Acceptor, Stream
 
-POLLIN = int(zmq.POLLIN)
 MESSAGES_PER_TURN = 1000
 MESSAGES_PER_BEAT = 16  # how many are handled before the clock is looked at
 BYTES_PER_TURN = 16 * 1024 * 1024
@@ -75,7 +75,7 @@ def _refuse(effect: Effect) -> None:
 class ActorRuntime:
     """One actor between its mailbox, timers and disk, whatever loop drives it.
 
-    A loop does, for ever until `exit` is set: wait until a socket of `mailbox` is readable or `wakeup_s()` has
+    A loop does, for ever until `exit` is set: wait until a port of `mailbox` is readable or `wakeup_s()` has
     come; `tick()`; `turn(due() + receive() + what else it has for the actor)`.
     perform_other: takes the effects that are not those of `actors/actor.py`.
     exit: why and with which code the process shall end, once the actor said so.
@@ -168,12 +168,12 @@ class ActorRuntime:
 
     # -- turns ---------------------------------------------------------------------------------
 
-    def receive(self, sockets: Sequence[zmq.Socket[bytes]] | None = None) -> list[Mail]:
+    def receive(self, ports: Sequence[Port] | None = None) -> list[Mail]:
         """The mail that has come, up to the limits of one turn; links to peers follow what the supervisor says.
 
-        sockets: as `Mailbox.receive` has it."""
+        ports: as `Mailbox.receive` has it."""
         mails: list[Mail] = []
-        received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN, sockets=sockets)
+        received = self.mailbox.receive(MESSAGES_PER_TURN, BYTES_PER_TURN, ports=ports)
         size = 0
         dead: dict[str, int] = {}  # declared so by mail of this very turn; what of them lies behind it is dropped, too
         for sender, body, records in received:
@@ -371,24 +371,11 @@ def _open_direct_door(start: ActorStart) -> DirectDoor | None:
 
 def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
     """The blocking loop: one turn for all that has come, until the actor wants to exit."""
-    mailbox = runtime.mailbox
-    known: list[zmq.Socket[bytes]] = []
-    descriptors = select.poll()
+    waiter = Waiter(runtime.mailbox, door)
     while runtime.exit is None:
-        if mailbox.sockets() != known:
-            known = list(mailbox.sockets())
-            descriptors = select.poll()
-            for socket in known:
-                descriptors.register(int(socket.FD), select.POLLIN)
-            if door is not None:
-                descriptors.register(door, select.POLLIN)
-        ready = with_mail(known)
-        waits = not ready and (door is None or not door.has_left)
-        if waits:
-            # A descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
-            wait_s = runtime.wakeup_s() - time.monotonic()
-            if wait_s > 0 and descriptors.poll(int(wait_s * 1000) + 1):
-                ready = with_mail(known)
+        waits = not waiter.has_mail() and (door is None or not door.has_left)
+        # A ZeroMQ descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
+        ready = waiter.wait(max(0.0, runtime.wakeup_s() - time.monotonic()) if waits else 0.0)
         runtime.tick()
         # Only those with mail: to find out that a socket has none is an exception and two system calls.
         mails = runtime.due() + runtime.receive(ready)
@@ -398,5 +385,56 @@ def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
             runtime.turn(mails)
 
 
-def with_mail(sockets: Sequence[zmq.Socket[bytes]]) -> list[zmq.Socket[bytes]]:
-    return [socket for socket in sockets if int(socket.get(zmq.EVENTS)) & POLLIN]
+class Waiter:
+    """The ports of a mailbox, and a door, to be waited for."""
+
+    def __init__(self, mailbox: Mailbox, door: DirectDoor | None) -> None:
+        self._mailbox = mailbox
+        self._door = door
+        self._changes = -1  # of the mailbox's ports, as they are polled
+        self._ports: list[Port] = []
+        self._streams: dict[int, Stream | Acceptor] = {}  # by descriptor
+        self._blocked: list[Stream] = []  # polled for writing, too
+        self._poll = select.poll()
+
+    def has_mail(self) -> bool:
+        """Whether there is some that no wait would tell of."""
+        if self._mailbox.changes != self._changes:
+            self._follow()
+        return any(has_mail(port) for port in self._ports)
+
+    def wait(self, wait_s: float) -> list[Port]:
+        """The ports with mail, after at most so long."""
+        if self._mailbox.sent_on or self._blocked:
+            self._watch_blocked()
+        fired = self._poll.poll(int(wait_s * 1000) + 1 if wait_s else 0)
+        ready = [port for port in self._ports if has_mail(port)]
+        for fd, _ in fired:
+            port = self._streams.get(fd)
+            if port is None:
+                continue
+            if isinstance(port, Stream) and port.blocked:
+                self._mailbox.drain(port)
+            if port not in ready:
+                ready.append(port)
+        return ready
+
+    def _follow(self) -> None:
+        self._changes = self._mailbox.changes
+        self._ports = list(self._mailbox.ports())
+        self._streams = {port.fd: port for port in self._ports if isinstance(port, Stream | Acceptor)}
+        self._blocked = []
+        self._poll = select.poll()
+        for port in self._ports:
+            self._poll.register(int(port.fileno()), select.POLLIN)
+        if self._door is not None:
+            self._poll.register(self._door, select.POLLIN)
+
+    def _watch_blocked(self) -> None:
+        """Poll for writing those streams that did not take all, and no others."""
+        self._mailbox.sent_on.clear()
+        blocked = [port for port in self._streams.values() if isinstance(port, Stream) and port.blocked]
+        if blocked or self._blocked:
+            for stream in self._streams.values():
+                self._poll.modify(stream.fd, select.POLLIN | (select.POLLOUT if stream in blocked else 0))
+            self._blocked = blocked

@@ -29,6 +29,7 @@ from zafka.actors.messages import Ready, Shutdown
 from zafka.actors.shell import ActorRuntime, open_runtime
 from zafka.actors.start import SUPERVISOR, ActorStart, CustomStart
 from zafka.actors.user_messages import Deliver, GaveUp, Handled, Post, Resolved, Uncaught, UserMessage
+from zafka.transport.mailbox import Port
 
 TRACEBACK_CHARS_MAX = 20_000
 POLL_S = 0.05
@@ -196,8 +197,7 @@ def _run(runtime: ActorRuntime, port: UserPort) -> None:
 
 def _poll(runtime: ActorRuntime, wait_s: float) -> None:
     """Wait until mail comes, or this long."""
-    poll_list: list[tuple[zmq.Socket[bytes], int]] = [
-        (socket, int(zmq.POLLIN)) for socket in runtime.mailbox.sockets()]
+    poll_list: list[tuple[Port, int]] = [(port, int(zmq.POLLIN)) for port in runtime.mailbox.ports()]
     zmq.zmq_poll(poll_list, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
 
 

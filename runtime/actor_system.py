@@ -227,7 +227,7 @@ class ActorSystem:
             wait_s = min(wait_s, RETRY_S)
         server = self._holder.server
         poll_list: list[tuple[Any, int]] = [
-            *((socket, int(zmq.POLLIN)) for socket in self._mailbox.sockets()),
+            *((socket, int(zmq.POLLIN)) for socket in self._mailbox.ports()),
             (server.socket.fileno(), select.POLLIN | (select.POLLOUT if server.wants_to_write else 0)),
             (self._wake_read, int(zmq.POLLIN)),
         ]

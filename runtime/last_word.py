@@ -22,7 +22,7 @@ MAIL_AT_ONCE = 100
 
 def await_last_word(mailbox: Mailbox, said: Callable[[], bool], on_mail: Callable[[Received], None]) -> None:
     """Take in mail until the word was `said`, or for a moment: an orderly end says why."""
-    (inbox,) = mailbox.sockets()
+    (inbox,) = mailbox.ports()
     poll_list: list[tuple[Any, int]] = [(inbox, int(zmq.POLLIN))]
     give_up_s = time.monotonic() + LAST_WORD_S
     while not said() and time.monotonic() < give_up_s:

@@ -186,7 +186,7 @@ class Root:
             wait_s = min(wait_s, self.desk.wakeup_s() - now_s)
         events = select.POLLIN | (select.POLLOUT if self.server.wants_to_write else 0)
         poll_list: list[tuple[Any, int]] = [
-            *((sock, int(zmq.POLLIN)) for sock in self.mailbox.sockets()),
+            *((sock, int(zmq.POLLIN)) for sock in self.mailbox.ports()),
             (self.control.socket, int(zmq.POLLIN)),
             (self.server.socket.fileno(), events),
             (self._wake_read, int(zmq.POLLIN)),

@@ -47,7 +47,7 @@ class RunDirectory:
 
     def remove_socket(self, endpoint: str) -> None:
         """A dead process leaves its sockets behind."""
-        Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        Path(endpoint.partition("://")[2] or endpoint).unlink(missing_ok=True)
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -37,6 +37,7 @@ from zafka.runtime.settings import TreeSettings
 from zafka.runtime.supervisor import Child, ChildSpec, Ended, State, Supervisor
 from zafka.transport.direct import direct_path
 from zafka.transport.mailbox import Mailbox, Received
+from zafka.transport.stream import stream_endpoint
 
 COORDINATOR = "coordinator"
 SHUTDOWN_S = {"coordinator": 1.0, "broker": 1.6, "partition": 1.0, "cleaner": 1.0}
@@ -189,9 +190,16 @@ class Tree(SupervisedProcesses[TreeRunning]):
         actor = self.actors.setdefault((supervisor.name, spec.id), Actor(spec.id, plan, supervisor))
         actor.plan, actor.supervisor = plan, supervisor
         incarnation = self._data_dir.next_incarnation()
-        inbox = "" if plan.kind == "partition" else self._run_dir.endpoint(f"a{incarnation}")
+        inbox = self._inbox_of(plan.kind, incarnation)
         running = TreeRunning(actor.name, incarnation, supervisor, self._clock(), inbox=inbox)
         self._spawn(running, self._programs[plan.program or plan.kind], plan.arguments, inbox=inbox, fds=plan.fds)
+
+    def _inbox_of(self, kind: str, incarnation: int) -> str:
+        """Where others dial it: a broker by streams, because that is where every request of every client passes."""
+        if kind == "partition":
+            return ""
+        endpoint = self._run_dir.endpoint(f"a{incarnation}")
+        return stream_endpoint(endpoint) if kind == "broker" else endpoint
 
     def _start_supervisor(self, spec: ChildSpec) -> None:
         broker_id: int = spec.start

@@ -1,7 +1,8 @@
 """An actor's mailbox: one inbox for those who dial it, one socket for each peer that it dials.
 
-Owns: the ZeroMQ sockets of one process, and what waits because a peer is slow. Used by one thread.
-Never blocks: what ZeroMQ does not take waits in a bounded queue of ours; over the bound the peer counts as gone.
+Owns: the ports of one process, and what waits because a peer is slow. Used by one thread. A port is a ZeroMQ socket, or
+a stream (`transport/stream.py`) where the peer's endpoint says so: between a broker and its partitions.
+Never blocks: what a port does not take waits in a bounded queue of ours; over the bound the peer counts as gone.
 Invariants: mail between two incarnations of two actors comes once and in order, or both are told (`Broken`,
 `transport/link.py`); mail from or for an older incarnation is dropped and counted; nothing queued for one
 incarnation ever reaches another (its socket is closed with linger 0); no object of ZeroMQ crosses a fork.
@@ -31,9 +32,13 @@ from zafka.transport.envelope import (
 )
 from zafka.transport.link import UNNUMBERED, Arrival, Broken, Numbers, Pulse, Seen
 from zafka.transport.shared_memory import map_offered
+from zafka.transport.stream import SCHEME, Acceptor, Stream
 
 Address = tuple[str, int]
 """Name and incarnation of an actor."""
+
+Port = zmq.Socket[bytes] | Stream | Acceptor
+"""Where mail comes and goes: its descriptor is to be polled for reading, a stream's that is `blocked` for writing, too."""
 
 QUEUE_MESSAGES_MAX = 10_000
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
@@ -43,6 +48,7 @@ BACKLOG = 4096
 
 _NO_WAIT = int(zmq.NOBLOCK)
 _NO_WAIT_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
 
 
 class Received(NamedTuple):
@@ -54,36 +60,67 @@ class Received(NamedTuple):
 
 
 class Link:
-    """The way to one incarnation of one peer.
+    """The way to one incarnation of one peer; how it writes is its kind's.
 
-    prefix: routing id to send first (the peer dialled us), or b"" (we dialled it).
-    queue: encoded messages that ZeroMQ did not take yet, oldest first; records_bytes counts both frames.
+    queue: encoded messages that the port did not take yet, oldest first; queued_bytes counts both frames.
     borrows: it has mapped our arena. memory: its arena, if we have mapped that.
     """
 
-    __slots__ = ("borrows", "incarnation", "memory", "name", "numbers", "prefix", "queue", "queued_bytes", "socket")
+    __slots__ = ("borrows", "incarnation", "memory", "name", "numbers", "port", "queue", "queued_bytes")
 
-    def __init__(self, name: str, incarnation: int, socket: zmq.Socket[bytes], prefix: bytes) -> None:
+    def __init__(self, name: str, incarnation: int, port: zmq.Socket[bytes] | Stream) -> None:
         self.name = name
         self.incarnation = incarnation
         self.numbers = Numbers()
-        self.socket = socket
-        self.prefix = prefix
+        self.port = port
         self.queue: deque[tuple[bytes, Buffer | None]] = deque()
         self.queued_bytes = 0
         self.borrows = False
         self.memory: memoryview | None = None
 
     def write(self, head: bytes, records: Buffer | None) -> None:
-        """Hand one message to ZeroMQ; raises zmq.Again or zmq.ZMQError(EHOSTUNREACH), with nothing handed over."""
+        """Hand one message over; raises zmq.Again or zmq.ZMQError(EHOSTUNREACH), with nothing handed over."""
+        raise NotImplementedError
+
+
+class SocketLink(Link):
+    """Over ZeroMQ. prefix: routing id to send first (the peer dialled us), or b"" (we dialled it)."""
+
+    __slots__ = ("prefix",)
+    port: zmq.Socket[bytes]
+
+    def __init__(self, name: str, incarnation: int, port: zmq.Socket[bytes], prefix: bytes = b"") -> None:
+        super().__init__(name, incarnation, port)
+        self.prefix = prefix
+
+    def write(self, head: bytes, records: Buffer | None) -> None:
         if self.prefix:
-            self.socket.send(self.prefix, _NO_WAIT_MORE)
+            self.port.send(self.prefix, _NO_WAIT_MORE)
         # A ROUTER decides at the routing id and a DEALER at the first frame; the frames behind are always taken.
         if records is None:
-            self.socket.send(head, _NO_WAIT)
+            self.port.send(head, _NO_WAIT)
         else:
-            self.socket.send(head, _NO_WAIT_MORE)
-            self.socket.send(records, _NO_WAIT, copy=False)
+            self.port.send(head, _NO_WAIT_MORE)
+            self.port.send(records, _NO_WAIT, copy=False)
+
+
+class StreamLink(Link):
+    """Over a stream. dialled: by us; then, as with a DEALER, mail for a peer that hung up is lost without a word until
+    `forget` says so."""
+
+    __slots__ = ("dialled",)
+    port: Stream
+
+    def __init__(self, name: str, incarnation: int, port: Stream, *, dialled: bool) -> None:
+        super().__init__(name, incarnation, port)
+        self.dialled = dialled
+
+    def write(self, head: bytes, records: Buffer | None) -> None:
+        if not self.port.closed:
+            if not self.port.send(head, records):
+                raise zmq.Again
+        elif not self.dialled:
+            raise zmq.ZMQError(zmq.EHOSTUNREACH)
 
 
 class Mailbox:
@@ -91,7 +128,7 @@ class Mailbox:
 
     context: the process's own, made after the fork.
     message_type: the union of structs that bodies are of.
-    endpoint: where to bind the inbox; "" if nobody dials this actor.
+    endpoint: where to bind the inbox, "ipc://..." for ZeroMQ, "unix://..." for streams; "" if nobody dials this actor.
     """
 
     def __init__(
@@ -116,11 +153,15 @@ class Mailbox:
         self._links: dict[str, Link] = {}
         self._waiting: dict[str, Link] = {}  # links whose queue is not empty
         self._dead: dict[str, int] = {}  # newest incarnation known to be dead, the most recent GRAVES_MAX names
-        self._inbox: zmq.Socket[bytes] | None = None
-        self._sockets: list[zmq.Socket[bytes]] = []
-        self.sent_on: set[zmq.Socket[bytes]] = set()  # see `receive`; the owner of an event loop clears it
-        self._next = 0  # the socket that is drained first, so that a busy one starves no other
-        if endpoint:
+        self._inbox: zmq.Socket[bytes] | Acceptor | None = None
+        self._ports: list[Port] = []
+        self.changes = 0  # how often the list of ports did
+        self.sent_on: set[Port] = set()  # see `receive`; the owner of an event loop clears it
+        self._next = 0  # the port that is drained first, so that a busy one starves no other
+        if endpoint.startswith(SCHEME):
+            self._inbox = Acceptor(endpoint)
+            self._add(self._inbox)
+        elif endpoint:
             self._inbox = self._open(zmq.ROUTER)
             self._inbox.setsockopt(zmq.ROUTER_MANDATORY, 1)
             self._inbox.setsockopt(zmq.BACKLOG, BACKLOG)
@@ -134,9 +175,9 @@ class Mailbox:
         """Messages that wait to be sent."""
         return sum(len(link.queue) for link in self._waiting.values())
 
-    def sockets(self) -> list[zmq.Socket[bytes]]:
-        """All sockets, to be polled for reading. The list changes with `connect` and `forget`."""
-        return self._sockets
+    def ports(self) -> list[Port]:
+        """All of them, to be polled for reading. The list changes with `connect`, `forget` and `receive`; `changes` counts that."""
+        return self._ports
 
     def incarnation_of(self, name: str) -> int | None:
         """The incarnation of a peer that mail can be sent to now."""
@@ -151,10 +192,16 @@ class Mailbox:
         if link is not None and link.incarnation >= incarnation:
             return
         self.forget(name, incarnation - 1)
+        if endpoint.startswith(SCHEME):
+            stream = Stream.dial(endpoint)
+            self._links[name] = StreamLink(name, incarnation, stream, dialled=True)
+            if not stream.closed:
+                self._add(stream)
+            return
         socket = self._open(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, routing_id(self.name, self.incarnation))
         socket.connect(endpoint)
-        self._links[name] = Link(name, incarnation, socket, b"")
+        self._links[name] = SocketLink(name, incarnation, socket)
 
     def forget(self, name: str, incarnation: int) -> None:
         """This incarnation of a peer, and any older one, is dead: drop its link and all mail for and from it."""
@@ -166,15 +213,17 @@ class Mailbox:
             return
         del self._links[name]
         self._waiting.pop(name, None)
-        if link.socket is not self._inbox:
-            self._sockets.remove(link.socket)
-            link.socket.close(linger=0)
+        if link.port is not self._inbox:
+            self._remove(link.port)
 
     def close(self, linger_s: float = 0.0) -> None:
-        """Close everything; what ZeroMQ still holds is given `linger_s` to leave."""
-        for socket in self._sockets:
-            socket.close(linger=int(linger_s * 1000))
-        self._sockets.clear()
+        """Close everything; what ZeroMQ still holds is given `linger_s` to leave. What a stream took has left."""
+        for port in self._ports:
+            if isinstance(port, zmq.Socket):
+                port.close(linger=int(linger_s * 1000))
+            else:
+                port.close()
+        self._ports.clear()
         self._links.clear()
         self._waiting.clear()
 
@@ -182,8 +231,19 @@ class Mailbox:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         socket.set_hwm(HIGH_WATER_MARK)
         socket.setsockopt(zmq.LINGER, 0)
-        self._sockets.append(socket)
+        self._add(socket)
         return socket
+
+    def _add(self, port: Port) -> None:
+        self._ports.append(port)
+        self.changes += 1
+
+    def _remove(self, port: Port) -> None:
+        """It may be gone already: a stream goes when the other end hangs up."""
+        if port in self._ports:
+            self._ports.remove(port)
+            self.changes += 1
+            port.close()
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -226,7 +286,7 @@ class Mailbox:
         )
         if link.queue:
             return self._queue(link, head, apart)
-        self.sent_on.add(link.socket)
+        self.sent_on.add(link.port)
         try:
             self._hand_over(link, head, apart)
         except zmq.Again:
@@ -248,7 +308,7 @@ class Mailbox:
     def retry(self) -> None:
         """Send what waits, as far as ZeroMQ takes it now. To be called every few ms while `queued`."""
         for name, link in list(self._waiting.items()):
-            self.sent_on.add(link.socket)
+            self.sent_on.add(link.port)
             try:
                 while link.queue:
                     head, records = link.queue[0]
@@ -262,6 +322,11 @@ class Mailbox:
                 link.queue.clear()
                 link.queued_bytes = 0
             del self._waiting[name]
+
+    def drain(self, stream: Stream) -> None:
+        """A stream that was `blocked` is writable: send what waits for it."""
+        if stream.flush():
+            self.retry()
 
     def _queue(self, link: Link, head: bytes, records: Buffer | None) -> bool:
         size = _size(head, records)
@@ -282,35 +347,60 @@ class Mailbox:
     # -- receiving -----------------------------------------------------------------------------
 
     def receive(
-        self, messages_max: int, bytes_max: int = 1 << 62, *, sockets: Sequence[zmq.Socket[bytes]] | None = None
+        self, messages_max: int, bytes_max: int = 1 << 62, *, ports: Sequence[Port] | None = None
     ) -> list[Received]:
         """What has come, oldest first for each peer, until nothing is left or a limit is passed.
 
-        sockets: those of `sockets()` that are worth a try; None means all. An event loop knows from their
-            descriptors; but sending takes away the signal of mail that came, so it asks those in `sent_on` for
-            events, too.
+        ports: those of `ports()` that are worth a try; None means all. An event loop knows from their descriptors; but
+            sending takes away a ZeroMQ socket's signal of mail that came, so it asks those in `sent_on` with `has_mail`, too.
         """
         received: list[Received] = []
-        candidates = self._sockets if sockets is None else sockets
+        candidates = list(self._ports if ports is None else ports)
         count = len(candidates)
         self._next = (self._next + 1) % count if count else 0
         size = 0
         for index in range(count):
-            socket = candidates[(index + self._next) % count]
-            inbox = socket is self._inbox
-            try:
-                while len(received) < messages_max and size < bytes_max:
-                    if inbox:
-                        socket.recv(_NO_WAIT)  # the routing id says no more than the envelope
-                    size += self._take(socket, socket.recv(_NO_WAIT), received, inbox)
-            except zmq.Again:
+            port = candidates[(index + self._next) % count]
+            if len(received) >= messages_max or size >= bytes_max or port.closed:
                 continue
+            if isinstance(port, Stream):
+                size += self._read_stream(port, messages_max - len(received), bytes_max - size, received)
+            elif isinstance(port, Acceptor):
+                for stream in port.accept():
+                    self._add(stream)
+            else:
+                size += self._read_socket(port, messages_max, bytes_max - size, received)
         return received
 
-    def _take(self, socket: zmq.Socket[bytes], head: bytes, received: list[Received], inbox: bool) -> int:
-        """Decode one message and its records; returns its size in bytes."""
+    def _read_stream(self, stream: Stream, messages_max: int, bytes_max: int, received: list[Received]) -> int:
+        size = 0
+        for head, records in stream.read(messages_max, bytes_max):
+            size += self._take(stream, head, received, records)
+        if stream.closed:
+            self._remove(stream)
+        return size
+
+    def _read_socket(
+        self, socket: zmq.Socket[bytes], messages_max: int, bytes_max: int, received: list[Received]
+    ) -> int:
+        size = 0
+        try:
+            while len(received) < messages_max and size < bytes_max:
+                if socket is self._inbox:
+                    socket.recv(_NO_WAIT)  # the routing id says no more than the envelope
+                size += self._take(socket, socket.recv(_NO_WAIT), received)
+        except zmq.Again:
+            pass
+        return size
+
+    def _take(
+        self, port: zmq.Socket[bytes] | Stream, head: Buffer, received: list[Received], behind: memoryview | None = None
+    ) -> int:
+        """Decode one message and its records; returns its size in bytes. behind: what a stream has beside the head."""
         envelope = self._decode(head)
-        records = socket.recv(_NO_WAIT, copy=False).buffer if envelope.apart else envelope.records
+        records = envelope.records
+        if envelope.apart:
+            records = port.recv(_NO_WAIT, copy=False).buffer if behind is None else behind  # type: ignore[union-attr]
         size = len(head) + (len(records) if envelope.apart else 0)
         name, incarnation = envelope.source, envelope.source_incarnation
         link = self._links.get(name)
@@ -318,9 +408,9 @@ class Mailbox:
         if envelope.target_incarnation != self.incarnation or incarnation < newest:
             self.stale += 1
             return size
-        if inbox and (link is None or incarnation > newest):
+        if self._inbox is not None and (link is None or incarnation > newest):  # somebody has dialled us
             self.forget(name, incarnation - 1)
-            link = self._links[name] = Link(name, incarnation, socket, routing_id(name, incarnation))
+            link = self._links[name] = self._dialled_by(name, incarnation, port)
             if self.arena is not None:
                 self._send(link, self.arena.offer, (), link.numbers.next())
         assert link is not None  # whoever answers on a socket that we dialled has the link that it was dialled for
@@ -342,6 +432,12 @@ class Mailbox:
         else:
             received.append(Received((name, incarnation), body, records))
         return size
+
+    @staticmethod
+    def _dialled_by(name: str, incarnation: int, port: zmq.Socket[bytes] | Stream) -> Link:
+        if isinstance(port, Stream):
+            return StreamLink(name, incarnation, port, dialled=False)
+        return SocketLink(name, incarnation, port, routing_id(name, incarnation))
 
     def _map(self, link: Link, offer: Offer) -> None:
         """Map a peer's arena, to be told places in it. Without, its record bytes go on coming in frames."""
@@ -374,6 +470,13 @@ class Mailbox:
         self.gaps += 1
         received.append(Received((link.name, link.incarnation), Broken(), NO_RECORDS))
         self._send(link, Broken(), (), link.numbers.next())
+
+
+def has_mail(port: Port) -> bool:
+    """Whether `receive` finds something there though the port's descriptor may not say so (any more)."""
+    if isinstance(port, Stream):
+        return port.has_frame
+    return not isinstance(port, Acceptor) and not port.closed and bool(int(port.get(zmq.EVENTS)) & _POLLIN)
 
 
 def _size(head: bytes, records: Buffer | None) -> int:

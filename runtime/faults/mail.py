@@ -124,7 +124,7 @@ class FaultyMailbox(Mailbox):
 
     def _send_late(self, link: Link, held: _Held, now_s: float) -> None:
         """In order, what is due; what ZeroMQ does not take stays for the next time."""
-        self.sent_on.add(link.socket)
+        self.sent_on.add(link.port)
         try:
             while held.late and held.late[0].due_s <= now_s:
                 super()._hand_over(link, held.late[0].head, held.late[0].records)

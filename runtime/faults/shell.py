@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import zmq
+
 from zafka.actors.actor import Actor, Effect, Flush, Flushed, FlushFailed, Send
 from zafka.actors.direct import AnswerDirect
 from zafka.actors.messages import BrokerRegistered, Produced, ProducerIdsAllocated, TopicsCreated, TopicsDeleted
@@ -59,7 +61,9 @@ class FaultyRuntime(ActorRuntime):
         self.disk.crashes.at("ack", "before")
         super()._send(effect)
         if self.disk.crashes.due("ack", "after"):
-            context = self.mailbox.sockets()[0].context
+            to_supervisor = self.mailbox.ports()[0]
+            assert isinstance(to_supervisor, zmq.Socket)
+            context = to_supervisor.context
             self.mailbox.close(LINGER_S)
             context.term()  # when this returns, the answer is out
             die()

@@ -151,7 +151,7 @@ def test_lent_bytes_count_for_the_limit_of_a_turn(pair: Pair) -> None:
     received: list[Received] = []
     turns = 0
     while len(received) < 4:
-        zmq.zmq_poll([(socket, zmq.POLLIN) for socket in pair.partition.sockets()], 10_000)
+        zmq.zmq_poll([(socket, zmq.POLLIN) for socket in pair.partition.ports()], 10_000)
         received += pair.partition.receive(1000, MIB)
         turns += 1
     assert turns >= 3

@@ -48,7 +48,7 @@ class Correspondent:
                 if isinstance(body, kind):
                     return body, records
             poller = zmq.Poller()
-            for each in self.mailbox.sockets():
+            for each in self.mailbox.ports():
                 poller.register(each, zmq.POLLIN)
             assert poller.poll(WAIT_MS), f"no {kind.__name__} came"
             self.got += [(body, records) for _, body, records in self.mailbox.receive(100)]

@@ -61,7 +61,7 @@ class Edge:
         deadline_s = time.monotonic() + TIMEOUT_S
         while until not in found:
             assert time.monotonic() < deadline_s, f"only {found} came"
-            zmq.zmq_poll([(socket, zmq.POLLIN) for socket in self.receiver.sockets()], 100)
+            zmq.zmq_poll([(socket, zmq.POLLIN) for socket in self.receiver.ports()], 100)
             for message in self.receiver.receive(1000):
                 broken = isinstance(message.body, Broken)
                 found.append("broken" if broken else message.body.number)

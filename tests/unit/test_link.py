@@ -69,7 +69,7 @@ class Ends:
         while not self.is_settled():
             for name, mailbox in (("ours", self.ours), ("theirs", self.theirs)):
                 mailbox.pulse()
-                sockets = [(socket, zmq.POLLIN) for socket in mailbox.sockets()]
+                sockets = [(socket, zmq.POLLIN) for socket in mailbox.ports()]
                 if zmq.zmq_poll(sockets, 5):
                     self.got[name] += [each.body for each in mailbox.receive(1000)]
 
@@ -131,7 +131,7 @@ def test_any_wire(ends: Ends, seed: int) -> None:
 def test_an_idle_link_that_is_confirmed_sends_nothing(ends: Ends) -> None:
     ends.send(1, plan=[])
     ends.settle()
-    sockets = [(socket, zmq.POLLIN) for socket in (*ends.ours.sockets(), *ends.theirs.sockets())]
+    sockets = [(socket, zmq.POLLIN) for socket in (*ends.ours.ports(), *ends.theirs.ports())]
     while zmq.zmq_poll(sockets, 50):  # answers to pulses that crossed
         assert not ends.ours.receive(10) and not ends.theirs.receive(10)
     for _ in range(5):

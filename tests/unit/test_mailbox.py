@@ -1,4 +1,4 @@
-"""Mailboxes over real ipc sockets: order, incarnations, and peers that are slow, gone or replaced."""
+"""Mailboxes over real sockets, ZeroMQ's and streams: order, incarnations, and peers that are slow, gone or replaced."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import zmq
 
 from zafka.transport import mailbox as mailbox_module
 from zafka.transport.envelope import INLINE_BYTES_MAX
-from zafka.transport.mailbox import Mailbox, Received
+from zafka.transport.mailbox import Mailbox, Received, has_mail
+from zafka.transport.stream import Stream
 
 TIMEOUT_MS = 10_000
+RECORDS = bytes(200)
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -29,14 +31,19 @@ Body = Note | Count
 Make = Callable[..., Mailbox]
 
 
+@pytest.fixture(params=["ipc", "unix"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(tmp_path: Path, scheme: str) -> Iterator[Make]:
     """Makes mailboxes; one with `inbox=True` binds `tmp_path/<name>.<incarnation>`."""
     context: zmq.Context[Any] = zmq.Context()
     made: list[Mailbox] = []
 
     def make(name: str, incarnation: int = 1, *, inbox: bool = False) -> Mailbox:
-        endpoint = f"ipc://{tmp_path}/{name}.{incarnation}" if inbox else ""
+        endpoint = f"{scheme}://{tmp_path}/{name}.{incarnation}" if inbox else ""
         made.append(Mailbox(context, name, incarnation, Body, endpoint=endpoint))
         return made[-1]
 
@@ -47,18 +54,22 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 @pytest.fixture
-def dial(tmp_path: Path) -> Callable[..., None]:
+def dial(tmp_path: Path, scheme: str) -> Callable[..., None]:
     def dial(dialler: Mailbox, name: str, incarnation: int = 1) -> None:
-        dialler.connect(name, incarnation, f"ipc://{tmp_path}/{name}.{incarnation}")
+        dialler.connect(name, incarnation, f"{scheme}://{tmp_path}/{name}.{incarnation}")
 
     return dial
+
+
+def wait(mailbox: Mailbox) -> bool:
+    """Until something has come."""
+    return bool(zmq.zmq_poll([(port, zmq.POLLIN) for port in mailbox.ports()], TIMEOUT_MS))
 
 
 def receive(mailbox: Mailbox, count: int = 1) -> list[Received]:
     received: list[Received] = []
     while len(received) < count:
-        ready = zmq.zmq_poll([(socket, zmq.POLLIN) for socket in mailbox.sockets()], TIMEOUT_MS)
-        assert ready, f"only {received} came"
+        assert any(map(has_mail, mailbox.ports())) or wait(mailbox), f"only {received} came"
         received += mailbox.receive(1000)
     return received
 
@@ -99,7 +110,7 @@ def test_order_and_limits(make: Make, dial: Callable[..., None]) -> None:
     assert bodies(receive(broker, 100)) == [Count(number) for number in range(100)]
     for number in range(100):
         partition.send("broker", Count(number), [bytes(1000)])
-    zmq.zmq_poll([(broker.sockets()[0], zmq.POLLIN)], TIMEOUT_MS)
+    wait(broker)
     assert len(broker.receive(1)) == 1
     assert len(broker.receive(100, bytes_max=1)) == 1
     assert len(receive(broker, 98)) == 98
@@ -124,31 +135,31 @@ def test_mail_for_the_predecessor_never_reaches_the_successor(make: Make, dial: 
     assert bodies(receive(second)) == [Note("for the second")]
 
 
-def test_wrong_incarnation_is_dropped_and_counted(make: Make, tmp_path: Path) -> None:
+def test_wrong_incarnation_is_dropped_and_counted(make: Make, tmp_path: Path, scheme: str) -> None:
     broker, partition = make("broker", 2, inbox=True), make("partition")
-    partition.connect("broker", 1, f"ipc://{tmp_path}/broker.2")  # a mistake that the envelope uncovers
+    partition.connect("broker", 1, f"{scheme}://{tmp_path}/broker.2")  # a mistake that the envelope uncovers
     other = make("other")
-    other.connect("broker", 2, f"ipc://{tmp_path}/broker.2")
+    other.connect("broker", 2, f"{scheme}://{tmp_path}/broker.2")
     assert partition.send("broker", Note("stale"))
     assert other.send("broker", Note("good"))
     received = receive(broker)
     while broker.stale == 0:
-        zmq.zmq_poll([(broker.sockets()[0], zmq.POLLIN)], TIMEOUT_MS)
+        wait(broker)
         received += broker.receive(10)
     assert bodies(received) == [Note("good")]
     assert broker.stale == 1
 
 
-def test_mail_from_the_dead_is_dropped(make: Make, dial: Callable[..., None]) -> None:
+def test_mail_from_the_dead_is_dropped(make: Make, dial: Callable[..., None], scheme: str) -> None:
     broker, old, new = make("broker", inbox=True), make("partition", 1), make("partition", 2)
     dial(old, "broker")
     old.send("broker", Note("in time"))
     receive(broker)
     old.send("broker", Note("last words"))
-    zmq.zmq_poll([(broker.sockets()[0], zmq.POLLIN)], TIMEOUT_MS)
+    wait(broker)
     broker.forget("partition", 1)  # its death was confirmed before the mail was read
     assert broker.receive(10) == []
-    assert broker.stale == 1
+    assert broker.stale == (1 if scheme == "ipc" else 0)  # a stream goes with what it brought
     assert not broker.send("partition", Note("anybody?"))
     dial(new, "broker")
     new.send("broker", Note("successor"))
@@ -183,14 +194,14 @@ def test_peer_that_hung_up_is_unreachable(make: Make, dial: Callable[..., None])
 
 
 def test_slow_peer_gets_everything_later_and_in_order(make: Make, dial: Callable[..., None]) -> None:
-    """Far more than ZeroMQ queues: the rest waits with us, nothing is dropped."""
+    """Far more than the kernel and ZeroMQ queue: the rest waits with us, nothing is dropped."""
     broker, partition = make("broker", inbox=True), make("partition")
     dial(partition, "broker")
     partition.send("broker", Note("up"))
     receive(broker)
     count = 5000
     for number in range(count):
-        assert broker.send("partition", Count(number))
+        assert broker.send("partition", Count(number), [RECORDS])
     assert broker.queued > 0
     received: list[Received] = []
     while len(received) < count:
@@ -202,8 +213,8 @@ def test_slow_peer_gets_everything_later_and_in_order(make: Make, dial: Callable
 
 def test_stuck_peer_is_bounded(make: Make, dial: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox_module, "QUEUE_MESSAGES_MAX", 10)
-    partition = make("partition")
-    dial(partition, "broker")  # which never appears
+    partition, _ = make("partition"), make("broker", inbox=True)  # which never reads
+    dial(partition, "broker")
     sent = 0
     while partition.send("broker", Count(sent)):
         sent += 1
@@ -217,7 +228,7 @@ def test_stuck_peer_is_bounded_in_bytes(
 ) -> None:
     monkeypatch.setattr(mailbox_module, "HIGH_WATER_MARK", 1)
     monkeypatch.setattr(mailbox_module, "QUEUE_BYTES_MAX", 1_000_000)
-    partition = make("partition")
+    partition, _ = make("partition"), make("broker", inbox=True)
     dial(partition, "broker")
     records = [bytes(400_000)]
     while partition.send("broker", Note("large"), records):
@@ -231,3 +242,53 @@ def test_graves_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(20):
         broker.forget(f"partition {number}", 1)
     assert len(broker._dead) == 5
+
+
+def test_a_stream_that_nobody_reads_takes_up_again(tmp_path: Path) -> None:
+    """What the kernel did not take leaves when there is room, in order, without another `send`."""
+    context: zmq.Context[Any] = zmq.Context()
+    endpoint = f"unix://{tmp_path}/broker"
+    broker = Mailbox(context, "broker", 1, Body, endpoint=endpoint)
+    partition = Mailbox(context, "partition", 1, Body)
+    partition.connect("broker", 1, endpoint)
+    (stream,) = partition.ports()
+    assert isinstance(stream, Stream)
+    count = 0
+    while not partition.queued:
+        assert partition.send("broker", Count(count), [bytes(50_000)])
+        count += 1
+    assert stream.blocked
+    received: list[Received] = []
+    while len(received) < count:
+        received += broker.receive(1000)
+        partition.drain(stream)
+    assert bodies(received) == [Count(number) for number in range(count)]
+    assert not stream.blocked and not partition.queued
+    broker.close()
+    partition.close()
+    context.term()
+
+
+def test_a_dialled_broker_that_died_is_quiet_until_its_successor(tmp_path: Path) -> None:
+    """As with a DEALER: mail for it is lost, and the supervisor's word is awaited."""
+    context: zmq.Context[Any] = zmq.Context()
+    partition = Mailbox(context, "partition", 1, Body)
+    first = Mailbox(context, "broker", 1, Body, endpoint=f"unix://{tmp_path}/1")
+    partition.connect("broker", 1, f"unix://{tmp_path}/1")
+    assert partition.send("broker", Note("up"))
+    assert bodies(receive(first)) == [Note("up")]
+    first.send("partition", Note("last words"))
+    first.close()
+    assert bodies(receive(partition)) == [Note("last words")]
+    while partition.ports():
+        wait(partition)
+        partition.receive(1)
+    assert partition.send("broker", Note("lost"))
+    partition.forget("broker", 1)
+    second = Mailbox(context, "broker", 2, Body, endpoint=f"unix://{tmp_path}/2")
+    partition.connect("broker", 2, f"unix://{tmp_path}/2")
+    assert partition.send("broker", Note("again"))
+    assert bodies(receive(second)) == [Note("again")]
+    second.close()
+    partition.close()
+    context.term()

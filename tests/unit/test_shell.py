@@ -138,7 +138,7 @@ def receive(mailbox: Mailbox, until: Callable[[Any], bool] = lambda body: True) 
     """Bodies that came, up to the first that fits."""
     bodies: list[Any] = []
     while not bodies or not until(bodies[-1]):
-        assert zmq.zmq_poll([(socket, zmq.POLLIN) for socket in mailbox.sockets()], TIMEOUT_MS), f"only {bodies}"
+        assert zmq.zmq_poll([(socket, zmq.POLLIN) for socket in mailbox.ports()], TIMEOUT_MS), f"only {bodies}"
         bodies += [received.body for received in mailbox.receive(1)]
     return bodies
 
@@ -238,14 +238,14 @@ def test_links_follow_what_the_supervisor_says(world: World) -> None:
     receive(world.root)
     up = ActorUp(BROKER.name, BROKER.incarnation, world.broker_endpoint)
     assert world.root.send(ME.name, up)
-    zmq.zmq_poll([(world.mailbox.sockets()[0], zmq.POLLIN)], TIMEOUT_MS)
+    zmq.zmq_poll([(world.mailbox.ports()[0], zmq.POLLIN)], TIMEOUT_MS)
     (mail,) = world.runtime.receive()
     assert mail == Mail(Peer(SUPERVISOR, 1), up, mail.records)
     world.actor.answers = {Ready(): [Send(BROKER.name, WhichChildren())]}
     world.turn(Ready())
     assert receive(world.broker) == [WhichChildren()]
     world.root.send(ME.name, ActorDown(*BROKER))
-    zmq.zmq_poll([(world.mailbox.sockets()[0], zmq.POLLIN)], TIMEOUT_MS)
+    zmq.zmq_poll([(world.mailbox.ports()[0], zmq.POLLIN)], TIMEOUT_MS)
     world.runtime.receive()
     assert world.mailbox.incarnation_of(BROKER.name) is None
 
@@ -258,9 +258,9 @@ def test_the_dead_are_not_heard_behind_the_word_of_their_death_in_the_same_turn(
     receive(world.broker)
     world.root.send(ME.name, ActorDown(*BROKER))
     world.broker.send(ME.name, Ready())
-    for socket in world.mailbox.sockets():
+    for socket in world.mailbox.ports():
         zmq.zmq_poll([(socket, zmq.POLLIN)], TIMEOUT_MS)
-    world.mailbox._next = len(world.mailbox.sockets()) - 1  # the supervisor's socket is drained first
+    world.mailbox._next = len(world.mailbox.ports()) - 1  # the supervisor's socket is drained first
     assert [mail.body for mail in world.runtime.receive()] == [ActorDown(*BROKER)]
 
 
