@@ -40,7 +40,7 @@ from zafka.actors.messages import (
     Started,
     WhichChildren,
 )
-from zafka.actors.shell import ActorRuntime
+from zafka.actors.shell import ActorRuntime, Waiter
 from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, CustomStart
 from zafka.storage.disk import File, PosixDisk
 from zafka.transport.link import Broken
@@ -360,3 +360,31 @@ def test_crash_tells_why(root: Mailbox, tmp_path: Path, monkeypatch: pytest.Monk
     assert last == Exiting(UNCAUGHT, "ValueError: planted at 17")
     life.thread.join(TIMEOUT_MS / 1000)
     assert isinstance(life.end, ValueError)
+
+
+def test_a_waiter_tells_of_streams_and_sends_what_they_did_not_take(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    endpoint = f"unix://{tmp_path}/broker"
+    broker = Mailbox(context, *BROKER, AnyMessage, endpoint=endpoint)
+    ours = Mailbox(context, *ME, AnyMessage)
+    waiter = Waiter(ours, None)
+    ours.connect(*BROKER, endpoint)
+    sent = 0
+    while not ours.queued:
+        assert ours.send(BROKER, Started(sent), [bytes(50_000)])
+        sent += 1
+    assert not waiter.has_mail()
+    came: list[Any] = []
+    while len(came) < sent:
+        came += [received.body for received in broker.receive(1000)]
+        waiter.wait(0.0)
+    assert came == [Started(number) for number in range(sent)]
+    assert waiter.wait(0.0) == [], "a stream that is not blocked any more is not polled for writing"
+    broker.send(ME.name, Ready())
+    (ready,) = waiter.wait(TIMEOUT_MS / 1000)
+    assert [received.body for received in ours.receive(10, ports=[ready])] == [Ready()]
+    ours.connect("broker 7", 1, endpoint)
+    assert not waiter.has_mail() and len(waiter.wait(0.0)) == 0, "follows new ports"
+    broker.close()
+    ours.close()
+    context.term()
