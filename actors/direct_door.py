@@ -30,7 +30,6 @@ READ_BYTES = 256 * 1024
 FRAMES_PER_TURN = 1000
 FRAMES_AT_ONCE = 100  # of one client, before the others have their turn
 BYTES_PER_TURN = 16 << 20
-LOOK_EVERY = 64  # turns, while nobody is connected: a look costs a system call
 PARTIAL_BYTES_MAX = 64 << 20  # of all connections
 ACKS_ALL = -1
 
@@ -65,7 +64,6 @@ class DirectDoor:
         self._left: dict[int, Connection] = {}  # with something that the last turn had no room for; the first is next
         self._asked: dict[int, tuple[Connection, int]] = {}  # connection and its correlation id, by request id
         self._last_id = 0
-        self._turns_without = 0  # a look
         self._kept_bytes = 0  # of frames that are not all there
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -88,11 +86,6 @@ class DirectDoor:
     def has_left(self) -> bool:
         """True if `read` gives more at once."""
         return bool(self._left)
-
-    def is_worth_a_look(self) -> bool:
-        """Whether to `read` in a turn that did not wait: always while there are clients, else now and then for a first one."""
-        self._turns_without += 1
-        return bool(self._connections) or self._turns_without % LOOK_EVERY == 0
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ from zafka.storage.disk import Disk, PosixDisk
 from zafka.transport.direct import direct_path
 from zafka.transport.link import Broken
 from zafka.transport.mailbox import Mailbox, Port, has_mail
-from zafka.transport.stream import Acceptor, Stream
+from zafka.transport.stream import Stream
 
 MESSAGES_PER_TURN = 1000
 MESSAGES_PER_BEAT = 16  # how many are handled before the clock is looked at
@@ -373,68 +373,84 @@ def run(runtime: ActorRuntime, door: DirectDoor | None = None) -> None:
     """The blocking loop: one turn for all that has come, until the actor wants to exit."""
     waiter = Waiter(runtime.mailbox, door)
     while runtime.exit is None:
-        waits = not waiter.has_mail() and (door is None or not door.has_left)
-        # A ZeroMQ descriptor tells of a change since its socket was looked at last, and then once: so look, wait, look.
-        ready = waiter.wait(max(0.0, runtime.wakeup_s() - time.monotonic()) if waits else 0.0)
+        has_left = door is not None and door.has_left
+        ready = waiter.wait(0.0 if has_left else max(0.0, runtime.wakeup_s() - time.monotonic()))
         runtime.tick()
         # Only those with mail: to find out that a socket has none is an exception and two system calls.
         mails = runtime.due() + runtime.receive(ready)
-        if door is not None and (waits or door.is_worth_a_look()):
+        if door is not None and (has_left or waiter.door_is_ready):
             mails += door.read()
         if mails:
             runtime.turn(mails)
 
 
 class Waiter:
-    """The ports of a mailbox, and a door, to be waited for."""
+    """The ports of a mailbox, and a door, to be waited for.
+
+    A ZeroMQ descriptor tells of a change since its socket was used last, and then once. So who was used is looked at
+    before the wait, and who was not is left alone: a look costs three system calls.
+    door_is_ready: at the end of the last wait.
+    """
 
     def __init__(self, mailbox: Mailbox, door: DirectDoor | None) -> None:
+        self.door_is_ready = False
         self._mailbox = mailbox
-        self._door = door
+        self._door_fd = -1 if door is None else door.fileno()
         self._changes = -1  # of the mailbox's ports, as they are polled
-        self._ports: list[Port] = []
-        self._streams: dict[int, Stream | Acceptor] = {}  # by descriptor
+        self._ports: dict[int, Port] = {}  # by descriptor
+        self._streams: list[Stream] = []
+        self._used: set[Port] = set()  # ZeroMQ sockets
         self._blocked: list[Stream] = []  # polled for writing, too
         self._poll = select.poll()
 
-    def has_mail(self) -> bool:
-        """Whether there is some that no wait would tell of."""
-        if self._mailbox.changes != self._changes:
-            self._follow()
-        return any(has_mail(port) for port in self._ports)
-
     def wait(self, wait_s: float) -> list[Port]:
         """The ports with mail, after at most so long."""
+        if self._mailbox.changes != self._changes:
+            self._follow()
         if self._mailbox.sent_on or self._blocked:
-            self._watch_blocked()
-        fired = self._poll.poll(int(wait_s * 1000) + 1 if wait_s else 0)
-        ready = [port for port in self._ports if has_mail(port)]
+            self._after_sending()
+        ready: list[Port] = [stream for stream in self._streams if stream.has_frame]
+        ready += self._look(self._used)
+        fired = self._poll.poll(0 if ready or not wait_s else int(wait_s * 1000) + 1)
+        self.door_is_ready = False
+        sockets: set[Port] = set()
         for fd, _ in fired:
-            port = self._streams.get(fd)
+            port = self._ports.get(fd)
             if port is None:
-                continue
-            if isinstance(port, Stream) and port.blocked:
-                self._mailbox.drain(port)
-            if port not in ready:
-                ready.append(port)
+                self.door_is_ready = True
+            elif isinstance(port, zmq.Socket):
+                sockets.add(port)
+            else:
+                if isinstance(port, Stream) and port.blocked:
+                    self._mailbox.drain(port)
+                if port not in ready:
+                    ready.append(port)
+        ready += self._look(sockets.difference(ready))
+        self._used = {port for port in ready if isinstance(port, zmq.Socket)}
         return ready
+
+    @staticmethod
+    def _look(sockets: set[Port]) -> list[Port]:
+        return [socket for socket in sockets if has_mail(socket)]
 
     def _follow(self) -> None:
         self._changes = self._mailbox.changes
-        self._ports = list(self._mailbox.ports())
-        self._streams = {port.fd: port for port in self._ports if isinstance(port, Stream | Acceptor)}
+        self._ports = {int(port.fileno()): port for port in self._mailbox.ports()}
+        self._streams = [port for port in self._ports.values() if isinstance(port, Stream)]
+        self._used = {port for port in self._ports.values() if isinstance(port, zmq.Socket)}
         self._blocked = []
         self._poll = select.poll()
-        for port in self._ports:
-            self._poll.register(int(port.fileno()), select.POLLIN)
-        if self._door is not None:
-            self._poll.register(self._door, select.POLLIN)
+        for fd in self._ports:
+            self._poll.register(fd, select.POLLIN)
+        if self._door_fd >= 0:
+            self._poll.register(self._door_fd, select.POLLIN)
 
-    def _watch_blocked(self) -> None:
-        """Poll for writing those streams that did not take all, and no others."""
+    def _after_sending(self) -> None:
+        """Look at the sockets that were sent on, and poll for writing the streams that did not take all."""
+        self._used.update(port for port in self._mailbox.sent_on if isinstance(port, zmq.Socket))
         self._mailbox.sent_on.clear()
-        blocked = [port for port in self._streams.values() if isinstance(port, Stream) and port.blocked]
-        if blocked or self._blocked:
-            for stream in self._streams.values():
+        blocked = [stream for stream in self._streams if stream.blocked]
+        if blocked != self._blocked:
+            for stream in self._streams:
                 self._poll.modify(stream.fd, select.POLLIN | (select.POLLOUT if stream in blocked else 0))
             self._blocked = blocked

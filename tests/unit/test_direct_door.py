@@ -17,7 +17,7 @@ import pytest
 from zafka.actors import direct_door
 from zafka.actors.actor import Mail
 from zafka.actors.direct import DIRECT, AnswerDirect, DirectProduce
-from zafka.actors.direct_door import LOOK_EVERY, DirectDoor
+from zafka.actors.direct_door import DirectDoor
 from zafka.actors.messages import ProduceAnswer
 from zafka.transport.direct import DirectAnswer, read_answer, request_head
 from zafka.transport.kafka.errors import ErrorCode
@@ -267,13 +267,3 @@ def test_who_keeps_most_for_frames_without_an_end_is_ended(
 def test_a_place_that_is_taken_already_is_an_error(host: Host) -> None:
     with pytest.raises(OSError):
         DirectDoor(host.path, INCARNATION)
-
-
-def test_a_first_client_is_seen_though_no_turn_waits(host: Host) -> None:
-    """Without clients a look costs a system call for nothing, so it is rare; with one there is one in each turn."""
-    looks = [host.door.is_worth_a_look() for _ in range(2 * LOOK_EVERY)]
-    assert sum(looks) == 2
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.connect(host.path)
-        host.door.read()
-        assert all(host.door.is_worth_a_look() for _ in range(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.direct_door import DirectDoor
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -373,7 +375,6 @@ def test_a_waiter_tells_of_streams_and_sends_what_they_did_not_take(tmp_path: Pa
     while not ours.queued:
         assert ours.send(BROKER, Started(sent), [bytes(50_000)])
         sent += 1
-    assert not waiter.has_mail()
     came: list[Any] = []
     while len(came) < sent:
         came += [received.body for received in broker.receive(1000)]
@@ -384,7 +385,49 @@ def test_a_waiter_tells_of_streams_and_sends_what_they_did_not_take(tmp_path: Pa
     (ready,) = waiter.wait(TIMEOUT_MS / 1000)
     assert [received.body for received in ours.receive(10, ports=[ready])] == [Ready()]
     ours.connect("broker 7", 1, endpoint)
-    assert not waiter.has_mail() and len(waiter.wait(0.0)) == 0, "follows new ports"
+    assert waiter.wait(0.0) == [], "follows new ports"
     broker.close()
     ours.close()
     context.term()
+
+
+def test_a_waiter_tells_of_the_door_though_mail_never_ends(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    endpoint = f"unix://{tmp_path}/broker"
+    broker = Mailbox(context, *BROKER, AnyMessage, endpoint=endpoint)
+    ours = Mailbox(context, *ME, AnyMessage)
+    ours.connect(*BROKER, endpoint)
+    ours.send(BROKER, Ready())
+    assert zmq.zmq_poll([(broker.ports()[0], zmq.POLLIN)], TIMEOUT_MS)
+    broker.receive(1)
+    while not broker.receive(1):
+        pass
+    for _ in range(10):
+        broker.send(ME.name, Ready())
+    door = DirectDoor(str(tmp_path / "door"), ME.incarnation)
+    waiter = Waiter(ours, door)
+    (stream,) = waiter.wait(TIMEOUT_MS / 1000)
+    assert not waiter.door_is_ready
+    assert len(ours.receive(1, ports=[stream])) == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(door.path)
+        assert waiter.wait(TIMEOUT_MS / 1000) == [stream] and waiter.door_is_ready
+    door.close()
+    broker.close()
+    ours.close()
+    context.term()
+
+
+def test_a_waiter_finds_mail_whose_signal_a_send_took_away(world: World) -> None:
+    """Using a ZeroMQ socket may take its descriptor's signal: it is looked at before the wait."""
+    waiter = Waiter(world.mailbox, None)
+    world.mailbox.send(SUPERVISOR, Started(1))
+    receive(world.root)
+    for number in range(20):
+        assert waiter.wait(0.0) == []
+        world.root.send(ME.name, Ready())
+        (port,) = world.mailbox.ports()
+        assert zmq.zmq_poll([(port, zmq.POLLIN)], TIMEOUT_MS)  # takes the signal, too
+        world.mailbox.send(SUPERVISOR, Started(number))
+        assert waiter.wait(TIMEOUT_MS / 1000) == [port]
+        assert [received.body for received in world.mailbox.receive(10, ports=[port])] == [Ready()]
