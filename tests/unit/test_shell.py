@@ -260,8 +260,8 @@ def test_the_dead_are_not_heard_behind_the_word_of_their_death_in_the_same_turn(
     receive(world.broker)
     world.root.send(ME.name, ActorDown(*BROKER))
     world.broker.send(ME.name, Ready())
-    for socket in world.mailbox.ports():
-        zmq.zmq_poll([(socket, zmq.POLLIN)], TIMEOUT_MS)
+    for port in world.mailbox.ports():
+        zmq.zmq_poll([(port, zmq.POLLIN)], TIMEOUT_MS)
     world.mailbox._next = len(world.mailbox.ports()) - 1  # the supervisor's socket is drained first
     assert [mail.body for mail in world.runtime.receive()] == [ActorDown(*BROKER)]
 
