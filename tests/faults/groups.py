@@ -19,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.faults.loads import READ_S, Client, Place, Shared
+from tests.faults.loads import READ_S, Client, Place, Shared, places
 from tests.group_history import ASKS, TOLD, Event, judge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +29,8 @@ STOPPED_S = (0.3, 6.0)  # some longer than the session, and fenced
 SESSION_MS = 3000
 END_S = 30.0
 ASK_S = 0.3
+TOPIC: dict[str, Any] = {"name": "shared", "partitions": 4}
+STRATEGIES = ("range", "roundrobin", "cooperative-sticky")
 GROUP_DEFAULTS = {
     "group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000,
     "group.consumer.session.timeout.ms": SESSION_MS}
@@ -177,7 +179,23 @@ class Members(Client):
         for problem in problems:
             self.shared.fail(f"{problem.kind}, {problem.partition}", problem.what)
 
+    def abandon(self) -> None:
+        """End all members, whatever they have come to; also if nobody asked for more."""
+        self.must_end.set()
+        if self.ident is not None:
+            self.join()
+
     def told(self) -> str:
         read = sum(event.end - event.offset for member in self._gone for event in member.events if event.kind == "read")
         return (f"{self.group}: {self.joined} joined, {self.left} left, {self.killed} killed, {self.stopped} stopped, "
                 f"{read} records read")
+
+
+def both_protocols(bootstrap: str, native: str, shared: Shared, seed: int) -> list[Members]:
+    """A group of the classic protocol, with members of both clients, and one of KIP-848, each reading `TOPIC`."""
+    choices = random.Random(seed)
+    where = places(TOPIC["name"], TOPIC["partitions"])
+    return [
+        Members("classic", {"librdkafka": bootstrap, "zafka": native}, where, shared, choices.randrange(2**32),
+                strategy=choices.choice(STRATEGIES)),
+        Members("kip-848", {"librdkafka": bootstrap}, where, shared, choices.randrange(2**32), protocol="consumer")]

@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 import zafka
-from tests.faults.loads import DELIVERY_S, READ_S, Client, Shared
+from tests.faults.loads import DELIVERY_S, NETWORK_S, READ_S, Client, Shared
 from tests.key_ledger import Ledger, Value, Write
 
 KEYS = 12
@@ -25,20 +25,29 @@ READING_EVERY_S = 1.5
 READING_S = 5.0  # longer than this a reading is given up: somebody it asked is not there
 TOMBSTONES = 0.25
 
+RETENTION_S = 2
+_COMPACTED = {"segment.ms": 700, "min.cleanable.dirty.ratio": 0.01, "delete.retention.ms": RETENTION_S * 1000}
+TOPICS: list[dict[str, Any]] = [
+    {"name": "keys", "partitions": 1, "config": {"cleanup.policy": "compact", **_COMPACTED}},
+    {"name": "recent-keys", "partitions": 1, "config": {
+        "cleanup.policy": "compact,delete", "retention.ms": 8000, "file.delete.delay.ms": 1000, **_COMPACTED}},
+]
+KEY_DEFAULTS = {"log.cleaner.backoff.ms": 200}
+
 Last = dict[bytes, tuple[int, Value]]
 Report = tuple[Write, int, KafkaError | None]
 
 
 class Keys(Client):
-    """readings: how many came to their end. retention_s: the topic's delete.retention.ms, in seconds."""
+    """topic: one of `TOPICS`. readings: how many came to their end."""
 
     def __init__(
-        self, bootstrap: str, native: str, topic: str, shared: Shared, seed: int, *, retention_s: float, network_s: float
+        self, bootstrap: str, native: str, topic: str, shared: Shared, seed: int, *, network_s: float = NETWORK_S
     ) -> None:
         super().__init__(shared, f"keys of {topic}")
         self.bootstrap, self.native, self.topic = bootstrap, native, topic
         self.network_s = network_s
-        self.ledger = Ledger(retention_s)
+        self.ledger = Ledger(RETENTION_S)
         self.acknowledged = self.readings = self.seen = 0
         self._random = random.Random(seed)
         self._number = 0
@@ -133,7 +142,7 @@ class Keys(Client):
     def _take(self, last: Last, previous: int, key: bytes, offset: int, value: Value) -> int:
         """One record, as it comes."""
         if offset <= previous:
-            self.shared.fail(self.name, f"offset {offset} after {previous}")
+            self.shared.fail(self.name, f"reading {self.readings + 1}: offset {offset} after {previous}")
         for complaint in self.ledger.complaints_of(key, offset, value):
             self.shared.fail(self.name, complaint)
         last[key] = offset, value
