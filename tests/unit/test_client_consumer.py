@@ -106,7 +106,7 @@ def test_an_answer_for_what_was_assigned_before_is_not_handed_out() -> None:
     fetcher.assign({ONE: None})
     records = memoryview(encode_batch([(1000, None, b"new", ())]))
     part = PartitionData(0, high_watermark=101, last_stable_offset=101, log_start_offset=0, records=records)
-    fetcher._on_fetched(1, flight, FetchResponse(responses=[FetchableTopicResponse("one", partitions=[part])]), None)
+    fetcher._on_fetched(1, flight, FetchResponse(responses=[FetchableTopicResponse(topic="one", partitions=[part])]), None)
     assert not fetcher.chunks
 
 
