@@ -56,7 +56,7 @@ from zafka.actors.messages import (
 )
 from zafka.actors.offline import OfflinePartition, give_up, with_way_out
 from zafka.actors.partition_reads import READS, fence
-from zafka.actors.produce_rules import FirstRefused, KeysMissing, check_keys, check_produced, follows
+from zafka.actors.produce_rules import KeysMissing, RefusedForRoom, check_keys, check_produced, follows
 from zafka.actors.refused import Refused
 from zafka.actors.replica import FLUSH_TIMER, Replica, open_replica
 from zafka.actors.start import PEER_GONE, SUPERVISOR, PartitionStart
@@ -111,7 +111,7 @@ class PartitionActor:
         self._told = (-1, -1, -1)  # epoch, log start and high watermark that the broker knows
         self._deletion = Deletion(replica)
         self._disk_full = False
-        self._refused = FirstRefused()
+        self._refused = RefusedForRoom()
         self._handlers: dict[type, Callable[[Mail, Now], Effects]] = {
             Produce: self._on_produce,
             DirectProduce: self._on_direct_produce,
@@ -268,9 +268,10 @@ class PartitionActor:
             if isinstance(verdict, Duplicate):
                 self._answer_duplicate(item, verdict)
                 return True
+            if self._refused:
+                self._refused.check(header, verdict.error, self.replica.log.producers)
             if verdict.error:
                 raise Refused(ErrorCode(verdict.error), verdict.message)
-            self._refused.check(header, self.replica.log.producers)
         self._newest[header.producer_id] = header
         return False
 
@@ -296,7 +297,7 @@ class PartitionActor:
             self._on_disk_full(str(full))
             for item, header, _ in accepted:
                 self._refuse(item, ErrorCode.KAFKA_STORAGE_ERROR, str(full))
-                self._refused.note(header, replica.log.producers)
+                self._refused.note(header)
             return
         self._disk_full = False
         start_offset = replica.log.start_offset

@@ -1,6 +1,6 @@
 """What a partition takes from producers. No effects; the partition asks, nobody else.
 
-Owns: the rules beyond what `storage/batch.py` checks in the bytes themselves; `FirstRefused`.
+Owns: the rules beyond what `storage/batch.py` checks in the bytes themselves; `RefusedForRoom`.
 May fail with: `Refused` and `BadBatch`, both with the Kafka error code and the message for the client.
 Source: UnifiedLog.analyzeAndValidateRecords, LogValidator; KIP-98.
 """
@@ -15,7 +15,7 @@ from zafka.storage.producer_state import ProducerStates
 from zafka.storage.record_slices import records_without_key
 from zafka.transport.kafka.errors import ErrorCode
 
-FIRST_REFUSED_MAX = 10_000
+REFUSED_MAX = 10_000
 
 
 def check_produced(
@@ -67,28 +67,36 @@ def follows(before: BatchHeader, batch: BatchHeader) -> bool:
     return batch.base_sequence == following and batch.producer_epoch == before.producer_epoch
 
 
-class FirstRefused:
-    """First batches of producers that the log does not know yet, refused for lack of room: by epoch and sequence.
+class RefusedForRoom:
+    """By producer, the batch that found the disk full and has not come again: its epoch and sequence.
 
-    The log lets a producer that it does not know begin anywhere, since it may have known it once.
+    What was sent behind that one comes before it now, and is refused as it was, whatever the log would say. A producer
+    that the log does not know may begin anywhere, since it may have known it once. And to be told
+    OUT_OF_ORDER_SEQUENCE_NUMBER behind a batch that failed has librdkafka begin a new epoch, in all its partitions: what
+    may be written in any of them it sends again under new numbers, and nobody can tell that it is there twice.
     """
 
     def __init__(self) -> None:
         self._places: dict[int, tuple[int, int]] = {}
 
-    def note(self, header: BatchHeader, producers: ProducerStates) -> None:
-        """This batch was refused."""
-        known = header.producer_id < 0 or producers.get(header.producer_id) is not None
-        if not known and len(self._places) < FIRST_REFUSED_MAX:
+    def __bool__(self) -> bool:
+        """True while any batch may be refused."""
+        return bool(self._places)
+
+    def note(self, header: BatchHeader) -> None:
+        """This batch was refused. Of those of one producer the first counts."""
+        if header.producer_id >= 0 and len(self._places) < REFUSED_MAX:
             self._places.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
 
-    def check(self, header: BatchHeader, producers: ProducerStates) -> None:
-        """Raises Refused for a batch that overtook its producer's first one, which will come again."""
-        producer_id, place = header.producer_id, (header.producer_epoch, header.base_sequence)
+    def check(self, header: BatchHeader, error: int, producers: ProducerStates) -> None:
+        """Raises Refused for a batch that overtook one that was refused. error: what the log says of it, or NONE."""
+        producer_id, epoch, sequence = header.producer_id, header.producer_epoch, header.base_sequence
         first = self._places.get(producer_id)
-        if first is None or place[0] != first[0] or place == first:
-            self._places.pop(producer_id, None)
-        elif producers.get(producer_id) is None:
+        if first is None:
+            return
+        if epoch > first[0] or (epoch, sequence) == first:
+            del self._places[producer_id]
+        elif error == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER or producers.get(producer_id) is None:
             raise Refused(
-                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"sequence {place[1]} of producer {producer_id} comes before {first[1]}, which was refused")
+                ErrorCode.KAFKA_STORAGE_ERROR,
+                f"sequence {sequence} of producer {producer_id} comes before {first[1]}, which found the disk full")

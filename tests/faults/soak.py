@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks.targets import free_port
+from tests.faults.groups import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
+from tests.faults.keys import KEY_DEFAULTS, TOPICS as KEY_TOPICS, Keys
 from tests.faults.loads import (
     Client,
     ConfluentLoad,
@@ -40,7 +42,7 @@ from tests.faults.loads import (
 from tests.faults.proxy import TcpProxy
 from tests.faults.topics import Topics
 from tests.powercut.mount import ForgetfulMount, missing as fuse_missing
-from tests.powercut.systems import NotBack, Zafka
+from tests.powercut.systems import NotBack, Zafka, kept_if_failed
 from zafka.runtime.errors import RuntimeFault
 from zafka.runtime.faults.asking import inject
 from zafka.runtime.faults.kinds import AnyFault, Crash, MailFault
@@ -54,11 +56,12 @@ TOPICS: list[dict[str, Any]] = [
     {"name": "plain", "partitions": 4},
     {"name": "ours", "partitions": 2},
     {"name": "rolled", "partitions": 2, "config": ROLLED},
+    GROUP_TOPIC,
 ]
-DEFAULTS = {"log.retention.check.interval.ms": 1000, "file.delete.delay.ms": 1000}
+DEFAULTS = {"log.retention.check.interval.ms": 1000, "file.delete.delay.ms": 1000, **GROUP_DEFAULTS, **KEY_DEFAULTS}
 EDGES = (
     ("broker 1", "partition *"), ("partition *", "broker 1"), ("broker 1", "coordinator"), ("coordinator", "broker 1"),
-    ("supervisor", "*"), ("*", "supervisor"),
+    ("supervisor", "*"), ("*", "supervisor"), ("cleaner 1", "partition *"), ("partition *", "cleaner 1"),
 )
 NETWORK_S = 5.0  # after this long without an answer a client gives a connection up
 
@@ -90,11 +93,21 @@ class Soak:
             ZafkaReader(system.native, where, self.shared, network_s=NETWORK_S),
         ]
         self.topics = Topics(system.native, self.shared, seed, network_s=NETWORK_S)
+        self.groups: list[Members] = both_protocols(system.bootstrap, system.native, self.shared, seed)
+        self.keys = [
+            Keys(system.bootstrap, system.native, topic["name"], self.shared, seed, network_s=NETWORK_S) for topic in KEY_TOPICS]
         self._to_undo: list[tuple[float, Callable[[], None]]] = []
 
     def run(self, seconds: float) -> None:
         """Until the time is over or a client was told what it should not be; then all must come right by itself."""
-        threads: list[Client] = [*self.loads, *self.readers, self.topics]
+        try:
+            self._run(seconds)
+        finally:
+            for group in self.groups:
+                group.abandon()
+
+    def _run(self, seconds: float) -> None:
+        threads: list[Client] = [*self.loads, *self.readers, self.topics, *self.groups, *self.keys]
         for thread in threads:
             thread.start()
         names = [name for name, action in ACTIONS.items() if self.mount is not None or not action.needs_mount]
@@ -109,18 +122,20 @@ class Soak:
         self._undo(float("inf"))
         self._bring_back()
         healed_s = time.monotonic()
-        for client in (*self.loads, self.topics):
+        for client in (*self.loads, self.topics, *self.keys):
             client.finish()
         written_s = time.monotonic()
         ends = end_offsets(self.system.bootstrap, self.where)
-        for reader in self.readers:
+        for reader in (*self.readers, *self.groups):
             reader.finish_at(ends)
         self.ended_s = (written_s - healed_s, time.monotonic() - written_s)
         self.total = read_everything(self.system.bootstrap, self.where, self.shared)
-        self.topics.check()
+        for checked in (self.topics, *self.keys):
+            checked.check()
 
     def told(self) -> str:
         faults = "".join(f"\n    {count:4} {name}" for name, count in sorted(self.done.items()))
+        others = "".join(f"\n{each.told()}" for each in (*self.groups, *self.keys))
         waits = ", ".join(f"{name} {wait_s:.1f} s" for name, wait_s in self.shared.longest_wait_s.items())
         return f"""\
 faults: {self.done.total()}{faults}
@@ -128,7 +143,7 @@ records acknowledged: {", ".join(f"{load.kind} {load.acknowledged}" for load in 
 read meanwhile: {", ".join(f"{reader.kind} {reader.count}" for reader in self.readers)}
 longest time without an acknowledgement from a partition: {waits}
 after the last fault: {self.ended_s[0]:.1f} s until all was acknowledged, {self.ended_s[1]:.1f} s until all was read
-topics created: {self.topics.created}
+topics created: {self.topics.created}{others}
 problems: {dict(self.shared.history.counts()) or "none"}"""
 
     # -- what can happen -------------------------------------------------------------------------
@@ -275,7 +290,10 @@ ACTIONS = {
 
 @contextlib.contextmanager
 def soaked(work: Path, seed: int) -> Iterator[Soak]:
-    """A zafka that is up, with proxies before its doors, on a disk that forgets where there can be one."""
+    """A zafka that is up, with proxies before its doors, on a disk that forgets where there can be one.
+
+    What a run that fails leaves behind is kept, and where is said on stderr.
+    """
     with contextlib.ExitStack() as stack:
         mount = stack.enter_context(ForgetfulMount()) if not fuse_missing() else None
         doors = {"kafka": free_port(), "zmq": free_port()}
@@ -283,14 +301,14 @@ def soaked(work: Path, seed: int) -> Iterator[Soak]:
         listeners = [
             {"name": name, "protocol": name, "bind": f"127.0.0.1:{port}", "advertise": f"127.0.0.1:{proxy.port}"}
             for (name, port), proxy in zip(doors.items(), proxies, strict=True)]
-        system = Zafka(work, (mount.path if mount else work) / "data", topics=TOPICS, defaults=DEFAULTS,
+        system = Zafka(work, (mount.path if mount else work) / "data", topics=[*TOPICS, *KEY_TOPICS], defaults=DEFAULTS,
                        listeners={"listeners": listeners}, faults=True)
         system.launch()
-        try:
+        made: list[Soak] = []
+        with kept_if_failed(system, lambda: bool(made[0].shared.problems()), f"soak-{seed}"):
             system.wait_ready()
-            yield Soak(system, proxies, mount, seed)
-        finally:
-            system.stop()
+            made.append(Soak(system, proxies, mount, seed))
+            yield made[0]
 
 
 def main() -> int:
@@ -311,8 +329,6 @@ def main() -> int:
         print(soak.told())
         problems = soak.shared.problems()
         print(*problems[:40], sep="\n")
-        if problems:
-            print(f"log: {soak.system.keep_log(f'soak-{seed}.log')}")
         print("FAILED" if problems else "nothing lost, doubled or moved; nobody had to help")
         return 1 if problems else 0
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import zafka
 from benchmarks.targets import kafka_missing
+from tests.faults.groups import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
+from tests.faults.keys import KEY_DEFAULTS, TOPICS as KEY_TOPICS, Keys
 from tests.faults.loads import (
     Client,
     ConfluentLoad,
@@ -28,12 +30,13 @@ from tests.faults.loads import (
     Shared,
     ZafkaLoad,
     ZafkaReader,
+    end_offsets,
     places,
     read_everything,
 )
 from tests.faults.topics import Topics
 from tests.powercut.mount import ForgetfulMount, missing
-from tests.powercut.systems import Kafka, NotBack, System, Zafka
+from tests.powercut.systems import Kafka, NotBack, System, Zafka, kept_if_failed
 
 Kinds = dict[str, tuple[float, float, float]]
 
@@ -50,8 +53,9 @@ TOPICS: list[dict[str, Any]] = [
     {"name": "plain", "partitions": 4},
     {"name": "ours", "partitions": 2},
     {"name": "rolled", "partitions": 2, "config": ROLLED},
+    GROUP_TOPIC, *KEY_TOPICS,
 ]
-DEFAULTS = {"log.retention.check.interval.ms": 500, "file.delete.delay.ms": 1000}
+DEFAULTS = {"log.retention.check.interval.ms": 500, "file.delete.delay.ms": 1000, **GROUP_DEFAULTS, **KEY_DEFAULTS}
 
 
 class PowerCuts:
@@ -73,7 +77,11 @@ class PowerCuts:
         self.done: Counter[str] = Counter()
         self.forgotten: Counter[str] = Counter()
         self.total = 0
-        self.where = [place for topic in topics for place in places(topic["name"], topic["partitions"])]
+        self.where = [
+            place for topic in topics if topic not in KEY_TOPICS for place in places(topic["name"], topic["partitions"])]
+        self.has_groups, self.has_keys = GROUP_TOPIC in topics, all(topic in topics for topic in KEY_TOPICS)
+        self.groups: list[Members] = []
+        self.keys: list[Keys] = []
         self.loads: list[Load] = []
         self.readers: list[Reader] = []
         self.topics: Topics | None = None
@@ -92,6 +100,13 @@ class PowerCuts:
         ]
         if not self.system.is_lossy:
             self.topics = Topics(self.system.native, self.shared, self.random.randrange(2**32))
+        if self.has_groups:
+            self.groups = both_protocols(
+                self.system.bootstrap, self.system.native, self.shared, self.random.randrange(2**32))
+        if self.has_keys:
+            self.keys = [
+                Keys(self.system.bootstrap, self.system.native, topic["name"], self.shared, self.random.randrange(2**32))
+                for topic in KEY_TOPICS]
         for thread in self._threads():
             thread.start()
 
@@ -121,13 +136,19 @@ class PowerCuts:
     def finish(self) -> None:
         """Let everything be acknowledged, then read it all."""
         for thread in self._threads():
-            thread.finish()
+            if thread not in self.groups:
+                thread.finish()
+        if self.groups:
+            ends = end_offsets(self.system.bootstrap, self.where)
+            for group in self.groups:
+                group.finish_at(ends)
         self.total = read_everything(self.system.bootstrap, self.where, self.shared)
-        if self.topics is not None:
-            self.topics.check()
+        for checked in (*([self.topics] if self.topics else []), *self.keys):
+            checked.check()
 
     def told(self) -> str:
         """What was done, in a few lines."""
+        others = "".join(f"{each.told()}\n" for each in (*self.groups, *self.keys))
         lost, names_lost = self.forgotten["changes lost"], self.forgotten["names lost"]
         return f"""\
 cuts: {self.done.total()} ({_listed(self.done)})
@@ -138,10 +159,11 @@ records: {_listed({load.kind: load.acknowledged for load in self.loads})} acknow
 longest wait for an acknowledgement: {max(self.shared.longest_wait_s.values(), default=0):.1f} s;
     sends that failed: {sum(load.refused for load in self.loads)}, new producers: {sum(load.lives - 1 for load in self.loads)}
 topics created: {self.topics.created if self.topics else 0}
+{others}\
 problems: {_listed(self.shared.history.counts()) or "none"}"""
 
     def _threads(self) -> list[Client]:
-        return [*self.loads, *self.readers, *([self.topics] if self.topics else [])]
+        return [*self.loads, *self.readers, *([self.topics] if self.topics else []), *self.groups, *self.keys]
 
 
 def _listed(counts: dict[str, int] | Counter[str]) -> str:
@@ -156,7 +178,7 @@ def cut_zafka(
     with ForgetfulMount() as mount:
         topics = topics or TOPICS
         system = Zafka(work, mount.path / "data", topics=topics, defaults=DEFAULTS, is_lossy=is_lossy)
-        return _run(PowerCuts(system, mount, seed, topics=topics, kinds=kinds), cuts)
+        return _run(PowerCuts(system, mount, seed, topics=topics, kinds=kinds), cuts, "" if is_lossy else f"powercut-{seed}")
 
 
 def cut_kafka(cuts: int, seed: int, work: Path, settings: dict[str, str]) -> PowerCuts:
@@ -174,20 +196,20 @@ def cut_kafka(cuts: int, seed: int, work: Path, settings: dict[str, str]) -> Pow
         return _run(PowerCuts(system, mount, seed, topics=topics, pace=KAFKA_PACE), cuts, is_up=True)
 
 
-def _run(power: PowerCuts, cuts: int, *, is_up: bool = False) -> PowerCuts:
-    try:
-        if not is_up:
-            power.system.launch()
-            power.system.wait_ready()
-        power.begin()
-        power.run(cuts)
-        power.finish()
-        return power
-    finally:
-        if sys.exc_info()[0] is not None:
-            print(f"after {power.done.total()} cuts ({_listed(power.done)}); "
-                  f"log: {power.system.keep_log('powercut-failed.log')}", file=sys.stderr)
-        power.system.stop()
+def _run(power: PowerCuts, cuts: int, name: str = "", *, is_up: bool = False) -> PowerCuts:
+    """name: of what is kept if the run fails; nothing is kept of one that is to lose records."""
+    with kept_if_failed(power.system, lambda: bool(power.shared.problems()), name):
+        try:
+            if not is_up:
+                power.system.launch()
+                power.system.wait_ready()
+            power.begin()
+            power.run(cuts)
+            power.finish()
+        finally:
+            for group in power.groups:
+                group.abandon()
+    return power
 
 
 def main() -> int:
@@ -216,8 +238,6 @@ def main() -> int:
         print(power.told())
         problems = power.shared.problems()
         print(*problems[:40], sep="\n")
-        if problems:
-            print(f"log: {power.system.keep_log(f'powercut-{seed}.log')}")
         print(f"{time.monotonic() - started_s:.0f} s; {'FAILED' if problems else 'nothing lost, doubled or moved'}")
         return 1 if problems else 0
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +56,7 @@ class System(Protocol):
 
     def log_tail(self) -> str: ...
 
-    def keep_log(self, name: str) -> Path: ...
+    def keep(self, name: str) -> Path: ...
 
 
 def _is_gone(process: psutil.Process) -> bool:
@@ -67,10 +68,11 @@ def _is_gone(process: psutil.Process) -> bool:
 
 
 class _Tree:
-    """A process tree with a log."""
+    """A process tree with a log. data: what it writes, nothing that is not its own."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, data: Path) -> None:
         self.work = work
+        self.data = data
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: list[str], **environment: str) -> None:
@@ -120,10 +122,14 @@ class _Tree:
     def log_tail(self) -> str:
         return (self.work / "log").read_text(errors="replace")[-6000:]
 
-    def keep_log(self, name: str) -> Path:
-        """Copy the whole log to where it stays, for somebody to look at."""
-        kept = Path(tempfile.gettempdir()) / name
-        shutil.copy(self.work / "log", kept)
+    def keep(self, name: str) -> Path:
+        """Copy log, configuration and data to where they stay, for somebody to look at. What cannot be read is left out."""
+        kept = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        for path in self.work.iterdir():
+            if path.is_file():
+                shutil.copy(path, kept)
+        with contextlib.suppress(shutil.Error, OSError):
+            shutil.copytree(self.data, kept / "data", symlinks=True, dirs_exist_ok=True)
         return kept
 
     def _reap(self) -> None:
@@ -133,6 +139,19 @@ class _Tree:
             self.process.stdin.close()
 
 
+@contextlib.contextmanager
+def kept_if_failed(system: System, is_failed: Callable[[], bool], name: str) -> Iterator[None]:
+    """Ends the system, and keeps what it leaves behind if the run failed; with an empty name, nothing is kept."""
+    failed = True
+    try:
+        yield
+        failed = is_failed()
+    finally:
+        system.stop()
+        if failed and name:
+            print(f"kept for you to look at: {system.keep(name)}", file=sys.stderr, flush=True)
+
+
 class Zafka(_Tree):
     """topics: as in a topology. is_lossy: of what is on it (`fsync: os`). faults: can be injected from outside."""
 
@@ -140,8 +159,7 @@ class Zafka(_Tree):
         self, work: Path, data: Path, *, topics: list[dict[str, Any]], defaults: dict[str, Any] | None = None,
         is_lossy: bool = False, listeners: dict[str, Any] | None = None, faults: bool = False,
     ) -> None:
-        super().__init__(work)
-        self.data = data
+        super().__init__(work, data)
         self.is_lossy = is_lossy
         self._ready = work / "ready.json"
         self._listeners: dict[str, Any] = listeners or {"kafka": 0, "zmq": 0}
@@ -174,7 +192,7 @@ class Kafka(_Tree):
     def __init__(
         self, work: Path, data: Path, *, settings: dict[str, str] | None = None, java_options: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(work)
+        super().__init__(work, data)
         self._java_options = java_options
         self._port, controller = free_port(), free_port()
         self.bootstrap = self.native = f"127.0.0.1:{self._port}"

@@ -1,15 +1,14 @@
 """Clients of a compacted topic: one writes few keys again and again, others read it from its start and look at the last values.
 
-Owns: `Ledger`, what was written and acknowledged; `KeyWriter`, an idempotent producer; `KeyReader`, which reads the partition
-from its start to its end, over and over. A compacted log may lack any record but the last of its key, and a tombstone once
-its time is over; what nobody may see is an older value than one that was acknowledged before the reading began.
+Owns: `KeyWriter`, an idempotent producer; `KeyReader`, which reads the partition from its start to its end, over and over.
+What they wrote and saw is judged by `tests/key_ledger.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.key_ledger import Ledger, Value, Write
 from tests.simulation.consumers import FullReader, Place
 from tests.simulation.producers import PRODUCE_VERSION, Batch, IdempotentProducer
 from tests.simulation.scenario import COMPACTED_TOPIC as TOPIC
@@ -17,59 +16,13 @@ from zafka.storage.batch import walk
 from zafka.storage.errors import BadBatch
 from zafka.storage.records import decode_batch, encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 KEYS = 5
-
-Value = bytes | None
-
-
-@dataclass(slots=True)
-class Write:
-    """offset, acknowledged_s: -1 while nobody knows whether it is there."""
-
-    key: bytes
-    value: Value
-    offset: int = -1
-    acknowledged_s: float = -1.0
-
-
-@dataclass
-class Ledger:
-    """retention_s: how long a tombstone stays at least."""
-
-    retention_s: float
-    writes: dict[bytes, list[Write]] = field(default_factory=dict)
-
-    def last_acknowledged(self) -> dict[bytes, Write]:
-        known = {key: [write for write in writes if write.offset >= 0] for key, writes in self.writes.items()}
-        return {key: max(writes, key=lambda write: write.offset) for key, writes in known.items() if writes}
-
-    def complaints(self, floor: dict[bytes, Write], last: dict[bytes, tuple[int, Value]], now_s: float) -> list[str]:
-        """What is wrong with the last records of a reading. floor: what was acknowledged before it began."""
-        found = []
-        for key, write in floor.items():
-            offset, value = last.get(key, (-1, None))
-            if offset < 0:
-                found += self._of_an_absent_one(write, now_s)
-            elif offset < write.offset or (offset == write.offset and value != write.value):
-                found.append(f"{key!r} is {value!r} at {offset}, {write} was acknowledged before")
-        for key, (offset, value) in last.items():
-            if not any(write.value == value and write.offset in (-1, offset) for write in self.writes.get(key, ())):
-                found.append(f"{key!r} is {value!r} at {offset}, which nobody wrote there")
-        return found
-
-    def _of_an_absent_one(self, write: Write, now_s: float) -> list[str]:
-        """A deleted key may be gone, in its time; by this deletion, or by one of later."""
-        later = [each for each in self.writes[write.key] if each.value is None and (each.offset < 0 or each.offset >= write.offset)]
-        if not later:
-            return [f"{write} is gone"]
-        if all(each.offset >= 0 and now_s < each.acknowledged_s + self.retention_s for each in later):
-            return [f"the tombstone {later[-1]} is gone after {now_s - later[-1].acknowledged_s:.3f} s"]
-        return []
 
 
 class KeyWriter(IdempotentProducer):
@@ -88,8 +41,7 @@ class KeyWriter(IdempotentProducer):
         writes = []
         for number in range(lane.number, lane.number + self.random.choice((1, 1, 2, 4))):
             value = None if self.random.random() < 0.3 else b"%s %d " % (self.name.encode(), number) * self.random.randint(1, 9)
-            writes.append(Write(b"key-%d" % self.random.randrange(KEYS), value))
-            self.ledger.writes.setdefault(writes[-1].key, []).append(writes[-1])
+            writes.append(self.ledger.begin(b"key-%d" % self.random.randrange(KEYS), value, self.engine.now_s))
         self._of_batch[lane.number] = writes
         now_s = self.engine.now_s
         lane.waiting.append(Batch(0, lane.number, [b""] * len(writes), self.engine.wall_ms(now_s), now_s))
@@ -111,7 +63,7 @@ class KeyWriter(IdempotentProducer):
     def acknowledge(self, batch: Batch, base_offset: int) -> None:
         self.engine.counts["acknowledged batches of keys"] += 1
         for index, write in enumerate(self._of_batch[batch.first]):
-            write.offset, write.acknowledged_s = base_offset + index, self.engine.now_s
+            write.offset = base_offset + index
 
 
 class KeyReader(FullReader):
@@ -144,6 +96,9 @@ class KeyReader(FullReader):
 
     def _take(self, partition: int, position: int, told: Any) -> bool:
         place = self.places[partition]
+        if told.error_code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            self._reset(partition, place)
+            return False
         if told.error_code:
             self._note_error(partition, told.error_code)
             self.leaders.clear()
@@ -161,12 +116,16 @@ class KeyReader(FullReader):
         return True
 
     def _reset(self, partition: int, place: Place) -> None:
-        raise AssertionError("nothing is ever out of range in a compacted log")
+        """It deletes as well, and was faster: from the start again."""
+        super()._reset(partition, place)
+        self.end = -1
 
     def report(self) -> None:
         if self.place.offline:
             return
         self.engine.counts["readings of a compacted log"] += 1
-        for complaint in self.ledger.complaints(self._floor, self._last, self.engine.now_s):
+        for complaint in self.ledger.complaints(
+            self._floor, self._last, self.engine.now_s, low=self.place.low
+        ):
             self.violate("compaction", complaint)
 

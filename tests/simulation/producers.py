@@ -1,7 +1,8 @@
 """Producers: idempotent ones, as librdkafka's, and plain ones.
 
 Owns: `IdempotentProducer`: up to five batches in flight for each partition, sent again in order with the same
-sequence numbers, on a new connection if need be; a batch that is given up raises the producer's epoch (KIP-360), and
+sequence numbers, on a new connection if need be; whoever tells it OUT_OF_ORDER_SEQUENCE_NUMBER, though it sends in order, is
+wrong (librdkafka raises its epoch then, and doubles what is in doubt); a batch that is given up raises the producer's epoch (KIP-360), and
 what may have been written before is not sent again. `PlainProducer`: acks 0, 1 or all, sent once or again.
 Source: librdkafka INTRODUCTION.md "Idempotent producer", rdkafka_idempotence.c; KIP-98, KIP-360.
 """
@@ -191,8 +192,6 @@ class IdempotentProducer(Producer):
             lane.in_flight.remove(batch)
             self.acknowledge(batch, told.base_offset)
             self.pump()
-        elif error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and self._is_behind(lane, batch):
-            self._again(lane, batch, error)  # one before it is sent again
         elif error.is_retriable:
             self._again(lane, batch, error)
         else:
@@ -200,12 +199,6 @@ class IdempotentProducer(Producer):
                          f"epoch {epoch}, the oldest one outstanding: {told.error_message}")
             lane.in_flight.remove(batch)
             self.pump()
-
-    @staticmethod
-    def _is_behind(lane: Lane, batch: Batch) -> bool:
-        """Whether an older batch is outstanding, or was when this one was sent."""
-        older = [other for other in (*lane.in_flight, *lane.waiting) if 0 <= other.sequence < batch.sequence]
-        return bool(older)
 
     def _again(self, lane: Lane, batch: Batch, error: ErrorCode) -> None:
         if batch not in lane.in_flight:

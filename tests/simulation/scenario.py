@@ -95,6 +95,7 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
         scenario.deletes = topics[-1].name  # retention takes from it, too
     if compacted is not None:
         settings = scenario.settings
+        compacted = structs.replace(compacted, config={**compacted.config, **_draw_deleting(Random(f"{seed}/deleting"))})
         scenario.settings = structs.replace(settings, topics=(*topics, compacted), defaults={**settings.defaults, **_CLEANER})
         scenario.key_readers = Random(f"{seed}/key readers").choice((0, 1, 2))
     return scenario
@@ -110,6 +111,15 @@ def _draw_compacted(random: Random) -> TopicSettings:
         "delete.retention.ms": random.choice(("0", "0", "400", "1500", "86400000")),
     }
     return TopicSettings(name=COMPACTED_TOPIC, partitions=1, replication_factor=1, config=config)
+
+
+def _draw_deleting(random: Random) -> dict[str, str]:
+    """What makes a compacted topic delete as well, or nothing; in a stream of its own again."""
+    if random.random() < 0.6:
+        return {}
+    return {
+        "cleanup.policy": "compact,delete", "retention.bytes": str(random.choice((600, 1500, 4000))),
+        "file.delete.delay.ms": "300"}
 
 
 def _draw_topics(random: Random) -> tuple[TopicSettings, ...]:

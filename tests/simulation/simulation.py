@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.history import History
+from tests.key_ledger import Ledger
 from tests.simulation.admins import Admin, Describer
 from tests.simulation.checks import DATA
 from tests.simulation.clients import Client
 from tests.simulation.committers import Committer, GroupClient, Witness
-from tests.simulation.compacted import KeyReader, KeyWriter, Ledger
+from tests.simulation.compacted import KeyReader, KeyWriter
 from tests.simulation.consumers import Consumer, FullReader, Sampler
 from tests.simulation.deleters import Deleter
 from tests.simulation.direct import DirectProducer

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -21,13 +22,14 @@ from zafka.client.errors import (
     RequestTimedOut,
     UnknownTopic,
 )
-from zafka.client.fetcher import next_offset_of
+from zafka.client.fetcher import Fetcher, FetchOptions, next_offset_of
 from zafka.client.records import Record, TopicPartition
 from zafka.client.waiting import run, until
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import MetadataRequest
+from zafka.transport.kafka.messages.fetch import FetchableTopicResponse, FetchResponse, PartitionData
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -93,6 +95,19 @@ def test_assign_seek_and_position(broker: FakeBroker) -> None:
         consumer.seek_to_end()
         assert consumer.position(ONE) == 100
         assert consumer.poll(timeout=0.1) == []
+
+
+def test_an_answer_for_what_was_assigned_before_is_not_handed_out() -> None:
+    """A fetch waits at the end of a partition; the same partition is assigned anew, and only then the answer comes."""
+    nobody: Any = None  # the cluster is not asked
+    fetcher = Fetcher(nobody, FetchOptions(None, 1, 1000, 1000, 0.5, 30.0), lambda: None)
+    fetcher.assign({ONE: None})
+    flight = fetcher._take_off(1, list(fetcher.readings.values()))
+    fetcher.assign({ONE: None})
+    records = memoryview(encode_batch([(1000, None, b"new", ())]))
+    part = PartitionData(0, high_watermark=101, last_stable_offset=101, log_start_offset=0, records=records)
+    fetcher._on_fetched(1, flight, FetchResponse(responses=[FetchableTopicResponse(topic="one", partitions=[part])]), None)
+    assert not fetcher.chunks
 
 
 def test_seek_while_iterating(broker: FakeBroker) -> None:

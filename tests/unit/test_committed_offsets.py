@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from zafka.actors.groups.record_codec import decode_record
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import offset_delete
+from zafka.transport.kafka.messages import join_group, offset_delete, sync_group
 from zafka.transport.kafka.types import UnsupportedVersion
 
 MINUTE_S = 60.0
@@ -86,6 +87,23 @@ def test_an_offset_is_kept_for_its_retention_from_its_last_commit_on(coordinator
     assert [group for group, *_ in groups_of(coordinator)] == ["h"]
     coordinator.coordinator.replica.release()
     assert Coordinator(coordinator.directory.parent).lead(1).fetch("g") == NOTHING
+
+
+def test_offsets_of_what_a_group_reads_are_kept_while_it_does(coordinator: Coordinator) -> None:
+    subscription = struct.pack(">hih6si", 0, 1, 6, b"orders", -1)
+    protocols = [join_group.JoinGroupRequestProtocol("range", subscription)]
+    join = kafka.JoinGroupRequest("g", 1_800_000, 60_000, protocol_type="consumer", protocols=protocols)
+    coordinator.turn(coordinator.mail(ApiKey.JOIN_GROUP, 3, join))
+    (joined,) = coordinator.answers(coordinator.pass_time(10))  # the first rebalance waits for others
+    share = sync_group.SyncGroupRequestAssignment(joined.member_id, b"")
+    sync = kafka.SyncGroupRequest("g", joined.generation_id, joined.member_id, assignments=[share])
+    coordinator.ask(ApiKey.SYNC_GROUP, 3, sync)
+    assert coordinator.commit("g", 5, generation_id_or_member_epoch=joined.generation_id, member_id=joined.member_id) == 0
+    coordinator.pass_time(12 * MINUTE_S)
+    assert coordinator.fetch("g") == 5
+    coordinator.ask(ApiKey.LEAVE_GROUP, 1, kafka.LeaveGroupRequest("g", member_id=joined.member_id))
+    coordinator.pass_time(12 * MINUTE_S)
+    assert coordinator.fetch("g") == NOTHING
 
 
 def test_old_clients_may_wish_for_another_retention(coordinator: Coordinator) -> None:

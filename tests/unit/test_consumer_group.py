@@ -295,6 +295,13 @@ def test_sessions_and_time_to_give_up_begin_again_with_a_restart(bench: Bench) -
     assert [member.member_id for member in bench.describe().members] == ["b"]
 
 
+def test_who_is_silent_after_a_restart_is_out(bench: Bench) -> None:
+    bench.join("a")
+    bench.restart()
+    bench.pass_time(46)
+    assert bench.describe().members == []
+
+
 def test_nobody_is_served_before_the_topics_are_known(bench: Bench) -> None:
     bench.join("a")
     log = list(bench.log)

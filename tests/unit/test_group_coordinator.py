@@ -31,6 +31,7 @@ from zafka.actors.partition import DISK_FAULT_EXIT
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import join_group, sync_group
 
 
 def test_a_committed_offset_is_told_and_another_group_has_none(tmp_path: Path) -> None:
@@ -49,6 +50,23 @@ def test_a_commit_is_answered_when_it_is_on_disk_and_what_it_shows_too(tmp_path:
     assert len(answers) == 2
     assert answers[0].topics[0].partitions[0].error_code == 0
     assert answers[1].groups[0].topics[0].partitions[0].committed_offset == 42
+
+
+def test_members_are_told_of_their_shares_when_these_are_on_disk(tmp_path: Path) -> None:
+    """Else the next coordinator would share anew in a generation that somebody has his share of."""
+    coordinator = Coordinator(tmp_path, auto_flush=False, group_initial_rebalance_delay_ms="0").lead()
+    join = kafka.JoinGroupRequest(
+        "g", 6000, 6000, protocol_type="consumer", protocols=[join_group.JoinGroupRequestProtocol("range", b"")])
+    effects = coordinator.turn(coordinator.mail(ApiKey.JOIN_GROUP, 3, join))
+    effects += coordinator.pass_time(1)
+    while coordinator.flushes:
+        effects += coordinator.flush()
+    (joined,) = coordinator.answers(effects)
+    share = sync_group.SyncGroupRequestAssignment(joined.member_id, b"mine")
+    sync = kafka.SyncGroupRequest("g", joined.generation_id, joined.member_id, assignments=[share])
+    assert coordinator.answers(coordinator.turn(coordinator.mail(ApiKey.SYNC_GROUP, 3, sync))) == []
+    (synced,) = coordinator.answers(coordinator.flush())
+    assert (synced.error_code, synced.assignment) == (0, b"mine")
 
 
 def test_all_that_one_turn_decides_is_one_batch_and_one_flush(tmp_path: Path) -> None:

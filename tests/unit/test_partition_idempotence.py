@@ -80,15 +80,36 @@ def test_a_restart_still_knows_what_each_producer_sent(tmp_path: Path) -> None:
     assert offsets(partition.produce(numbered(2), numbered(3))) == [2, 3]
 
 
-def test_nothing_overtakes_a_first_batch_that_found_the_disk_full(leader: Partition) -> None:
-    """A producer that the log does not know may begin with any sequence (KIP-360), so it must be remembered here."""
+@pytest.mark.parametrize("known", [False, True])
+def test_what_overtook_a_batch_that_found_the_disk_full_is_refused_as_that_was(leader: Partition, known: bool) -> None:
+    """A producer that the log does not know may begin with any sequence (KIP-360). And OUT_OF_ORDER_SEQUENCE_NUMBER would
+    have librdkafka send again, in a new epoch, what other partitions may have written."""
     disk = leader.disk
     assert isinstance(disk, FullableDisk)
+    if known:
+        leader.produce(numbered(0))
+        leader.flush()
+    first = int(known)
     disk.full = True
-    assert errors(leader.produce(numbered(0))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    assert errors(leader.produce(numbered(first), numbered(first + 1))) == [ErrorCode.KAFKA_STORAGE_ERROR] * 2
+    assert errors(leader.produce(numbered(first + 2))) == [ErrorCode.KAFKA_STORAGE_ERROR]
     disk.full = False
-    assert errors(leader.produce(numbered(1))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]
-    leader.produce(numbered(0), numbered(1))
-    assert offsets(leader.flush()) == [0, 1]
+    assert errors(leader.produce(numbered(first + 3))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    leader.produce(*[numbered(first + index) for index in range(4)])
+    assert offsets(leader.flush()) == list(range(first, first + 4))
     leader.produce(numbered(5, producer_id=8))  # one that was known before our time
-    assert offsets(leader.flush()) == [2]
+    assert offsets(leader.flush()) == [first + 4]
+    assert errors(leader.produce(numbered(first + 7))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]  # nothing is due any more
+
+
+def test_a_new_epoch_forgets_what_found_the_disk_full(leader: Partition) -> None:
+    disk = leader.disk
+    assert isinstance(disk, FullableDisk)
+    leader.produce(numbered(0))
+    leader.flush()
+    disk.full = True
+    assert errors(leader.produce(numbered(1))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    disk.full = False
+    leader.produce(numbered(0, epoch=1))  # it gave up the one that was refused
+    assert offsets(leader.flush()) == [1]
+    assert errors(leader.produce(numbered(2, epoch=1))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]

@@ -147,6 +147,8 @@ class Fetcher:
         """Read these partitions from now on, each from what its timestamp stands for. New partitions of
         `subscribed` topics are added, from their beginning, as they appear."""
         with self.ready:
+            for reading in self.readings.values():
+                reading.move(NOT_KNOWN, None)  # what is on its way is stale
             self.readings = {where: Reading(where, reset_to) for where, reset_to in partitions.items()}
             self.chunks.clear()
             self.failed.clear()
