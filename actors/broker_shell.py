@@ -229,7 +229,7 @@ class BrokerShell:
 
     def _watch_doors(self) -> None:
         for door in self.doors:
-            door.watch()
+            door.watch(self.listener.descriptors)
         self.loop.call_later(WATCH_S, self._watch_doors)
 
     def _trim(self) -> None:
