@@ -15,6 +15,7 @@ from crc32c import crc32c
 from zafka.storage.records import encode_batch
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import request_header, request_writer, with_length
+from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
 from zafka.transport.kafka.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from zafka.transport.kafka.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
@@ -32,6 +33,8 @@ CORRELATION_AT = 8  # in a request: behind length, API key and version
 ANSWERED_AT = 4  # in an answer: behind its length
 # In a record batch: base offset, length of what follows, CRC, what it covers, last offset delta.
 CRC_AT, COVERED_AT, DELTA_AT, HEADER_BYTES = 17, 21, 23, 61
+HELLO = b"".join(with_length(
+    request_header(ApiKey.API_VERSIONS, 0, 0, "connections"), request_writer(ApiKey.API_VERSIONS, 0)(ApiVersionsRequest())))
 
 
 class ProduceFrame:

@@ -17,6 +17,7 @@ import json
 import resource
 import select
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -24,11 +25,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.connection_frames import LENGTH, FetchFrame, ProduceFrame, batches, correlation_of, error_of
+from benchmarks.connection_frames import HELLO, LENGTH, FetchFrame, ProduceFrame, batches, correlation_of, error_of
 from zafka.runtime.bench import percentile
 
 READ_BYTES = 1 << 18
 EVENTS_MAX = 512
+CONNECT_S = 30.0
 SETTLING_S = 2.0  # the first seconds warm both sides up
 ENDING_S = 5.0  # what is on its way at the end may take as long
 CONNECTED, GO = "connected", "go"
@@ -42,6 +44,10 @@ class Load:
     news_per_s: float = 8.0
     partitions: int = 4
     max_wait_ms: int = 500
+
+    def arguments(self) -> list[str]:
+        """As the command takes them."""
+        return [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self).items()]
 
     @property
     def rate_per_s(self) -> float:
@@ -69,8 +75,12 @@ class Peer:
     """One connection. `expected`: the correlation ids that answers are due for, and when each request left."""
 
     def __init__(self, address: tuple[str, int], tally: Tally) -> None:
-        self.socket = socket.create_connection(address, timeout=30)
+        self.socket = socket.create_connection(address, timeout=CONNECT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Like every client it asks for versions first. It also paces us: the listeners' backlogs are short.
+        self.socket.sendall(HELLO)
+        size = LENGTH.unpack(self.socket.recv(LENGTH.size, socket.MSG_WAITALL))[0]
+        self.socket.recv(size, socket.MSG_WAITALL)
         self.socket.setblocking(False)
         self.tally = tally
         self.expected: deque[tuple[int, float]] = deque()
@@ -269,6 +279,19 @@ def _percentiles(name: str, taken_s: list[float]) -> dict[str, float]:
     return {f"{name}_{label}_ms": percentile(ordered, share) * 1e3 for label, share in shares}
 
 
+def start(process: subprocess.Popen[str]) -> None:
+    """Let a generator that waits (`--wait`) begin."""
+    assert process.stdin is not None
+    process.stdin.write(f"{GO}\n")
+    process.stdin.flush()
+
+
+def told(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a generator has seen, once it has."""
+    found: dict[str, Any] = json.loads(process.communicate()[0])
+    return found
+
+
 def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -285,11 +308,13 @@ def main() -> None:
     parser.add_argument("--per-s", type=float, default=Load.per_s)
     parser.add_argument("--news-per-s", type=float, default=Load.news_per_s)
     parser.add_argument("--partitions", type=int, default=Load.partitions)
+    parser.add_argument("--max-wait-ms", type=int, default=Load.max_wait_ms)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--wait", action="store_true", help=f"say {CONNECTED!r} when all are, and wait for a line on stdin")
     given = parser.parse_args()
     raise_descriptor_limit()
-    load = Load(given.producers, given.readers, given.per_s, given.news_per_s, given.partitions)
+    load = Load(
+        given.producers, given.readers, given.per_s, given.news_per_s, given.partitions, given.max_wait_ms)
     generator = Generator(given.address, given.events, given.news, load)
     if given.wait:
         print(CONNECTED, flush=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import groups, java, load, recovery, small
+from benchmarks import commits, groups, java, load, recovery, small
 from benchmarks.bench import Bench
 from benchmarks.figures import LESS, Goal
 from benchmarks.native import native
+from benchmarks.thousands import thousands
 
 # Size of a record to how many of them one measurement sends.
 THROUGHPUT = {100: 1_000_000, 1000: 400_000, 10_000: 40_000, 1_000_000: 400}
@@ -27,6 +28,7 @@ ALL = ("zafka", "zafka os", "kafka", "kafka flush")
 # Records are spread over this many partitions; the load is the same.
 PARTITIONS = (1, 4, 50, 200)
 PRODUCERS = (1, 10, 100, 1000)
+COMMITTERS = 100  # members of one group
 
 
 def size_text(size_bytes: int) -> str:
@@ -150,7 +152,7 @@ def producers(bench: Bench) -> None:
 
 
 def consumer_groups(bench: Bench) -> None:
-    """a group of 10 over 100 partitions: how long it takes to start, to take one more in, and to let one go"""
+    """a group of 10 over 100 partitions: how long it takes to start, to take one more in, and to let one go; commits"""
     protocols = list(groups.PROTOCOLS.items())[:1] if bench.quick else groups.PROTOCOLS.items()
     for number, system in bench.turns("zafka", "kafka"):
         target = bench.target(system)
@@ -159,6 +161,19 @@ def consumer_groups(bench: Bench) -> None:
                 found = groups.settling_s(target.bootstrap, topic, f"group-{protocol}-{number}", settings)
             for what, taken_s in found.items():
                 bench.note(f"group, {protocol}: {what}", "s", system, taken_s, better=LESS, goals=(Goal(1.0, 3.0),))
+        commit_load(bench, system, f"committing-{number}")
+
+
+def commit_load(bench: Bench, system: str, group: str) -> None:
+    """Commits by the members of one group, each one's next as soon as the last is answered."""
+    members, seconds = (10, 0.5) if bench.quick else (COMMITTERS, 5.0)
+    target = bench.target(system)
+    with bench.topic(system) as topic:
+        found = commits.run(target.bootstrap, topic, group, members=members, seconds=seconds)
+    name = f"commits of {members} members"
+    bench.note(name, "commits/s", system, found["commits_per_s"])
+    bench.note(f"{name}, p50", "ms", system, found["p50_ms"], better=LESS)
+    bench.note(f"{name}, p99", "ms", system, found["p99_ms"], better=LESS)
 
 
 def large_log(bench: Bench) -> None:
@@ -234,6 +249,7 @@ SUITES = {
     "latency": Suite(latency, 2.5),
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
+    "connections": Suite(thousands, 1.7),
     "native": Suite(native, 0.7, warm=False),
     "groups": Suite(consumer_groups, 1.5),
     "ceiling": Suite(ceiling, 0.3, warm=False),
