@@ -12,7 +12,6 @@ Invariant: nothing waits but `epoll`; how late requests left by the generator's 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import resource
 import select
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ from benchmarks.connection_frames import HELLO, LENGTH, FetchFrame, ProduceFrame
 from zafka.runtime.bench import percentile
 
 READ_BYTES = 1 << 18
-EVENTS_MAX = 512
+EVENTS_MAX, NEWS_MAX = 512, 8
 CONNECT_S = 30.0
 SETTLING_S = 2.0  # the first seconds warm both sides up
 ENDING_S = 5.0  # what is on its way at the end may take as long
@@ -84,7 +83,6 @@ class Peer:
         self.socket.setblocking(False)
         self.tally = tally
         self.expected: deque[tuple[int, float]] = deque()
-        self.unsent = b""
         self.alive = True
         self._correlation = 0
         self._rest = bytearray()
@@ -95,15 +93,15 @@ class Peer:
         return self._correlation
 
     def send(self, frame: bytes) -> None:
-        """As much as the socket takes; the rest when it can."""
-        self.unsent += frame
-        with contextlib.suppress(BlockingIOError):
-            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+        """Some 200 bytes, for which a socket has room unless nobody reads at its other end."""
+        try:
+            if self.socket.send(frame) < len(frame):
+                self.end("disconnect: the broker takes no requests")
+        except OSError as error:
+            self.end(f"disconnect: {error.strerror}")
 
     def on_event(self, now_s: float) -> None:
         try:
-            if self.unsent:
-                self.send(b"")
             data = self.socket.recv(READ_BYTES)
         except BlockingIOError:
             return
@@ -205,9 +203,10 @@ class Generator:
         self.readers = [
             Reader(where, self.tally, polls[number % load.partitions], to_news[0].sent_at) for number in range(load.readers)]
         self._peers: dict[int, Peer] = {peer.socket.fileno(): peer for peer in [*self.producers, *self.readers]}
-        self._epoll = select.epoll()
-        for descriptor in self._peers:
-            self._epoll.register(descriptor, select.EPOLLIN)
+        self._acks, self._news = _epoll(self.producers), _epoll(self.readers)
+        self._any = select.epoll()
+        for each in (self._acks, self._news):
+            self._any.register(each.fileno(), select.EPOLLIN)
         self._sent = 0
         self._begun_s = 0.0
 
@@ -244,13 +243,15 @@ class Generator:
             self._sent += 1
 
     def _read(self, wait_s: float) -> None:
-        for descriptor, _ in self._epoll.poll(max(0.0, wait_s), EVENTS_MAX):
-            peer = self._peers[descriptor]
-            peer.on_event(time.perf_counter())
-            if peer.unsent:
-                self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
-            if not peer.alive:
-                del self._peers[descriptor]
+        """Acknowledgements first: to see a piece of news come to hundreds of readers must not make them look late."""
+        if not self._any.poll(max(0.0, wait_s)):
+            return
+        for epoll, at_most in ((self._acks, EVENTS_MAX), (self._news, NEWS_MAX)):
+            for descriptor, _ in epoll.poll(0, at_most):
+                peer = self._peers[descriptor]
+                peer.on_event(time.perf_counter())
+                if not peer.alive:
+                    del self._peers[descriptor]
 
     def _finish(self) -> None:
         """Wait for the acknowledgements that are due; those that never come are faults."""
@@ -262,7 +263,8 @@ class Generator:
             self.tally.faults["produce: no answer"] += missing
         for peer in self._peers.values():
             peer.end()
-        self._epoll.close()
+        for epoll in (self._any, self._acks, self._news):
+            epoll.close()
 
     def _told(self, elapsed_s: float, used_s: float) -> dict[str, Any]:
         tally = self.tally
@@ -271,6 +273,13 @@ class Generator:
             "fetches_per_s": tally.fetches / elapsed_s, "deliveries_per_s": len(tally.delivery_s) / elapsed_s,
             **_percentiles("ack", tally.ack_s), **_percentiles("delivery", tally.delivery_s),
             **_percentiles("late", tally.late_s), "generator_cpu": used_s / elapsed_s, "faults": dict(tally.faults)}
+
+
+def _epoll(peers: Sequence[Peer]) -> select.epoll:
+    epoll = select.epoll()
+    for peer in peers:
+        epoll.register(peer.socket.fileno(), select.EPOLLIN)
+    return epoll
 
 
 def _percentiles(name: str, taken_s: list[float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.group_members HOST:PORT TOPIC --groups 25 --members 4 --protocol classic
 
-Speaks lines with whoever started it: says SETTLED once every group has every partition once; then a number on stdin says how
+Speaks lines with whoever started it: says SETTLED once each member has its share and every partition one member; then a number on stdin says how
 many records the topic has got, and when each group has seen as many, it prints one line of JSON and ends.
 Owns: the consumers, one thread for each. Invariant: the records of a partition are told in the order of their offsets, so
 one that is missing, comes twice or comes to two members of a group is seen and counted.
@@ -38,9 +38,10 @@ COMMON: dict[str, Any] = {
 class Group:
     """One group's members, and what they saw. Changed by the members' threads, under `lock`."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, members: int, partitions: int) -> None:
         self.lock = threading.Lock()
-        self.owners: Counter[int] = Counter()
+        self.members = members
+        self.held: dict[int, set[int]] = {}  # partitions by consumer
         self.next: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.assignments = 0
         self.seen = 0
@@ -48,17 +49,19 @@ class Group:
         self.faults: Counter[str] = Counter()
 
     def is_settled(self) -> bool:
+        """Every partition belongs to one member, and no member is without one."""
         with self.lock:
-            return all(self.owners[partition] == 1 for partition in self.next)
+            owned = sorted(partition for held in self.held.values() for partition in held)
+            return owned == list(self.next) and sum(map(bool, self.held.values())) == self.members
 
     def on_assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         with self.lock:
             self.assignments += 1
-            self.owners.update(part.partition for part in parts)
+            self.held.setdefault(id(consumer), set()).update(part.partition for part in parts)
 
     def on_revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         with self.lock:
-            self.owners.subtract(part.partition for part in parts)
+            self.held.setdefault(id(consumer), set()).difference_update(part.partition for part in parts)
 
     def on_message(self, message: Message, now_s: float) -> None:
         partition, offset = message.partition(), message.offset()
@@ -104,7 +107,7 @@ def _wait(groups: list[Group], condition: Any) -> bool:
 def live(address: str, topic: str, *, prefix: str, groups: int, members: int, protocol: str, partitions: int) -> dict[str, Any]:
     """All groups until they have seen everything; what they saw."""
     began_s = time.perf_counter()
-    all_groups = [Group(partitions) for _ in range(groups)]
+    all_groups = [Group(members, partitions) for _ in range(groups)]
     ended = threading.Event()
     threads = []
     for number, group in enumerate(all_groups):

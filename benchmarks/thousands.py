@@ -65,9 +65,9 @@ def turn(bench: Bench, system: str, load: Load, *, seconds: float, groups: int, 
     bench.note(f"{name}: errors and disconnects", "", system, sum(found["faults"].values()), better=LESS)
     bench.note(f"{name}: broker CPU", "us per request", system,
                used / (found["acks_per_s"] + found["fetches_per_s"]) * 1e6, better=LESS)
-    bench.note(f"{name}: broker CPU", "ms per connection and second", system, used / count * 1e3, better=LESS)
-    bench.note(f"{name}, idle: broker CPU", "us per connection and second", system, idle_cpu / count * 1e6, better=LESS)
-    bench.note(f"{name}, idle: memory", "kB per connection", system, (idle_bytes - before_bytes) / count / 1e3, better=LESS)
+    bench.note(f"{name}: broker CPU of a connection", "ms per second", system, used / count * 1e3, better=LESS)
+    bench.note(f"{name}, idle: broker CPU of a connection", "us per second", system, idle_cpu / count * 1e6, better=LESS)
+    bench.note(f"{name}, idle: memory of a connection", "kB", system, (idle_bytes - before_bytes) / count / 1e3, better=LESS)
     bench.note(f"{name}: memory of the server (PSS)", "MB", system, loaded_bytes / 1e6, better=LESS)
     who = f"{groups * MEMBERS} members beside"
     bench.note(f"{who}: to their hands, p50", "ms", system, members["p50_ms"], better=LESS)
