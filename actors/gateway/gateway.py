@@ -45,7 +45,7 @@ from zafka.transport.kafka.errors import ErrorCode
 TIMER = "deadlines"
 # Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it:
 # the others follow in the next turns, between which whatever else came is served.
-WOKEN_PER_TURN = 32
+WOKEN_PER_TURN = 16
 
 
 class FilesReader(Protocol):

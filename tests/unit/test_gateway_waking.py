@@ -68,7 +68,7 @@ def test_a_batch_that_many_wait_for_is_read_once_a_turn_and_handed_out_in_portio
 
     bench.pass_time(0)
     wanted = bench.of(ReadFiles)
-    assert len(wanted) == 2
+    assert len(wanted) == 2  # one for each portion
     bench.turn(*(Mail(SHELL, FilesRead(each.token, [BATCH])) for each in wanted))
     answered += [effect.connection_id for effect in bench.of(Respond)]
     assert answered == [client.id for client in clients]
