@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import select
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 
 from benchmarks.connection_frames import HELLO, LENGTH, FetchFrame, ProduceFrame, batches, correlation_of, error_of
 from zafka.runtime.bench import percentile
+from zafka.runtime.limits import raise_descriptor_limit
 
 READ_BYTES = 1 << 18
 EVENTS_MAX, NEWS_MAX = 512, 8
@@ -299,12 +299,6 @@ def told(process: subprocess.Popen[str]) -> dict[str, Any]:
     """What a generator has seen, once it has."""
     found: dict[str, Any] = json.loads(process.communicate()[0])
     return found
-
-
-def raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> None:
