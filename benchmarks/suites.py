@@ -152,7 +152,7 @@ def producers(bench: Bench) -> None:
 
 
 def consumer_groups(bench: Bench) -> None:
-    """a group of 10 over 100 partitions: how long it takes to start, to take one more in, and to let one go; commits"""
+    """a group of 10 over 100 partitions: how long it takes to start, to take one more in, and to let one go"""
     protocols = list(groups.PROTOCOLS.items())[:1] if bench.quick else groups.PROTOCOLS.items()
     for number, system in bench.turns("zafka", "kafka"):
         target = bench.target(system)
@@ -161,19 +161,20 @@ def consumer_groups(bench: Bench) -> None:
                 found = groups.settling_s(target.bootstrap, topic, f"group-{protocol}-{number}", settings)
             for what, taken_s in found.items():
                 bench.note(f"group, {protocol}: {what}", "s", system, taken_s, better=LESS, goals=(Goal(1.0, 3.0),))
-        commit_load(bench, system, f"committing-{number}")
 
 
-def commit_load(bench: Bench, system: str, group: str) -> None:
-    """Commits by the members of one group, each one's next as soon as the last is answered."""
+def commits_of_members(bench: Bench) -> None:
+    """offsets committed by 100 members of one group, each one's next as soon as the last is answered"""
     members, seconds = (10, 0.5) if bench.quick else (COMMITTERS, 5.0)
-    target = bench.target(system)
-    with bench.topic(system) as topic:
-        found = commits.run(target.bootstrap, topic, group, members=members, seconds=seconds)
-    name = f"commits of {members} members"
-    bench.note(name, "commits/s", system, found["commits_per_s"])
-    bench.note(f"{name}, p50", "ms", system, found["p50_ms"], better=LESS)
-    bench.note(f"{name}, p99", "ms", system, found["p99_ms"], better=LESS)
+    for number, system in bench.turns("zafka", "kafka"):
+        with bench.topic(system) as topic:
+            found = commits.run(
+                bench.target(system).bootstrap, topic, f"committing-{number}", members=members,
+                seconds=seconds)
+        name = f"commits of {members} members"
+        bench.note(name, "commits/s", system, found["commits_per_s"])
+        bench.note(f"{name}, p50", "ms", system, found["p50_ms"], better=LESS)
+        bench.note(f"{name}, p99", "ms", system, found["p99_ms"], better=LESS)
 
 
 def large_log(bench: Bench) -> None:
@@ -252,6 +253,7 @@ SUITES = {
     "connections": Suite(thousands, 1.7),
     "native": Suite(native, 0.7, warm=False),
     "groups": Suite(consumer_groups, 1.5),
+    "commits": Suite(commits_of_members, 0.3),
     "ceiling": Suite(ceiling, 0.3, warm=False),
     "start": Suite(start, 1.0, warm=False),
     "recovery": Suite(recover, 6.0, warm=False),
