@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set as AbstractSet
 from typing import Any
 
 import zmq
@@ -318,12 +318,12 @@ class Door:
                 self.close(
                     session.connection_id, f"nothing came within {self.idle_s_max:.0f} s (connections.max.idle.ms)")
 
-    def watch(self) -> None:
-        """End connections that libzmq keeps too much for. To be called every `WATCH_S`."""
+    def watch(self, elsewhere: AbstractSet[int] = frozenset()) -> None:
+        """End connections that libzmq keeps too much for; every `WATCH_S`. elsewhere: descriptors that are not libzmq's."""
         taken: dict[int, int] = {}
         for session in self._by_id.values():
             taken[session.fd] = taken.get(session.fd, 0) + session.taken
-        self._watch.sweep(taken)
+        self._watch.sweep(taken, elsewhere)
 
     def stop_reading(self) -> None:
         self._closing = True

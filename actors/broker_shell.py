@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -59,6 +60,8 @@ READ_THREADS = 4
 SWEEP_S = 10.0
 TRIM_S = 2.0  # what was not needed for so long is given back
 DOOR_RETRY_S = 0.005
+# Beside connections: segment files (256 hot ones), partitions, ZeroMQ's own, and those of its doors.
+DESCRIPTORS_KEPT = 512
 # How long what was answered last may take to reach the clients when the process ends.
 DRAIN_S = 0.25
 
@@ -80,7 +83,8 @@ class BrokerShell:
         self.finished: asyncio.Future[None] = self.loop.create_future()
         self.connection_ids = itertools.count(1)
         self.frame_bytes_max = int(self.arguments.defaults.get("socket.request.max.bytes", 100 << 20))
-        self.connections_max = int(self.arguments.defaults.get("max.connections", 10_000))
+        self.connections_max = _connections_max(
+            int(self.arguments.defaults.get("max.connections", 10_000)), len({each.protocol for each in self.arguments.listeners}))
         self.idle_s_max = int(self.arguments.defaults.get("connections.max.idle.ms", 600_000)) / 1000
         self.arena = runtime.mailbox.arena = _make_arena(int(self.arguments.defaults.get("shared.memory.bytes", 0)))
         self.listener = Listener(
@@ -238,7 +242,7 @@ class BrokerShell:
 
     def _watch_doors(self) -> None:
         for door in self.doors:
-            door.watch()
+            door.watch(self.listener.descriptors)
         self.loop.call_later(WATCH_S, self._watch_doors)
 
     def _trim(self) -> None:
@@ -402,6 +406,22 @@ class BrokerShell:
 
 def _read_all(disk: Disk, slices: list[FileSlice]) -> list[Any]:
     return [read_checked(disk, wanted) for wanted in slices]
+
+
+def connections_allowed(wanted: int, descriptors: int, protocols: int) -> int:
+    """How many connections each protocol may have, so that files and actors have descriptors left. Pure."""
+    return min(wanted, max(descriptors - DESCRIPTORS_KEPT, descriptors // 4) // max(1, protocols))
+
+
+def _connections_max(wanted: int, protocols: int) -> int:
+    """`max.connections`, or what this process may have open; a broker without descriptors could not even read its log."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY or (allowed := connections_allowed(wanted, descriptors, protocols)) == wanted:
+        return wanted
+    logger.warning(
+        "fewer connections than max.connections", wanted=wanted, allowed=allowed, open_files=descriptors,
+        help=f"raise the limit of open files (`ulimit -Hn`) to {wanted * protocols + DESCRIPTORS_KEPT} or lower max.connections")
+    return allowed
 
 
 def _make_arena(size: int) -> SharedArena | None:

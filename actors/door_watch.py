@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set as AbstractSet
 from dataclasses import dataclass
 
 CONNECTIONS_SPARE = 100  # beside those that may have a session: some are on their way in or out
@@ -44,9 +44,11 @@ class DoorWatch:
     def __repr__(self) -> str:
         return f"<DoorWatch {self.port} connections={len(self._seen)}>"
 
-    def sweep(self, taken: Mapping[int, int]) -> None:
-        """End what is beyond the bounds. taken: bytes read as messages, by the descriptor that they came by."""
-        sockets = _own_sockets()
+    def sweep(self, taken: Mapping[int, int], elsewhere: AbstractSet[int] = frozenset()) -> None:
+        """End what is beyond the bounds. taken: bytes read as messages, by the descriptor that they came by.
+
+        elsewhere: descriptors known to be others' for as long as they are in there: to look at thousands takes long."""
+        sockets = _own_sockets(elsewhere)
         self._others &= sockets.keys()
         self._seen = {inode: seen for inode, seen in self._seen.items() if inode in sockets}
         for inode, fd in sockets.items():
@@ -89,12 +91,14 @@ def _peer_at(held: socket.socket, port: int) -> str | None:
     return f"{host}:{peer_port}"
 
 
-def _own_sockets() -> dict[int, int]:
-    """Descriptors of this process's sockets by their inodes."""
+def _own_sockets(elsewhere: AbstractSet[int]) -> dict[int, int]:
+    """Descriptors of this process's sockets by their inodes, without those elsewhere."""
     sockets = {}
-    for name in os.listdir("/proc/self/fd"):
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd in elsewhere:
+            continue
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = os.readlink(f"/proc/self/fd/{fd}")
             if target.startswith("socket:["):
-                sockets[int(target[8:-1])] = int(name)
+                sockets[int(target[8:-1])] = fd
     return sockets

@@ -19,7 +19,7 @@ from benchmarks.suites import SUITES, Suite
 def run_suite(name: str, suite: Suite, servers: list[str], arguments: argparse.Namespace, console: Console) -> Bench:
     """One suite, with a line that moves while it runs on a terminal."""
     with console.status(name) as status:
-        bench = Bench(servers, rounds=arguments.rounds, quick=arguments.quick,
+        bench = Bench(servers, rounds=arguments.rounds, quick=arguments.quick, seconds=arguments.seconds,
                       tell=lambda text: status.update(f"{name}: {text}"))
         if not suite.warm:
             suite.run(bench)
@@ -46,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", metavar="SUITE,…", help="these suites; by default all but `large`")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.0, help="of one turn of the suite `connections`")
     parser.add_argument("--quick", action="store_true", help="small loads: whether it works, not how fast")
     parser.add_argument("--servers", default="zafka,kafka", help="zafka, kafka or both (default)")
     parser.add_argument("--list", action="store_true", help="the suites, and how long they take")

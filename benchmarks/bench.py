@@ -41,14 +41,16 @@ def order(systems: list[Turn], number: int) -> list[Turn]:
 
 
 class Bench:
-    """One suite's run. servers: which are measured. quick: small loads, to see that everything works."""
+    """One suite's run. servers: which are measured. quick: small loads, to see that everything works.
+    seconds: how long the suite `connections` is to load each server in each round, 0 for its own choice."""
 
     def __init__(
-        self, servers: list[str], *, rounds: int, quick: bool, tell: Callable[[str], None] = lambda _: None
+        self, servers: list[str], *, rounds: int, quick: bool, seconds: float = 0.0, tell: Callable[[str], None] = lambda _: None
     ) -> None:
         self.servers = servers
         self.round_count = rounds
         self.quick = quick
+        self.seconds = seconds
         self.rows: dict[str, Row] = {}
         self.tell = tell
         self._numbers = itertools.count()

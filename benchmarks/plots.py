@@ -36,6 +36,9 @@ PICTURES = (
     Picture("small", "One record per request, requests a second: longer is better", "small", ("small requests",)),
     Picture("latency", "Latency, milliseconds: shorter is better", "latency", ("ack at", "end to end"), ()),
     Picture("partitions", "Records a second over partitions: longer is better", "partitions", ("produce", "consume")),
+    Picture("groups", "Seconds until a group of ten is settled: shorter is better", "groups", ("group,",), ()),
+    Picture("connections", "2,000 connections, milliseconds: shorter is better", "connections",
+            ("2,000 connections: ack", "2,000 connections: to a long poll", "200 members beside: to their hands"), ()),
     Picture("native", "Records a second from Python, every value as bytes: longer is better", "native", ("send", "consume")),
 )
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import groups, java, load, recovery, small
+from benchmarks import commits, groups, java, load, recovery, small
 from benchmarks.bench import Bench
 from benchmarks.figures import LESS, Goal
 from benchmarks.native import native
+from benchmarks.thousands import thousands
 
 # Size of a record to how many of them one measurement sends.
 THROUGHPUT = {100: 1_000_000, 1000: 400_000, 10_000: 40_000, 1_000_000: 400}
@@ -27,6 +28,7 @@ ALL = ("zafka", "zafka os", "kafka", "kafka flush")
 # Records are spread over this many partitions; the load is the same.
 PARTITIONS = (1, 4, 50, 200)
 PRODUCERS = (1, 10, 100, 1000)
+COMMITTERS = 100  # members of one group
 
 
 def size_text(size_bytes: int) -> str:
@@ -161,6 +163,20 @@ def consumer_groups(bench: Bench) -> None:
                 bench.note(f"group, {protocol}: {what}", "s", system, taken_s, better=LESS, goals=(Goal(1.0, 3.0),))
 
 
+def commits_of_members(bench: Bench) -> None:
+    """offsets committed by 100 members of one group, each one's next as soon as the last is answered"""
+    members, seconds = (10, 0.5) if bench.quick else (COMMITTERS, 5.0)
+    for number, system in bench.turns("zafka", "kafka"):
+        with bench.topic(system) as topic:
+            found = commits.run(
+                bench.target(system).bootstrap, topic, f"committing-{number}", members=members,
+                seconds=seconds)
+        name = f"commits of {members} members"
+        bench.note(name, "commits/s", system, found["commits_per_s"])
+        bench.note(f"{name}, p50", "ms", system, found["p50_ms"], better=LESS)
+        bench.note(f"{name}, p99", "ms", system, found["p99_ms"], better=LESS)
+
+
 def large_log(bench: Bench) -> None:
     """throughput with 20 GB of log in the topic against an empty one, and the broker's memory"""
     log_bytes = 200_000_000 if bench.quick else 20_000_000_000
@@ -234,8 +250,10 @@ SUITES = {
     "latency": Suite(latency, 2.5),
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
+    "connections": Suite(thousands, 1.7),
     "native": Suite(native, 0.7, warm=False),
     "groups": Suite(consumer_groups, 1.5),
+    "commits": Suite(commits_of_members, 0.3),
     "ceiling": Suite(ceiling, 0.3, warm=False),
     "start": Suite(start, 1.0, warm=False),
     "recovery": Suite(recover, 6.0, warm=False),

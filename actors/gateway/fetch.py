@@ -98,7 +98,7 @@ class LongPoll:
         self._go_on()
 
     def on_advanced(self) -> None:
-        """A partition has news: looked at once at the end of the turn."""
+        """A partition has news: looked at once, at the end of this turn or one of the next."""
         self.gateway.woken[self] = None
 
     def on_woken(self) -> None:
@@ -118,7 +118,7 @@ class LongPoll:
         self.expired = self.late = True
         self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, GRACE_S)
         if self.waits:
-            self._look_again()
+            self.gateway.woken[self] = None
 
     def on_abandoned(self) -> None:
         """The client is gone."""
@@ -137,20 +137,29 @@ class LongPoll:
     def _go_on(self) -> None:
         if self.missing or self.reading or self.done:
             return
-        if self.expired or self._is_enough():
+        ready = self._ready_bytes()
+        if self.expired or ready >= self.min_bytes:
             self._read()
-        elif not self.waits:
-            self.waits = True
-            for part in self.parts:
-                part.route.readers[self] = None
+        else:
+            self._wait(self.min_bytes - ready)
 
-    def _is_enough(self) -> bool:
+    def _ready_bytes(self) -> int:
+        """What could be read now; an error is as good as enough."""
         ready = 0
         for part in self.parts:
             if part.response.error_code or part.response.diverging_epoch is not None:
-                return True
+                return self.min_bytes
             ready += part.length
-        return ready >= self.min_bytes
+        return ready
+
+    def _wait(self, missing: int) -> None:
+        """For so many bytes more of all partitions together: then one of them has grown by its share at least."""
+        self.waits = True
+        share = -(-missing // len(self.parts))
+        for part in self.parts:
+            part.route.wait(self, share)
+            if part.seen is not part.route.advanced:  # there was news while another partition was asked
+                self.gateway.woken[self] = None
 
     # -- reading and answering -----------------------------------------------------------------
 

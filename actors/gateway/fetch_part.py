@@ -64,7 +64,7 @@ class Part:
 
     __slots__ = (
         "attempts", "compared_epoch", "cut", "done", "exact", "last_fetched_epoch", "leader_epoch", "length",
-        "locating", "max_bytes", "offset", "point", "poll", "response", "route", "size", "told", "wanted")
+        "locating", "max_bytes", "offset", "point", "poll", "response", "route", "seen", "size", "told", "wanted")
 
     def __init__(self, poll: LongPoll, route: Route, response: PartitionData, asked: FetchPartition) -> None:
         self.poll = poll
@@ -82,6 +82,7 @@ class Part:
         self.cut = False  # by the request's limit: less than `length` was read
         self.wanted = 0  # bytes asked for in the read that is under way
         self.locating = False
+        self.seen = route.advanced  # at the last look
         self.attempts = 0
         self.size = 0  # as `Owed`
         self.done = False
@@ -96,6 +97,7 @@ class Part:
         if self.locating or self.response.error_code or self.response.diverging_epoch is not None:
             return
         route = self.route
+        self.seen = route.advanced
         self.length = 0
         error = route.refusal or self._epoch_error()
         if error:

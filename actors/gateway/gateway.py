@@ -9,6 +9,7 @@ one write per connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -42,6 +43,9 @@ from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_re
 from zafka.transport.kafka.errors import ErrorCode
 
 TIMER = "deadlines"
+# Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it:
+# the others follow in the next turns, between which whatever else came is served.
+WOKEN_PER_TURN = 16
 
 
 class FilesReader(Protocol):
@@ -49,7 +53,7 @@ class FilesReader(Protocol):
 
 
 class Woken(Protocol):
-    """A long poll with news: looked at once per turn, however much came."""
+    """A long poll with news: looked at once, however much came."""
 
     def on_woken(self) -> None: ...
 
@@ -90,13 +94,15 @@ class Gateway:
         self.served: Callable[[int, int], Served | None] = served
         self.producer_ids = ProducerIds(self)
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
-        self.woken: dict[Woken, None] = {}
+        self.woken: dict[Woken, None] = {}  # in the order in which they were
+        self.waking_on = False  # the rest of `woken` waits for the timer
         self.watchers: dict[Watcher, None] = {}
         self.applied = 0  # of `__cluster`: everything below is in `cluster`
         self.changed = False  # what `watchers` look at has changed in this turn
         self.stopping = False
         self.slice: Slice | None = None  # where the request lies that is being started
-        self._reads: dict[int, FilesReader] = {}
+        self._reads: dict[int, list[FilesReader]] = {}
+        self._same_reads: dict[tuple[FileSlice, ...], list[FilesReader]] = {}  # of this turn
         self._last_read = 0
         self._effects: Effects = []
         self._timer_s = float("inf")
@@ -196,8 +202,8 @@ class Gateway:
         self.connections.close(connection_id)
 
     def on_files_read(self, read: FilesRead) -> None:
-        reader = self._reads.pop(read.token)
-        reader.on_files_read(read)
+        for reader in self._reads.pop(read.token):
+            reader.on_files_read(read)
 
     def on_way_asked(self, asked: WayAsked) -> None:
         """Tell who serves this partition, if anybody does: the way there is the shell's matter."""
@@ -210,8 +216,14 @@ class Gateway:
     # -- for handlers ---------------------------------------------------------------------------
 
     def read_files(self, slices: list[FileSlice], reader: FilesReader) -> None:
+        """Whoever wants the same in one turn, as all who waited for one batch do, gets it from one read."""
+        key = tuple(slices)
+        readers = self._same_reads.get(key)
+        if readers is not None:
+            readers.append(reader)
+            return
         self._last_read += 1
-        self._reads[self._last_read] = reader
+        self._reads[self._last_read] = self._same_reads[key] = [reader]
         self._effects.append(ReadFiles(self._last_read, slices))
 
     # -- the turn -------------------------------------------------------------------------------
@@ -223,10 +235,8 @@ class Gateway:
             self.changed = False
             for watcher in list(self.watchers):
                 watcher.on_changed()
-        if self.woken:
-            woken, self.woken = self.woken, {}
-            for reader in woken:
-                reader.on_woken()
+        if self.woken and not self.waking_on:
+            self._wake_some()
         connections = self.connections
         answers = connections.take_answers()
         while ready := connections.ready():
@@ -234,17 +244,25 @@ class Gateway:
                 while connection.waiting and connection.takes_requests:
                     self._begin(connection, *connection.next_waiting())
             answers += connections.take_answers()
+        self._same_reads.clear()
         effects, self._effects = self._effects, []
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
         effects += answers
         effects += connections.on_turn_end(self.now.monotonic_s)
-        next_s = self.deadlines.next_s
+        next_s = self.now.monotonic_s if self.waking_on else self.deadlines.next_s
         if next_s is not None and next_s < self._timer_s:
             self._timer_s = next_s
             effects.append(SetTimer(TIMER, next_s))
         return effects
 
+    def _wake_some(self) -> None:
+        for reader in list(islice(self.woken, WOKEN_PER_TURN)):
+            del self.woken[reader]
+            reader.on_woken()
+        self.waking_on = bool(self.woken)
+
     def on_timer(self) -> None:
-        """`TIMER` fired: the turn's end looks what has expired."""
+        """`TIMER` fired: the turn's end looks what has expired, and who is still to be woken."""
         self._timer_s = float("inf")
+        self.waking_on = False

@@ -54,7 +54,17 @@ class Point(NamedTuple):
 class Reader(Protocol):
     """A long poll that waits for this partition."""
 
-    def on_advanced(self) -> None: ...
+    def on_advanced(self) -> None:
+        """It is worth looking again; that itself comes later."""
+        ...
+
+
+def only_grew(before: Advanced, after: Advanced) -> bool:
+    """Whether all that is new is more bytes of the same segment: who waits for many of them need not look yet. Pure."""
+    return (
+        after.segment_base_offset == before.segment_base_offset and after.inode == before.inode
+        and after.leader_epoch == before.leader_epoch and after.log_start_offset == before.log_start_offset
+        and after.last_stable_offset == after.high_watermark)
 
 
 class Route:
@@ -63,6 +73,7 @@ class Route:
     refusal: Kafka error that answers every request, 0 while it serves.
     advanced: what readers may see, as its leader told last; meaningful while it serves.
     points: where sequential readers go on, by offset; verified on reading, so a stale one does no harm.
+    readers: those that wait, each with the end position below which a partition that only grows has not enough for it.
     """
 
     def __init__(self, routes: Routes, topic: str, topic_id: bytes, partition: int, directory: Path) -> None:
@@ -75,7 +86,7 @@ class Route:
         self.peer: Peer | None = None
         self.advanced = NOTHING_YET
         self.points: dict[int, Point] = {}
-        self.readers: dict[Reader, None] = {}
+        self.readers: dict[Reader, int] = {}
         self._owed: dict[int, Owed] = {}
         self._owed_bytes = 0
         self._held: dict[int, Slice] = {}  # by request id, of batches here or at the partition
@@ -96,13 +107,19 @@ class Route:
 
     def serve(self, peer: Peer, advanced: Advanced) -> None:
         """What this incarnation may show now; requests go to it from here on."""
+        grew = peer == self.peer and not self.refusal and only_grew(self.advanced, advanced)
         if peer != self.peer:
             self.lose()
             self.peer = peer
         self.refusal = 0
         self.advanced = advanced
-        for reader in list(self.readers):
-            reader.on_advanced()
+        for reader, enough in self.readers.items():
+            if not grew or advanced.end_position >= enough:
+                reader.on_advanced()
+
+    def wait(self, reader: Reader, growth: int) -> None:
+        """Tell the reader when there are so many bytes more, or anything else is new."""
+        self.readers[reader] = self.advanced.end_position + growth
 
     def lose(self, refusal: int = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> None:
         """This incarnation is gone. Long polls stay: it is probably back before they end."""
@@ -128,7 +145,7 @@ class Route:
     def remove(self) -> None:
         """This broker has this replica no more: long polls learn it at once."""
         self.lose()
-        for reader in list(self.readers):
+        for reader in self.readers:
             reader.on_advanced()
 
     # -- requests ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -352,6 +353,23 @@ def test_connections_beyond_those_that_may_be_are_ended(
     first.say(b"still here")
     read(door)
     assert guests.frames == [(1, b"still here")]
+    door.shut(0)
+
+
+def test_descriptors_elsewhere_are_not_looked_at(
+    context: zmq.Context[Any], listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_watch, "CONNECTIONS_SPARE", 0)
+    guests = Guests()
+    door = guests.open_door(context, listening, sessions_max=1)
+    port = listening.getsockname()[1]
+    looked: list[str] = []
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: looked.append(path) or readlink(path))
+    with hand_shake(port), hand_shake(port) as late:
+        door.watch(elsewhere={late.fileno()})
+        assert len(guests.bad) == 1
+        assert len(looked) > 1 and f"/proc/self/fd/{late.fileno()}" not in looked
     door.shut(0)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
+import stat
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -134,8 +136,36 @@ class Peer:
         self.sock.close()
 
 
+def peer_port(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as held:
+        return int(held.getpeername()[1])
+
+
 def framed(*frames: bytes) -> bytes:
     return b"".join(struct.pack(">i", len(frame)) + frame for frame in frames)
+
+
+def test_descriptors_are_those_of_the_connections_and_open_while_they_are_named(run: Callable[[Scenario], None]) -> None:
+    async def scenario() -> None:
+        async with owner(connections_max=3) as recorder:
+            listener = recorder.listener
+            peers = [await Peer.connect(recorder.address) for _ in range(4)]
+            await recorder.until(lambda: len(recorder.opened) == 3 and len(recorder.bad) == 1)
+            assert set(map(peer_port, listener.descriptors)) == {peer.sock.getsockname()[1] for peer in peers[:3]}
+            descriptors = [recorder.connection(connection_id).descriptor for connection_id in (1, 2, 3)]
+            peers[0].reset()
+            listener.close(2, at_once=True)
+            still_open: list[bool] = []
+
+            def on_close(connection_id: int) -> None:
+                still_open.append(stat.S_ISSOCK(os.fstat(descriptors[connection_id - 1]).st_mode))
+                recorder._record(recorder.closed, connection_id)
+
+            listener.on_close = on_close
+            await recorder.until(lambda: len(recorder.closed) == 2)
+            assert still_open == [True, True] and listener.descriptors == {descriptors[2]}
+
+    run(scenario)
 
 
 # -- frames -------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         self.listener_name = listener_name
         self.id = -1
         self.peer = ""
+        self.descriptor = -1
         self.active_s = 0.0
         self.frame_since_s: float | None = None
         self.closing_since_s: float | None = None
@@ -79,6 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address or "local")
         transport_socket = transport.get_extra_info("socket")
         if transport_socket is not None:
+            self.descriptor = transport_socket.fileno()
             transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._transport.set_write_buffer_limits(high=self.listener.limits.write_buffer_bytes_max)
         # A new connection has as long for its first frame as any other for the rest of one.

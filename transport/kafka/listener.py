@@ -83,6 +83,7 @@ class Listener:
         self.limits = limits or Limits()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._connection_ids = connection_ids or itertools.count(1)
+        self.descriptors: set[int] = set()  # of the connections taken in; each goes before its descriptor is closed
         self._connections: dict[int, Connection] = {}
         self._servers: list[asyncio.Server] = []
         self._large_frames_bytes = 0  # sum of Connection.large_frame_bytes
@@ -163,11 +164,13 @@ class Listener:
             return
         connection.id = next(self._connection_ids)
         self._connections[connection.id] = connection
+        self.descriptors.add(connection.descriptor)
         self.on_open(connection.id, connection.listener_name, connection.peer)
 
     def connection_closed(self, connection: Connection) -> None:
         self.release_large_frame(connection)
         if self._connections.pop(connection.id, None) is not None:
+            self.descriptors.discard(connection.descriptor)
             self.on_close(connection.id)
 
     def drop(self, connection: Connection, reason: str) -> None:

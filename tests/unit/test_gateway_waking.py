@@ -1,0 +1,136 @@
+"""Long polls that many have open at once: who is looked at when a partition grows, how many in a turn, and one read for all."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
+from zafka.actors import messages
+from zafka.actors.actor import Mail
+from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
+from zafka.actors.gateway.fetch_part import Part
+from zafka.actors.gateway.gateway import WOKEN_PER_TURN
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
+from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
+
+BATCH = make_batch(b"one", base_offset=0)
+SIZE = len(BATCH)
+
+
+def fetch(*offsets: int, min_bytes: int = 1, max_wait_ms: int = 500) -> FetchRequest:
+    partitions = [FetchPartition(index, -1, offset, partition_max_bytes=1 << 20) for index, offset in enumerate(offsets)]
+    return FetchRequest(
+        max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=1 << 20, session_epoch=-1,
+        topics=[FetchTopic(topic_id("t"), "t", partitions)])
+
+
+def serving(tmp_path: Path, partitions: int) -> Bench:
+    bench = Bench(tmp_path).start()
+    bench.create("t", partitions=partitions)
+    for index in range(partitions):
+        bench.serve("t", index, hw=0)
+    return bench
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
+    """Every look at a partition."""
+    found: list[Part] = []
+    look = Part.look
+
+    def counted(part: Part) -> None:
+        found.append(part)
+        look(part)
+
+    monkeypatch.setattr(Part, "look", counted)
+    return found
+
+
+def test_a_batch_that_many_wait_for_is_read_once_a_turn_and_handed_out_in_portions(tmp_path: Path) -> None:
+    bench = serving(tmp_path, 1)
+    clients = [bench.client() for _ in range(2 * WOKEN_PER_TURN + 5)]
+    for client in clients:
+        client.send(ApiKey.FETCH, 12, fetch(0))
+    answered = []
+    bench.tell(bench.partitions["t", 0], advanced(1, SIZE))
+    read(bench, BATCH)
+    answered += [effect.connection_id for effect in bench.of(Respond)]
+    assert len(answered) == WOKEN_PER_TURN
+
+    # The rest waits for the next turn of the loop, not for this one's reads; who asks meanwhile is answered.
+    late = bench.client()
+    assert late.ask(ApiKey.API_VERSIONS, 0, ApiVersionsRequest()).error_code == 0
+    assert not bench.of(ReadFiles)
+
+    bench.pass_time(0)
+    wanted = bench.of(ReadFiles)
+    assert len(wanted) == 2  # one for each portion
+    bench.turn(*(Mail(SHELL, FilesRead(each.token, [BATCH])) for each in wanted))
+    answered += [effect.connection_id for effect in bench.of(Respond)]
+    assert answered == [client.id for client in clients]
+    assert bytes(clients[-1].answers()[0].responses[0].partitions[0].records) == BATCH
+    assert not bench.gateway.woken and len(bench.gateway.deadlines) == 0
+
+
+def test_waits_that_end_together_are_answered_in_portions_too(tmp_path: Path) -> None:
+    bench = serving(tmp_path, 1)
+    clients = [bench.client() for _ in range(WOKEN_PER_TURN + 1)]
+    for client in clients:
+        client.send(ApiKey.FETCH, 12, fetch(0, max_wait_ms=500))
+    bench.drive._move_clock(bench.drive.now.monotonic_s + 0.6)
+    bench.turn()
+    assert len(bench.of(Respond)) == WOKEN_PER_TURN
+    bench.pass_time(0)
+    assert len(bench.of(Respond)) == 1
+
+
+def test_who_waits_for_many_bytes_is_not_looked_at_for_each_batch(tmp_path: Path, looks: list[Part]) -> None:
+    bench = serving(tmp_path, 1)
+    bench.client().send(ApiKey.FETCH, 12, fetch(0, min_bytes=100 * SIZE))
+    for count in range(1, 100):
+        bench.tell(bench.partitions["t", 0], advanced(count, count * SIZE))
+    assert len(looks) == 1 and not bench.of(ReadFiles)
+    bench.tell(bench.partitions["t", 0], advanced(100, 100 * SIZE))
+    assert len(looks) == 2 and len(bench.of(ReadFiles)) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_waits_is_answered_as_soon_as_all_its_partitions_together_have_enough(
+    tmp_path: Path, looks: list[Part], seed: int
+) -> None:
+    choice = random.Random(seed)
+    print(f"seed {seed}")
+    partitions = choice.randint(1, 6)
+    bench = serving(tmp_path, partitions)
+    min_bytes = choice.randint(1, 3000)
+    bench.client().send(ApiKey.FETCH, 12, fetch(*[0] * partitions, min_bytes=min_bytes))
+    ends = [0] * partitions
+    steps = 0
+    while sum(ends) < min_bytes:
+        assert not bench.of(ReadFiles), (ends, min_bytes)
+        index = choice.randrange(partitions)
+        ends[index] += choice.randint(1, choice.choice([10, 1000]))
+        bench.tell(bench.partitions["t", index], advanced(ends[index], ends[index]))
+        steps += 1
+    assert len(bench.of(ReadFiles)) == 1, (ends, min_bytes)
+    # Each wake-up leaves at most (n - 1) / n of what was missing, so there are few of them however many batches come.
+    assert len(looks) <= partitions * min(steps + 1, 2 + partitions * min_bytes.bit_length())
+
+
+def test_news_while_another_partition_is_asked_are_not_missed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start()
+    bench.create("t", partitions=2)
+    bench.serve("t", 0, hw=0)
+    bench.serve("t", 1, hw=2, position=2 * SIZE)
+    bench.client().send(ApiKey.FETCH, 12, fetch(0, 1, min_bytes=2 * SIZE))
+    (asked,) = bench.sent(messages.Locate)
+    bench.tell(bench.partitions["t", 0], advanced(1, SIZE))
+    assert not bench.of(ReadFiles)
+    located = messages.Located(asked.request_id, 0, 0, 5, SIZE, SIZE, 2, 2, 0, False)
+    bench.tell(bench.partitions["t", 1], located)
+    (wanted,) = bench.of(ReadFiles)
+    assert len(wanted.slices) == 2
