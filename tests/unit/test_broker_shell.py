@@ -193,7 +193,7 @@ def test_a_record_goes_in_and_out_over_tcp(stage: Stage, cached: bool, monkeypat
     late = TcpClient(stage.kafka)
     late.send((ApiKey.FETCH, 12, FETCH))
     asked, _ = stage.partition.wait_for(messages.Locate)
-    stage.partition.tell(messages.Located(asked.request_id, 0, 0, stage.inode, 0, len(batch), 1, 1, 0, True))
+    stage.partition.tell(messages.Located(asked.request_id, 0, 0, stage.inode, 0, len(batch), 1, 1, 0))
     assert late.answer(ApiKey.FETCH, 12).responses[0].partitions[0].records == batch
 
 
