@@ -164,7 +164,7 @@ class BrokerShell:
             mail += runtime.receive(list(fired.difference([door.socket for door in self.doors])))
         while mail:
             runtime.turn(mail)
-            # Hot files were read at once, the answers need not wait for another round.
+            # What is in memory was read at once, the answers need not wait for another round.
             mail, self._mail = self._mail, []
         if runtime.exit is not None:
             self.finished.set_result(None)
@@ -332,11 +332,11 @@ class BrokerShell:
             door.close(effect.connection_id, effect.reason)
 
     def _read_files(self, effect: ReadFiles) -> None:
-        if any(wanted.cold for wanted in effect.slices):
+        parts = self.files.read_at_once(effect.slices)
+        if parts is None:
             future = self.threads.submit(_read_all, self.runtime.disk, effect.slices)
             future.add_done_callback(partial(self._on_read_in_thread, effect.token))
         else:
-            parts = [self.files.read(wanted) for wanted in effect.slices]
             self._mail.append(Mail(SHELL, FilesRead(effect.token, parts)))
 
     def _on_read_in_thread(self, token: int, future: Future[list[Any]]) -> None:

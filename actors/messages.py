@@ -46,6 +46,7 @@ from zafka.actors.coordinator_messages import (
     TopicsDeleted as TopicsDeleted,
 )
 from zafka.actors.message import Message as Message
+from zafka.storage.location import NEVER_HOT
 
 # -- any actor <-> supervisor --------------------------------------------------------------------
 
@@ -230,8 +231,8 @@ class Locate(Message, frozen=True, tag=27):
 
 class Located(Message, frozen=True, tag=28):
     """position, length: bytes in segment `segment_base_offset` that hold whole batches from the one with `offset`
-    on, at most up to the high watermark (LSO at read_committed). length 0: nothing there yet. cold: the bytes may
-    not be in the page cache, or were written by an earlier process: check their CRCs. diverging_epoch,
+    on, at most up to the high watermark (LSO at read_committed). length 0: nothing there yet. hot_position:
+    where the bytes of this segment begin that the partition's process wrote (`storage/location.py`). diverging_epoch,
     diverging_end_offset: -1, or where the reader's log and this one part, because `last_fetched_epoch` ended before
     `offset`; then there is nothing else to tell."""
 
@@ -244,7 +245,7 @@ class Located(Message, frozen=True, tag=28):
     high_watermark: int
     last_stable_offset: int
     log_start_offset: int
-    cold: bool = True
+    hot_position: int = NEVER_HOT
     diverging_epoch: int = -1
     diverging_end_offset: int = -1
 

@@ -31,6 +31,7 @@ from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica
 from zafka.storage.errors import BadBatch, CorruptLog, OffsetOutOfRange
 from zafka.storage.leader_epochs import UNDEFINED_EPOCH, EpochStart
+from zafka.storage.location import NEVER_HOT
 from zafka.transport.kafka.errors import ErrorCode
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = -1, -2, -3, -4, -5, -6
@@ -43,20 +44,20 @@ logger = structlog.get_logger(__name__)
 def locate(replica: Replica[Any], asked: Locate) -> Located:
     """Where the batches from an offset on lie, or where the reader's log and this one part."""
     segment_base_offset = inode = position = length = 0
-    cold, diverging = True, EpochStart(-1, -1)
+    hot_position, diverging = NEVER_HOT, EpochStart(-1, -1)
     error = fence(replica, asked.current_leader_epoch)
     if not error:
         try:
             if asked.last_fetched_epoch != UNDEFINED_EPOCH:
                 diverging = divergence(replica, asked.offset, asked.last_fetched_epoch)
             if diverging.epoch < 0:
-                segment_base_offset, inode, position, length, cold = replica.log.locate(
+                segment_base_offset, inode, position, length, hot_position = replica.log.locate(
                     asked.offset, asked.max_bytes, limit_offset(replica, asked.isolation_level))
         except (OffsetOutOfRange, CorruptLog) as failed:
             error = read_error(failed)
     return Located(
         asked.request_id, error, segment_base_offset, inode, position, length, replica.high_watermark,
-        replica.last_stable_offset, replica.log.start_offset, cold, diverging.epoch, diverging.start_offset)
+        replica.last_stable_offset, replica.log.start_offset, hot_position, diverging.epoch, diverging.start_offset)
 
 
 def divergence(replica: Replica[Any], offset: int, last_fetched_epoch: int) -> EpochStart:

@@ -9,6 +9,7 @@ matter of its own: it is never tried again on the same file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -24,6 +25,9 @@ Buffer = bytes | bytearray | memoryview
 
 # Linux takes at most this many buffers in one pwritev.
 IOV_MAX = 1024
+# 0 where the C library that Python was built with does not know it.
+READ_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+NOT_NOW = (errno.EAGAIN, errno.EOPNOTSUPP)  # it is not there, or this file system cannot say
 
 
 class File(NamedTuple):
@@ -69,6 +73,10 @@ class Disk(Protocol):
 
     def pread(self, file: File, length: int, position: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
+        ...
+
+    def pread_cached(self, file: File, length: int, position: int) -> Buffer | None:
+        """As `pread` if all of it is in the page cache, else None: never waits for the disk."""
         ...
 
     def truncate(self, file: File, size: int) -> None: ...
@@ -152,6 +160,21 @@ class PosixDisk:
             if not more:
                 break
             data += more
+        return data
+
+    def pread_cached(self, file: File, length: int, position: int) -> Buffer | None:
+        if not READ_NOWAIT:
+            return None
+        data = bytearray(length)
+        try:
+            size = os.preadv(file.fd, (data,), position, READ_NOWAIT)
+        except OSError as error:
+            if error.errno in NOT_NOW:
+                return None
+            raise
+        if size < length and position + size < self.size(file):
+            return None
+        del data[size:]  # and give the room back
         return data
 
     def truncate(self, file: File, size: int) -> None:

@@ -25,15 +25,12 @@ from zafka.storage.config import LogConfig
 from zafka.storage.disk import Disk, File, Flush
 from zafka.storage.errors import DiskFull, OffsetOutOfRange
 from zafka.storage.leader_epochs import LeaderEpochs
-from zafka.storage.location import CommitPoint, Location, TimestampOffset
+from zafka.storage.location import NEVER_HOT, CommitPoint, Location, TimestampOffset
 from zafka.storage.producer_state import ProducerStates
 from zafka.storage.roll import Run, expired_segments, should_roll
 from zafka.storage.segment import Segment, SegmentRow
 from zafka.storage.swap import Replacement, Swap, replace_segments
 from zafka.storage.torn_tail import FULL_DISK
-
-# What was written last is taken to be in the page cache still.
-HOT_BYTES = 64 * 1024 * 1024
 
 DELETED_SUFFIX = ".deleted"
 
@@ -362,10 +359,10 @@ class Log:
                         break
                     end = segment.boundary(position, max_bytes, self._limit_position(segment, limit_offset))
                     return Location(
-                        segment.base_offset, segment.inode, position, end - position, self._is_cold(segment, position)
+                        segment.base_offset, segment.inode, position, end - position, self._hot_position(segment)
                     )
         active = self._active
-        return Location(active.base_offset, active.inode, active.size_bytes, 0, cold=False)
+        return Location(active.base_offset, active.inode, active.size_bytes, 0, self._opened_position)
 
     def commit_point(self, offset: int) -> CommitPoint:
         """Where `offset` begins, or will begin. Cheap for flushed_offset and end_offset."""
@@ -398,9 +395,8 @@ class Log:
         found = self._reading(segment).find(limit_offset)
         return found[0] if found else segment.size_bytes
 
-    def _is_cold(self, segment: Segment, position: int) -> bool:
-        active = self._active
-        return segment is not active or position < max(self._opened_position, active.size_bytes - HOT_BYTES)
+    def _hot_position(self, segment: Segment) -> int:
+        return self._opened_position if segment is self._active else NEVER_HOT
 
     # -- compaction ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zafka.actors.gateway.effects import Buffer, FileSlice, ReadFault
 from zafka.actors.gateway.routes import Point, Route
 from zafka.actors.messages import Locate, Located
+from zafka.storage.location import is_hot
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.fetch import EpochEndOffset, FetchPartition, PartitionData
 
@@ -115,7 +116,8 @@ class Part:
             self.fail(ErrorCode.OFFSET_OUT_OF_RANGE)
         elif self.offset == limit == advanced.high_watermark:
             # The next batch will begin here, unless the log rolls before.
-            self._believe(Point(advanced.segment_base_offset, advanced.inode, advanced.end_position, False))
+            end = advanced.end_position
+            self._believe(Point(advanced.segment_base_offset, advanced.inode, end, hot_position=end))
         elif limit <= self.offset <= advanced.high_watermark:
             self.point = None  # not stable yet
         elif self.offset > limit or limit != advanced.high_watermark:
@@ -181,7 +183,7 @@ class Part:
             response.diverging_epoch = EpochEndOffset(located.diverging_epoch, located.diverging_end_offset)
             response.aborted_transactions = None
         elif located.length:  # else what lies there is not known: the next batch may not be the one that is wanted
-            self.point = Point(located.segment_base_offset, located.inode, located.position, located.cold)
+            self.point = Point(located.segment_base_offset, located.inode, located.position, located.hot_position)
             self.length, self.exact, self.told = located.length, True, True
         self.poll.on_found()
 
@@ -209,7 +211,12 @@ class Part:
         self.cut = limit < self.length
         self.wanted = min(self.length, limit)
         path = f"{self.route.directory}/{point.segment_base_offset:020d}.log"
-        return FileSlice(path, point.inode, point.position, self.wanted, point.cold)
+        return FileSlice(path, point.inode, point.position, self.wanted, cold=not self._is_hot(point))
+
+    def _is_hot(self, point: Point) -> bool:
+        advanced = self.route.advanced
+        return point.segment_base_offset == advanced.segment_base_offset and is_hot(
+            point.position, hot_position=point.hot_position, end_position=advanced.end_position)
 
     def take(self, data: Buffer | ReadFault) -> bool:
         """Keep the whole batches of what was read. False: the file ends where committed bytes should be."""

@@ -43,12 +43,12 @@ class Owed(Protocol):
 
 
 class Point(NamedTuple):
-    """Where the batch with a certain base offset lies, or will lie. cold: as in `Located`."""
+    """Where the batch with a certain base offset lies, or will lie. hot_position: as in `Located`."""
 
     segment_base_offset: int
     inode: int
     position: int
-    cold: bool
+    hot_position: int
 
 
 class Reader(Protocol):

@@ -60,6 +60,10 @@ class FaultyDisk:
     def pread(self, file: File, length: int, position: int) -> bytes:
         return self._damage(file.path, self._disk.pread(file, length, position))
 
+    def pread_cached(self, file: File, length: int, position: int) -> Buffer | None:
+        data = self._disk.pread_cached(file, length, position)
+        return None if data is None else self._damage(file.path, bytes(data))
+
     def truncate(self, file: File, size: int) -> None:
         self.crashes.at("truncate", "before", file.path)
         self._disk.truncate(file, size)

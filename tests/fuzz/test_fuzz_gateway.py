@@ -30,6 +30,7 @@ from zafka.actors.gateway.effects import (
 )
 from zafka.actors.gateway.fetch_session import FetchSessions
 from zafka.actors.gateway.registry import APIS
+from zafka.storage.location import NEVER_HOT
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.codec import request_header, request_writer
 
@@ -178,7 +179,7 @@ class Chaos:
         elif isinstance(body, messages.Locate):
             told = messages.Located(
                 body.request_id, rng.choice([0, 0, 1]), 0, 5, 0, rng.choice([0, len(BATCH), 500]), 9, 9, 0,
-                rng.random() < 0.5, rng.choice([-1, -1, 3]), 1)
+                rng.choice([0, NEVER_HOT]), rng.choice([-1, -1, 3]), 1)
             self.owed.append((sent.to, told))
         elif isinstance(body, messages.ListOffset):
             self.owed.append((sent.to, messages.OffsetListed(body.request_id, 0, 1, 2, 3)))

@@ -122,6 +122,9 @@ class ProcessDisk:
     def pread(self, file: File, length: int, position: int) -> bytes:
         return self.disk.pread(file, length, position)
 
+    def pread_cached(self, file: File, length: int, position: int) -> bytes:
+        return self.disk.pread_cached(file, length, position)
+
     def pwritev(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
         process = self.process
         part = process.middle("write")

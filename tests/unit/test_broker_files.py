@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.broker_bench import make_batch
 from tests.unit.memory_disk import MemoryDisk
-from zafka.actors.broker_files import OpenFiles, read_checked, remove_directory
+from zafka.actors.broker_files import COLD_AT_ONCE_BYTES_MAX, OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import FileSlice, ReadFault
 from zafka.storage.disk import File, PosixDisk
 
@@ -37,6 +37,33 @@ def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> 
     assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
 
 
+def test_cold_bytes_in_the_page_cache_are_read_and_checked_at_once(segment: Path) -> None:
+    files = OpenFiles(PosixDisk())
+    cold = slice_of(segment)._replace(cold=True)
+    assert files.read_at_once([cold, slice_of(segment, len(ONE))]) == [ONE + TWO, TWO]
+    assert files.read_at_once([cold._replace(inode=1)]) == [ReadFault.GONE]
+    segment.write_bytes(bytes(len(ONE)))
+    assert files.read_at_once([cold]) == [ReadFault.CORRUPT]
+    segment.write_bytes(ONE + bytes(len(TWO)))
+    assert files.read_at_once([cold]) == [ONE]
+    files.close()
+
+
+def test_cold_bytes_that_are_many_or_not_in_the_page_cache_are_for_a_thread(segment: Path) -> None:
+    class ColdDisk(PosixDisk):
+        def pread_cached(self, file: File, length: int, position: int) -> None:
+            return None
+
+    hot = slice_of(segment)
+    cold = hot._replace(cold=True)
+    assert OpenFiles(ColdDisk()).read_at_once([hot, cold]) is None
+    assert OpenFiles(ColdDisk()).read_at_once([hot]) == [ONE + TWO]
+    files = OpenFiles(PosixDisk())
+    assert files.read_at_once([cold._replace(length=COLD_AT_ONCE_BYTES_MAX), hot]) is not None
+    assert files.read_at_once([cold._replace(length=COLD_AT_ONCE_BYTES_MAX), cold._replace(length=1)]) is None
+    files.close()
+
+
 def test_a_directory_that_goes_never_comes_back_in_parts() -> None:
     """A power cut may undo what was not flushed, each part for itself: also the rename that moved it aside."""
     for seed in range(30):
@@ -54,7 +81,7 @@ def test_a_directory_that_goes_never_comes_back_in_parts() -> None:
 
 def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
     files = OpenFiles(PosixDisk())
-    for read in (files.read, partial(read_checked, PosixDisk())):
+    for read in (files.read, files.read_cached, partial(read_checked, PosixDisk())):
         assert read(slice_of(segment, inode=1)) is ReadFault.GONE
         assert read(slice_of(tmp_path / "no.log", inode=1)) is ReadFault.GONE
 
@@ -101,11 +128,14 @@ class UnreadableDisk(PosixDisk):
     def pread(self, file: File, length: int, position: int) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
+    pread_cached = pread
+
 
 def test_what_the_disk_cannot_read_is_told_and_not_raised(segment: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     files = OpenFiles(UnreadableDisk())
     assert files.read(slice_of(segment)) is ReadFault.UNREADABLE
+    assert files.read_cached(slice_of(segment)) is ReadFault.UNREADABLE
     assert read_checked(UnreadableDisk(), slice_of(segment)) is ReadFault.UNREADABLE
     files.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -17,6 +17,7 @@ from tests.unit.broker_bench import advanced, make_batch, topic_id
 from zafka.actors import broker_shell, cluster_state as cs, messages
 from zafka.actors.messages import AnyMessage
 from zafka.actors.start import SUPERVISOR, ActorStart, BrokerStart, ListenerStart
+from zafka.storage import disk
 from zafka.transport.door import read_message, write_message
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
@@ -173,7 +174,9 @@ FETCH = kafka.FetchRequest(
     topics=[kafka.FetchTopic(topic="t", partitions=[kafka.FetchPartition(0, partition_max_bytes=1 << 20)])])
 
 
-def test_a_record_goes_in_and_out_over_tcp(stage: Stage) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_record_goes_in_and_out_over_tcp(stage: Stage, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zafka.storage.disk.READ_NOWAIT", disk.READ_NOWAIT if cached else 0)
     client, reader = TcpClient(stage.kafka), TcpClient(stage.kafka)
     reader.send((ApiKey.FETCH, 12, FETCH))
     batch = make_batch(b"v" * 50_000)
@@ -186,11 +189,11 @@ def test_a_record_goes_in_and_out_over_tcp(stage: Stage) -> None:
         messages.Produced([messages.ProduceAnswer(handed.items[0].request_id, 0, 0, -1, 0)]))
     assert client.answer(ApiKey.PRODUCE, 9).responses[0].partition_responses[0].base_offset == 0
     assert reader.answer(ApiKey.FETCH, 12).responses[0].partitions[0].records == batch
-    # A place that only the partition knows, in bytes that may be cold: read and checked in a thread.
+    # A place that only the partition knows, in bytes that may be cold: checked, and in a thread if the page cache may not have them.
     late = TcpClient(stage.kafka)
     late.send((ApiKey.FETCH, 12, FETCH))
     asked, _ = stage.partition.wait_for(messages.Locate)
-    stage.partition.tell(messages.Located(asked.request_id, 0, 0, stage.inode, 0, len(batch), 1, 1, 0, True))
+    stage.partition.tell(messages.Located(asked.request_id, 0, 0, stage.inode, 0, len(batch), 1, 1, 0))
     assert late.answer(ApiKey.FETCH, 12).responses[0].partitions[0].records == batch
 
 

@@ -14,6 +14,7 @@ from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
 from zafka.actors import cluster_state as cs, messages
 from zafka.actors.gateway.effects import FileSlice, ReadFault, ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import whole_batches
+from zafka.storage.location import HOT_BYTES, NEVER_HOT
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
@@ -42,11 +43,11 @@ def parts_of(response: Any) -> list[tuple[int, bytes]]:
     return [(part.error_code, bytes(part.records)) for topic in response.responses for part in topic.partitions]
 
 
-def locate(bench: Bench, *, position: int = 0, length: int = SIZE, error: int = 0, cold: bool = False,
+def locate(bench: Bench, *, position: int = 0, length: int = SIZE, error: int = 0, hot_position: int = 0,
            partition: int = 0, hw: int = 2) -> None:
     """The partition answers the `Locate` of the last turn."""
     (asked,) = bench.sent(messages.Locate)
-    told = messages.Located(asked.request_id, error, 0, 5, position, length, hw, hw, 0, cold)
+    told = messages.Located(asked.request_id, error, 0, 5, position, length, hw, hw, 0, hot_position)
     bench.tell(bench.partitions["t", partition], told)
 
 
@@ -69,7 +70,7 @@ def test_bytes_are_located_read_and_served_as_they_are(bench: Bench, version: in
     client.send(ApiKey.FETCH, version, fetch(0))
     (asked,) = bench.sent(messages.Locate)
     assert (asked.offset, asked.max_bytes) == (0, 1 << 20)
-    locate(bench, length=2 * SIZE, cold=True)
+    locate(bench, length=2 * SIZE, hot_position=NEVER_HOT)
     path = str(bench.data_dir / "t-0" / "00000000000000000000.log")
     assert slices(bench) == [FileSlice(path, 5, 0, 2 * SIZE, True)]
     read(bench, ONE + TWO)
@@ -93,6 +94,43 @@ def test_a_sequential_reader_asks_the_partition_once(bench: Bench) -> None:
     assert [(each.position, each.length) for each in slices(bench)] == [(SIZE, SIZE)]
     read(bench, TWO)
     assert parts_of(client.answers()[0]) == [(0, TWO)]
+
+
+def is_cold(bench: Bench) -> bool:
+    (wanted,) = slices(bench)
+    return wanted.cold
+
+
+def test_a_reader_of_cold_bytes_comes_to_hot_ones(bench: Bench) -> None:
+    """What the partition's process wrote, and lately, is not checked; what lies before that always is."""
+    client = bench.client()
+    for hw in (2, 2, 3):
+        bench.tell(bench.partitions["t", 0], advanced(hw, hw * SIZE))
+    client.send(ApiKey.FETCH, 12, fetch(0, partition_max_bytes=SIZE))
+    locate(bench, hot_position=SIZE, hw=3)
+    assert is_cold(bench)
+    read(bench, ONE)
+    client.send(ApiKey.FETCH, 12, fetch(1, partition_max_bytes=SIZE))
+    assert not is_cold(bench)
+    read(bench, TWO)
+    bench.tell(bench.partitions["t", 0], advanced(1000, 2 * SIZE + HOT_BYTES))
+    client.send(ApiKey.FETCH, 12, fetch(2, partition_max_bytes=SIZE))
+    assert not is_cold(bench)
+    bench.tell(bench.partitions["t", 0], advanced(1001, 3 * SIZE + HOT_BYTES))
+    other = bench.client()
+    other.send(ApiKey.FETCH, 12, fetch(2, partition_max_bytes=SIZE))
+    assert is_cold(bench)  # the one that has fallen behind, if it was hot before
+
+
+def test_a_reader_at_the_tail_is_checked_once_its_segment_is_not_the_last(bench: Bench) -> None:
+    client = bench.client()
+    client.send(ApiKey.FETCH, 12, fetch(2, partition_max_bytes=SIZE))
+    bench.tell(bench.partitions["t", 0], advanced(3, 3 * SIZE))
+    assert not is_cold(bench)
+    read(bench, make_batch(b"333", base_offset=2))
+    bench.tell(bench.partitions["t", 0], advanced(5, SIZE, segment=4))
+    client.send(ApiKey.FETCH, 12, fetch(3, partition_max_bytes=SIZE))
+    assert is_cold(bench)
 
 
 def test_a_reader_at_the_tail_waits_and_needs_no_question(bench: Bench) -> None:
@@ -165,7 +203,7 @@ def test_max_bytes_is_over_the_request_and_the_first_batch_is_always_whole(tmp_p
     client.send(ApiKey.FETCH, 12, fetch([0, 0], max_bytes=1))
     for index, asked in enumerate(bench.sent(messages.Locate)):
         assert asked.max_bytes == 1
-        told = messages.Located(asked.request_id, 0, 0, 5, 0, SIZE, 1, 1, 0, False)
+        told = messages.Located(asked.request_id, 0, 0, 5, 0, SIZE, 1, 1, 0, 0)
         bench.tell(bench.partitions["t", index], told)
     assert [each.length for each in slices(bench)] == [SIZE]
     read(bench, ONE)
@@ -198,7 +236,7 @@ def test_a_later_partition_is_cut_to_whole_batches(tmp_path: Path) -> None:
     client.send(ApiKey.FETCH, 12, fetch([1, 0], max_bytes=3 * SIZE - 10))
     for index, asked in enumerate(bench.sent(messages.Locate)):
         length = SIZE if index == 0 else 2 * SIZE
-        told = messages.Located(asked.request_id, 0, 0, 5, 0, length, 2, 2, 0, False)
+        told = messages.Located(asked.request_id, 0, 0, 5, 0, length, 2, 2, 0, 0)
         bench.tell(bench.partitions["t", index], told)
     assert [each.length for each in slices(bench)] == [SIZE, 2 * SIZE - 10]
     read(bench, TWO, (ONE + TWO)[: 2 * SIZE - 10])
@@ -300,7 +338,7 @@ def test_a_file_that_stays_gone_is_a_storage_error(bench: Bench) -> None:
 def test_corrupt_bytes_are_not_served(bench: Bench) -> None:
     client = bench.client()
     client.send(ApiKey.FETCH, 12, fetch(0))
-    locate(bench, cold=True)
+    locate(bench, hot_position=NEVER_HOT)
     read(bench, ReadFault.CORRUPT)
     assert parts_of(client.answers()[0]) == [(ErrorCode.CORRUPT_MESSAGE, b"")]
 
@@ -387,7 +425,7 @@ def test_a_partition_that_does_not_answer_holds_nobody_up_for_long(tmp_path: Pat
     client = bench.client()
     client.send(ApiKey.FETCH, 12, fetch([0, 0]))
     first = bench.sent(messages.Locate)[0]
-    bench.tell(bench.partitions["t", 0], messages.Located(first.request_id, 0, 0, 5, 0, SIZE, 1, 1, 0, False))
+    bench.tell(bench.partitions["t", 0], messages.Located(first.request_id, 0, 0, 5, 0, SIZE, 1, 1, 0, 0))
     bench.pass_time(1.6)
     read(bench, ONE)
     assert parts_of(client.answers()[0]) == [(0, ONE), (0, b"")]

@@ -157,7 +157,7 @@ def test_a_topic_that_becomes_known_is_served_in_its_session(tmp_path: Path) -> 
 
 def diverges(bench: Bench, asked: messages.Locate) -> None:
     bench.tell(bench.partitions["t", 0], messages.Located(
-        asked.request_id, 0, 0, 0, 0, 0, 2, 2, 0, True, diverging_epoch=3, diverging_end_offset=1))
+        asked.request_id, 0, 0, 0, 0, 0, 2, 2, 0, diverging_epoch=3, diverging_end_offset=1))
 
 
 def test_a_diverging_reader_is_told_of_no_transactions(bench: Bench) -> None:

@@ -30,6 +30,7 @@ from zafka.storage.config import LogConfig
 from zafka.storage.disk import Buffer, File, PosixDisk
 from zafka.storage.errors import CorruptLog, OffsetOutOfRange
 from zafka.storage.index import OFFSET_ENTRY
+from zafka.storage.location import NEVER_HOT
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
 
@@ -265,14 +266,15 @@ def test_only_what_this_process_wrote_last_is_hot() -> None:
     disk = MemoryDisk()
     log = open_log(disk)
     fill(log, 3)
-    assert not log.locate(0, 100, NO_LIMIT).cold
+    assert log.locate(0, 100, NO_LIMIT).hot_position == 0
     close(disk, log)
     log = open_log(disk)
     fill(log, 1)
-    assert log.locate(0, 100, NO_LIMIT).cold
-    assert not log.locate(6, 100, NO_LIMIT).cold
+    written = log.locate(6, 100, NO_LIMIT)
+    assert written.hot_position == written.position  # the offsets before are of another process
+    assert log.locate(0, 100, NO_LIMIT).hot_position == written.position
     fill(log, 20)
-    assert log.locate(6, 100, NO_LIMIT).cold  # in a sealed segment now
+    assert log.locate(6, 100, NO_LIMIT).hot_position == NEVER_HOT  # in a sealed segment now
 
 
 def test_commit_points_are_where_readers_may_read_to() -> None:
