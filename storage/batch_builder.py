@@ -139,20 +139,20 @@ class BatchBuilder:
         self.record_count = index + 1
         return index
 
-    def extend_values(self, timestamp_ms: int, values: Sequence[bytes], start: int, max_bytes: int) -> int:
-        """Take values from `start` on as `append_value` does, until one would make the batch larger than `max_bytes`.
+    def extend_values(
+        self, timestamp_ms: int, values: Sequence[bytes], lengths: Sequence[int], max_bytes: int
+    ) -> int:
+        """Take values as `append_value` does, until one would make the batch larger than `max_bytes`.
 
-        Returns how many were taken; the first of a batch always is.
+        Returns how many were taken; the first of a batch always is. lengths: of the values.
         """
-        taken = values[start:] if start else values
-        lengths = list(map(len, taken))
         room = max_bytes - self.size_bytes
-        if sum(lengths) + PLAIN_OVERHEAD_BYTES * len(taken) > room:
+        if sum(lengths) + PLAIN_OVERHEAD_BYTES * len(values) > room:
             sizes = [length + PLAIN_OVERHEAD_BYTES for length in lengths]
             count = max(bisect_right(list(accumulate(sizes)), room), 0 if self.record_count else 1)
-            taken, lengths = taken[:count], lengths[:count]
-        self.add_values(timestamp_ms, taken, lengths)
-        return len(taken)
+            values, lengths = values[:count], lengths[:count]
+        self.add_values(timestamp_ms, values, lengths)
+        return len(values)
 
     def add_values(
         self, timestamp_ms: int, values: Sequence[bytes], lengths: Sequence[int], keys: Sequence[bytes | None] | None = None

@@ -44,7 +44,7 @@ def test_runs_of_any_lengths_are_encoded_as_all_records_are(
             fast.add_values(now_ms, values, list(map(len, values)), keys)
         else:
             keys = [None] * count
-            assert fast.extend_values(now_ms, values, 0, 1 << 30) == count
+            assert fast.extend_values(now_ms, values, list(map(len, values)), 1 << 30) == count
         for key, value in zip(keys, values, strict=True):
             slow.append(now_ms, key, value)
         assert fast.record_count == slow.record_count
@@ -78,7 +78,7 @@ def test_records_of_nothing_but_a_value_are_encoded_as_all_are(steps: list[tuple
             first = fast.record_count
             assert [fast.append_value(now_ms, value, 1 << 30) for value in values] == list(range(first, first + count))
         else:
-            assert fast.extend_values(now_ms, values, 0, 1 << 30) == count
+            assert fast.extend_values(now_ms, values, list(map(len, values)), 1 << 30) == count
         for value in values:
             slow.append(now_ms, None, value)
     assert fast.record_count == slow.record_count
@@ -109,10 +109,10 @@ def test_offsets_of_every_width_stand_where_they_belong(before: int, lengths: tu
 def test_values_are_taken_until_the_batch_is_full() -> None:
     builder = BatchBuilder()
     values = [bytes(100)] * 50
-    assert builder.extend_values(1, [bytes(10_000)], 0, 1000) == 1  # the first always
-    assert builder.extend_values(1, values, 0, 1000) == 0
+    assert builder.extend_values(1, [bytes(10_000)], [10_000], 1000) == 1  # the first always
+    assert builder.extend_values(1, values, [100] * 50, 1000) == 0
     builder = BatchBuilder()
-    taken = builder.extend_values(1, values, 3, 2000)
+    taken = builder.extend_values(1, values, [100] * 50, 2000)
     assert builder.append_value(1, bytes(100), 2000) == -1 and builder.append_value(1, b"", 1 << 20) == taken
     assert BatchBuilder().append_value(1, bytes(10_000), 1000) == 0  # the first always
     taken += 1
