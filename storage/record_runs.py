@@ -13,13 +13,11 @@ from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
-from zafka.storage.batch_builder import encode_varint
 from zafka.storage.errors import CorruptBatch
+from zafka.storage.varints import TABLED_MAX, consecutive
 
 RUN_LEAST_RECORDS = 8
 _RUN_MOST_RECORDS = 512  # more at a time cost caches and Python's collector of garbage more than they save
-_DELTAS_MOST = 1 << 14
-_deltas: list[bytes] = []  # varints of 0, 1, 2, ..., as far as they were needed
 
 
 class Run(NamedTuple):
@@ -66,7 +64,7 @@ def find_run(body: bytes, position: int, count: int) -> Run | None:
     if not (
         heads.count(head) == key_fronts.count(body[key_at:start]) == value_fronts.count(body[value_at:value_start])
         == ends.count(b"\0") == count
-        and deltas == _deltas_from(delta, count)
+        and deltas == consecutive(delta, count)
     ):  # fmt: skip
         return None
     numbers = _times(times)
@@ -76,14 +74,8 @@ def find_run(body: bytes, position: int, count: int) -> Run | None:
 
 
 def _first_wider(delta: int) -> int:
-    """The first offset delta that takes more bytes than this one; for those beyond `_DELTAS_MOST`, 0."""
-    return 64 if delta < 64 else 1 << 13 if delta < 1 << 13 else _DELTAS_MOST if delta < _DELTAS_MOST else 0
-
-
-def _deltas_from(first: int, count: int) -> tuple[bytes, ...]:
-    if len(_deltas) < first + count:
-        _deltas.extend(map(encode_varint, range(len(_deltas), min(_DELTAS_MOST, 2 * (first + count)))))
-    return tuple(_deltas[first : first + count])
+    """The first offset delta that takes more bytes than this one; for those beyond `TABLED_MAX`, 0."""
+    return 64 if delta < 64 else 1 << 13 if delta < 1 << 13 else TABLED_MAX if delta < TABLED_MAX else 0
 
 
 def _times(times: tuple[bytes, ...]) -> Iterable[int] | None:

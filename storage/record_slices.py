@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from zafka.storage.batch import BatchHeader
-from zafka.storage.batch_builder import encode_varint
 from zafka.storage.disk import Buffer
 from zafka.storage.errors import CorruptBatch
 from zafka.storage.record_runs import read_raw
 from zafka.storage.records import read_body
+from zafka.storage.varints import encode_varint
 
 __all__ = ["RecordSlice", "read_body", "record_slices", "records_without_key", "with_timestamp"]
 

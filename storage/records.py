@@ -17,11 +17,12 @@ from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 from zafka.storage.batch import HEADER_BYTES, LOG_APPEND_TIME, BatchHeader
-from zafka.storage.batch_builder import NO_HEADERS, BatchBuilder, Headers, NewRecord, encode_batch, encode_varint
+from zafka.storage.batch_builder import NO_HEADERS, BatchBuilder, Headers, NewRecord, encode_batch
 from zafka.storage.codecs import decompress
 from zafka.storage.disk import Buffer
 from zafka.storage.errors import BatchTooLarge, CorruptBatch
 from zafka.storage.record_runs import RUN_LEAST_RECORDS, find_run, read_raw
+from zafka.storage.varints import encode_varint
 
 __all__ = [
     "BatchBuilder", "NewRecord", "Record", "decode_batch", "decode_batch_as", "encode_batch", "encode_varint",

@@ -243,11 +243,13 @@ class Accumulator:
                 self._close(route, batch, full=True)
 
     def append_values(
-        self, route: TopicRoute, partition: int, timestamp_ms: int, values: Sequence[bytes], start: int, pieces: list[Piece]
-    ) -> int:
-        """`append_many` for records of nothing but a value. Returns the index of the first that there is no room for."""
+        self, route: TopicRoute, partition: int, timestamp_ms: int, values: Sequence[bytes], lengths: Sequence[int],
+        pieces: list[Piece],
+    ) -> int:  # fmt: skip
+        """`append_many` for records of nothing but a value. Returns how many there was room for."""
+        taken = 0
         with self._lock:
-            while start < len(values):
+            while taken < len(values):
                 if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
                     self._check_ended()
                     break
@@ -255,17 +257,17 @@ class Accumulator:
                 builder = batch.builder
                 before, first = builder.size_bytes, builder.record_count
                 try:
-                    count = builder.extend_values(timestamp_ms, values, start, self.batch_size)
+                    count = builder.extend_values(timestamp_ms, values[taken:], lengths[taken:], self.batch_size)
                 except BaseException:
                     self._spoil(route, batch)
                     raise
                 self.buffered_bytes += builder.size_bytes - before
                 if count:
                     pieces.append((batch, first, count))
-                    start += count
-                if start < len(values):
+                    taken += count
+                if taken < len(values):
                     self._close(route, batch, full=True)
-        return start
+        return taken
 
     def _find_batch(self, route: TopicRoute, partition: int) -> ProducerBatch:
         """The open batch of a partition, or of the sticky choice; if need be a new one. It has no lane."""

@@ -19,7 +19,7 @@ from zafka.client.producer_arguments import (
     all_bytes,
     as_headers,
     check_timestamp,
-    length,
+    longest,
 )
 from zafka.storage.batch_builder import Headers, NewRecord
 
@@ -35,15 +35,21 @@ class Chunk:
     times_ms: list[Any] | None
     headers: list[Any] | None
 
-    @property
-    def largest_bytes(self) -> int:
+    def value_lengths(self) -> list[int] | None:
+        """None if a value is null."""
+        try:
+            return list(map(len, self.values))
+        except TypeError:
+            return None
+
+    def largest_bytes(self, value_lengths: list[int] | None) -> int:
         """No record's key and value have more."""
-        return max(map(length, self.values)) + (max(map(length, self.keys)) if self.keys else 0)
+        value_bytes = longest(self.values) if value_lengths is None else max(value_lengths)
+        return value_bytes + (longest(self.keys) if self.keys else 0)
 
     @property
     def is_values_only(self) -> bool:
-        has_more = self.keys is not None or self.times_ms is not None or self.headers is not None
-        return not has_more and None not in self.values
+        return self.keys is None and self.times_ms is None and self.headers is None
 
     def given(
         self, topic: str, headers: HeadersArgument, partition: int | None, timestamp_ms: int | None

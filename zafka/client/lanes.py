@@ -66,14 +66,14 @@ class Lane:
             self.spoiled = True
             raise
 
-    def end(self) -> tuple[list[bytes], int] | None:
-        """Hand out no more slots. Returns the values that came and their bytes, or None if a slot was taken and stays empty."""
+    def end(self) -> tuple[list[bytes], list[int]] | None:
+        """Hand out no more slots. Returns the values that came and their lengths, or None if a slot was taken and stays empty."""
         end = self.first + self.slot_count - len(list(self.free))
         give_up_s = time.monotonic() + FILLED_WITHIN_S
         while True:
             values = self.values[self.first : end]
             try:
-                return values, sum(map(len, values))
+                return values, list(map(len, values))
             except TypeError:  # an empty one; a thread stands between the two steps
                 if self.spoiled or time.monotonic() >= give_up_s:
                     return None

@@ -23,8 +23,9 @@ CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 TIMESTAMP_BOUND = 2**62
 
 
-def length(value: bytes | None) -> int:
-    return 0 if value is None else len(value)
+def longest(values: list[Any]) -> int:
+    """Bytes of the longest of these, which are bytes or None."""
+    return max(map(len, filter(None, values)), default=0)
 
 
 def as_bytes(what: str, value: Any) -> bytes:

@@ -285,16 +285,20 @@ class ProducerBase(ClientBase):
         timestamp_ms: int | None,
         pieces: list[Piece],
     ) -> None:
+        lengths = chunk.value_lengths()
+        largest_bytes = chunk.largest_bytes(lengths)
         for each in (headers,) if chunk.headers is None else chunk.headers:
-            self._check_size(route.name, chunk.largest_bytes, each)
+            self._check_size(route.name, largest_bytes, each)
         time_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         accumulator, values = self._accumulator, chunk.values
         if partition is not None or (chunk.keys is None and accumulator.partitioner.is_sticky_without_key):
             where = STICKY if partition is None else partition
-            if timestamp_ms is None and not headers and chunk.is_values_only:
-                start = 0
-                while (start := accumulator.append_values(route, where, time_ms, values, start, pieces)) < len(values):
-                    await accumulator.wait_for_room(self.max_block)
+            if timestamp_ms is None and not headers and chunk.is_values_only and lengths is not None:
+                while values:
+                    taken = accumulator.append_values(route, where, time_ms, values, lengths, pieces)
+                    values, lengths = values[taken:], lengths[taken:]
+                    if values:
+                        await accumulator.wait_for_room(self.max_block)
                 return
             await self._append_all(route, where, chunk.records(time_ms, headers), pieces)
             return
