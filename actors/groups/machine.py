@@ -59,7 +59,7 @@ class GroupMachine:
         self._kinds = records.OFFSET_KINDS | {number: kind for number, (kind, _) in kinds.items()}
         self._replay: dict[type, Callable[[Any, Any], None]] = {records.OffsetCommitKey: self.offsets.replay}
         self._replay |= {kind.key: owner.replay for kind, owner in kinds.values()}
-        # The last record of each key, as it stands in the log and in the order of the log; those of offsets left out.
+        # The last record of each key as it stands in the log, but for those of offsets.
         self._written: dict[bytes, bytes] = {}
         self._by_word = {each.kind: each for each in groups}
         self._handlers: dict[int, Callable[[Call, Any, Now, Outbox], None]] = {
@@ -124,8 +124,9 @@ class GroupMachine:
     def on_written(self, key: bytes, value: bytes | None) -> None:
         """A record of an outbox is in the log now."""
         if key[:VERSION_BYTES] not in OFFSET_PREFIXES:
-            self._written.pop(key, None)
-            if value is not None:
+            if value is None:
+                self._written.pop(key, None)
+            else:
                 self._written[key] = value
 
     def sections(self) -> Iterator[tuple[bytes, int]]:
