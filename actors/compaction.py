@@ -80,18 +80,23 @@ class Compaction:
             if self._offered is not None and log.checkpoint_error is not None:
                 log.want_checkpoint()  # the disk was full
             return []
-        dirty = find_dirty(
-            log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
-            limit_offset=self.replica.last_stable_offset, now_ms=now.wall_ms, first_timestamp=log.first_timestamp)
-        if not dirty.is_due(log.config) or not self.replica.leads or not log.swap.is_settled:
+        if not self.replica.leads or not log.swap.is_settled:
             return []
-        end_offset = dirty.sources[-1].end_offset
-        if end_offset > self.keep_from:
-            self.waits_for = end_offset
+        stable_offset = self.replica.last_stable_offset
+        dirty = self._find_dirty(min(stable_offset, self.keep_from), now)
+        if not dirty.is_due(log.config):
+            if self.keep_from < stable_offset and (more := self._find_dirty(stable_offset, now)).is_due(log.config):
+                self.waits_for = more.sources[-1].end_offset
             return []
         self._number += 1
         self._runs = True
         return [Send(self._cleaner, self._ask(dirty, now))]
+
+    def _find_dirty(self, limit_offset: int, now: Now) -> Dirty:
+        log = self.replica.log
+        return find_dirty(
+            log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
+            limit_offset=limit_offset, now_ms=now.wall_ms, first_timestamp=log.first_timestamp)
 
     def _ask(self, dirty: Dirty, now: Now) -> Clean:
         log = self.replica.log

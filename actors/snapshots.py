@@ -9,7 +9,7 @@ that is on disk. May fail with OSError from the disk; a full disk only puts the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from zafka.actors.actor import Effects, Flush, Now, SetTimer
 from zafka.actors.replica import Replica
 from zafka.storage.disk import Disk
 from zafka.storage.errors import CorruptSnapshot
-from zafka.storage.snapshot import Step, point_of, read_point, read_sections, write_snapshot
+from zafka.storage.snapshot import SnapshotWriter, point_of, read_point, read_sections
 from zafka.storage.torn_tail import FULL_DISK
 
 SNAPSHOT_TIMER = "snapshot"
@@ -45,7 +45,7 @@ class Snapshots:
         self._disk = disk
         self._replica = replica
         self._tried_offset = -1  # end of the log when the last one was given up
-        self._steps: Generator[Step] | None = None
+        self._writer: SnapshotWriter | None = None
         self._next_offset = -1  # of the one that is being written
         self._next_entries = 0
         self._flushing = False
@@ -57,7 +57,7 @@ class Snapshots:
 
     @property
     def is_busy(self) -> bool:
-        return self._steps is not None or self._flushing
+        return self._writer is not None or self._flushing
 
     def is_due(self, *, wanted_offset: int = 0, stopping: bool = False) -> bool:
         """Whether one should be begun. wanted_offset: somebody waits for one that stands there or further on."""
@@ -103,7 +103,7 @@ class Snapshots:
         log = self._replica.log
         self._next_offset, self._next_entries = log.end_offset, 0
         self._next_step_s = 0.0
-        self._steps = write_snapshot(
+        self._writer = SnapshotWriter(
             self._disk, log.directory, self._counted(sections), partial(point_of, log, self._next_offset))
 
     def _counted(self, sections: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
@@ -113,7 +113,7 @@ class Snapshots:
 
     def on_turn_end(self, now: Now, *, hurry: bool = False) -> Effects:
         """The next step, if its time has come. hurry: there is nobody whom it could delay."""
-        if self._steps is None or self._flushing:
+        if self._writer is None or self._flushing:
             return []
         if self._log_offset > self._replica.log.flushed_offset:
             self._replica.want_flush()
@@ -121,7 +121,7 @@ class Snapshots:
         if now.monotonic_s < self._next_step_s and not hurry:
             return []
         try:
-            step = next(self._steps, None)
+            step = self._writer.step()
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
@@ -145,12 +145,12 @@ class Snapshots:
 
     def abandon(self) -> None:
         """Give up what is being written, until the log has grown as much again."""
-        if self._steps is not None:
-            self._steps.close()
-            self._steps = None
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
             self._tried_offset = self._replica.log.end_offset
             self._log_offset = 0
 
     def _end(self) -> None:
-        self._steps = None
+        self._writer = None
         self.offset, self.entries = self._next_offset, self._next_entries

@@ -27,7 +27,8 @@ All numbers are big-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,31 +88,60 @@ class Step(NamedTuple):
     log_offset: int = 0
 
 
-def write_snapshot(
-    disk: Disk, directory: Path, sections: Iterator[bytes], seal: Callable[[], Point]
-) -> Generator[Step]:
-    """Write a snapshot in small steps: go on once what a step names is on disk. When this ends, the snapshot is.
+class SnapshotWriter:
+    """Writes a snapshot in small steps, each of which rests on what the one before it named being on disk.
 
     sections: asked for one by one, one in each step. seal: called behind the last of them, in the same step.
-    Raises OSError if the disk is full; the temporary file is then closed, and overwritten by the next attempt.
+    Raises OSError if the disk is full; then `abandon` it.
     """
-    target = directory / SNAPSHOT_NAME
-    file = disk.open(target.with_name(SNAPSHOT_NAME + TEMPORARY_SUFFIX), create=True)
-    try:
-        disk.truncate(file, 0)
-        position, crc = _SECTIONS_AT, 0
-        for section in sections:
-            crc = crc32c(section, crc)
-            disk.pwritev(file, (_SECTION.pack(len(section), crc), section), position)
-            position += _SECTION.size + len(section)
-            yield Step(files=(file,))
-        point = seal()
-        disk.pwritev(file, (_encode_header(point, position, crc),), 0)
-        yield Step(files=(file,), log_offset=point.end_offset)
-    finally:
-        disk.close(file)
-    disk.rename(file.path, target)
-    yield Step(directories=(directory,))
+
+    def __init__(
+        self, disk: Disk, directory: Path, sections: Iterator[bytes], seal: Callable[[], Point]
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._sections = sections
+        self._seal = seal
+        self._file: File | None = None
+        self._position, self._crc = _SECTIONS_AT, 0
+        self._go_on: Callable[[], Step | None] = self._begin
+
+    def step(self) -> Step | None:
+        """The next step, or None: the snapshot is on disk."""
+        return self._go_on()
+
+    def abandon(self) -> None:
+        """Nothing comes of it. The file is overwritten by the next one, or goes with the next start."""
+        if self._file is not None:
+            self._disk.close(self._file)
+
+    def _begin(self) -> Step:
+        self._file = self._disk.open(self._directory / (SNAPSHOT_NAME + TEMPORARY_SUFFIX), create=True)
+        self._disk.truncate(self._file, 0)
+        self._go_on = partial(self._write_section, self._file)
+        return self._write_section(self._file)
+
+    def _write_section(self, file: File) -> Step:
+        section = next(self._sections, None)
+        if section is None:
+            return self._write_header(file)
+        self._crc = crc32c(section, self._crc)
+        self._disk.pwritev(file, (_SECTION.pack(len(section), self._crc), section), self._position)
+        self._position += _SECTION.size + len(section)
+        return Step(files=(file,))
+
+    def _write_header(self, file: File) -> Step:
+        point = self._seal()
+        self._disk.pwritev(file, (_encode_header(point, self._position, self._crc),), 0)
+        self._go_on = partial(self._name, file)
+        return Step(files=(file,), log_offset=point.end_offset)
+
+    def _name(self, file: File) -> Step:
+        self._disk.close(file)
+        self._file = None
+        self._disk.rename(file.path, self._directory / SNAPSHOT_NAME)
+        self._go_on = lambda: None
+        return Step(directories=(self._directory,))
 
 
 def read_point(disk: Disk, directory: Path) -> Point | None:

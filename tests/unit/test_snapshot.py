@@ -17,7 +17,7 @@ from zafka.storage.disk import Flush
 from zafka.storage.errors import CorruptSnapshot
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
-from zafka.storage.snapshot import SNAPSHOT_NAME, Point, point_of, read_point, read_sections, write_snapshot
+from zafka.storage.snapshot import SNAPSHOT_NAME, Point, SnapshotWriter, point_of, read_point, read_sections
 
 PATH = DIRECTORY / SNAPSHOT_NAME
 OLD = [b"the old one", b"", b"x" * 2000]
@@ -36,7 +36,8 @@ def write(disk: MemoryDisk, log: Log, sections: list[bytes]) -> None:
             append(log, make_batch([section]), leader_epoch=log.leader_epochs.latest)
             yield section
 
-    for step in write_snapshot(disk, DIRECTORY, with_work(), partial(point_of, log, log.end_offset)):
+    writer = SnapshotWriter(disk, DIRECTORY, with_work(), partial(point_of, log, log.end_offset))
+    while step := writer.step():
         if step.log_offset > log.flushed_offset:
             flush(disk, log)
         perform(disk, Flush(0, step.files, step.directories))
