@@ -141,7 +141,9 @@ class World:
             self.committed[group, partition] = offset
 
     def delete_offset(self) -> None:
-        group, partition = self._key()
+        self.delete(*self._key())
+
+    def delete(self, group: str, partition: int) -> None:
         self.sent.setdefault((group, partition), set()).add(NOTHING)
         topic = offset_delete.OffsetDeleteRequestTopic(
             ORDERS[0], [offset_delete.OffsetDeleteRequestPartition(partition)])
