@@ -21,7 +21,8 @@ OFFSETS_PER_SECTION = 10_000
 BYTES_PER_SECTION = 256 * 1024  # of records
 
 _Name = Annotated[str, Meta(max_length=2**15 - 1)]
-OffsetRow = tuple[_Name, _Name, dict[Annotated[int, Meta(ge=0, le=2**31 - 1)], OffsetCommitValue]]
+_Partition = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+OffsetRow = tuple[_Name, _Name, Annotated[dict[_Partition, OffsetCommitValue], Meta(min_length=1)]]
 """Group, topic, and by partition."""
 
 
