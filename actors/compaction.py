@@ -19,6 +19,7 @@ from zafka.actors.replica import Replica
 from zafka.actors.start import SUPERVISOR
 from zafka.storage.cleaning import Pass
 from zafka.storage.compaction import Dirty, find_dirty
+from zafka.storage.config import INT64_MAX
 
 COMPACTION_TIMER = "compaction"
 # Kafka's names and defaults; the rate is without a limit there.
@@ -31,8 +32,13 @@ FAILURES_MAX = 10  # counted: after these it is tried every four hours
 
 
 class Compaction:
+    """keep_from: nothing at or above this offset is touched, because the log's owner would miss it.
+    waits_for: there is a pass that goes up to here, and waits until it may."""
+
     def __init__(self, replica: Replica[Any], broker_id: int) -> None:
         self.replica = replica
+        self.keep_from = INT64_MAX
+        self.waits_for = 0
         self._cleaner_name = f"cleaner {broker_id}"
         self._cleaner: Peer | None = None
         self._number = 0  # of the newest pass
@@ -74,14 +80,23 @@ class Compaction:
             if self._offered is not None and log.checkpoint_error is not None:
                 log.want_checkpoint()  # the disk was full
             return []
-        dirty = find_dirty(
-            log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
-            limit_offset=self.replica.last_stable_offset, now_ms=now.wall_ms, first_timestamp=log.first_timestamp)
-        if not dirty.is_due(log.config) or not self.replica.leads or not log.swap.is_settled:
+        if not self.replica.leads or not log.swap.is_settled:
+            return []
+        stable_offset = self.replica.last_stable_offset
+        dirty = self._find_dirty(min(stable_offset, self.keep_from), now)
+        if not dirty.is_due(log.config):
+            if self.keep_from < stable_offset and (more := self._find_dirty(stable_offset, now)).is_due(log.config):
+                self.waits_for = more.sources[-1].end_offset
             return []
         self._number += 1
         self._runs = True
         return [Send(self._cleaner, self._ask(dirty, now))]
+
+    def _find_dirty(self, limit_offset: int, now: Now) -> Dirty:
+        log = self.replica.log
+        return find_dirty(
+            log.replaceable_rows, log.config, start_offset=log.start_offset, cleaned_offset=log.swap.cleaned_offset,
+            limit_offset=limit_offset, now_ms=now.wall_ms, first_timestamp=log.first_timestamp)
 
     def _ask(self, dirty: Dirty, now: Now) -> Clean:
         log = self.replica.log

@@ -195,6 +195,10 @@ class Replica(Generic[Waiting]):
 
     def on_flush_timer(self) -> None:
         self._timer_set = False
+        self.want_flush()
+
+    def want_flush(self) -> None:
+        """Flush what is unflushed at the end of this turn, whatever `fsync` says."""
         self._flush_now = True
 
     def on_flushed(self, token: int) -> None:

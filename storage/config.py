@@ -56,6 +56,7 @@ class LogConfig:
     checkpoint_bytes, checkpoint_batches: how much may be appended before a recovery checkpoint is due, so that a
         restart scans about that much at most.
     producer_id_expiration_ms: a broker setting of Kafka's, handed down with the topic's keys.
+    snapshot_records: how much may be appended to a coordinator's log before a snapshot of its state is due.
     """
 
     checkpoint_batches: int = 20_000
@@ -80,6 +81,7 @@ class LogConfig:
     retention_ms: int = 604_800_000
     segment_bytes: int = 1_073_741_824
     segment_ms: int = 604_800_000
+    snapshot_records: int = 50_000
 
     @property
     def is_compacted(self) -> bool:
@@ -248,6 +250,7 @@ _INTERNAL = {
     "internal.checkpoint.batches": ("checkpoint_batches", _whole_number(1, INT32_MAX)),
     "internal.checkpoint.bytes": ("checkpoint_bytes", _whole_number(1, INT32_MAX)),
     "internal.segment.bytes": ("segment_bytes", _whole_number(1, INT32_MAX)),
+    "internal.snapshot.records": ("snapshot_records", _whole_number(1, INT32_MAX)),
 }
 INTERNAL_KEYS = frozenset(_INTERNAL)
 

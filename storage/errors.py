@@ -84,7 +84,7 @@ class InvalidConfig(StorageError):
 
 
 class CorruptSnapshot(StorageError):
-    """A producer snapshot whose bytes are damaged; the state is rebuilt from the log instead."""
+    """A snapshot, of producers or of a coordinator, whose bytes are damaged; the state is rebuilt from the log instead."""
 
 
 class DiskFull(StorageError):

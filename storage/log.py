@@ -51,7 +51,7 @@ class Log:
     flushed_offset: everything below is on disk; never goes back.
     end_offset: of the next record.
     high_watermark: kept for the owner, who says what it is; written into checkpoints.
-    leader_epochs, producers: as of end_offset. swap: what compaction has changed and is changing.
+    leader_epochs, producers: as of end_offset. swap: what compaction has changed and is changing. owner: `owner_of`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Log:
         self.producers = producers
         self.checkpoint_error: OSError | None = None  # why the last checkpoint was given up, if it was
         self._disk = disk
-        self._owner = owner
+        self.owner = owner
         self._segments = segments
         self._opened_position = self._active.size_bytes  # in the active segment: behind it stands what we wrote
         self._flushed = _Flushed(self._active.end_offset, self._active, self._active.size_bytes)
@@ -290,7 +290,7 @@ class Log:
             high_watermark=self.high_watermark,
             segments=segments,
             leader_epochs=tuple(self.leader_epochs.entries),
-            producers=self.producers.snapshot(), owner=self._owner, cleaned_offset=cleaned_offset, swapped=swapped,
+            producers=self.producers.snapshot(), owner=self.owner, cleaned_offset=cleaned_offset, swapped=swapped,
         )
 
     def _on_data_flushed(self, end: _Flushed, renamed_start: int, checkpoint: Checkpoint | None) -> Flush | None:

@@ -29,6 +29,7 @@ from zafka.storage.log import DELETED_SUFFIX
 from zafka.storage.recovery import recover
 from zafka.storage.scan import CHUNK_BYTES, no_progress
 from zafka.storage.segment import LOG_SUFFIX, MAX_INT32, segment_path, segment_paths
+from zafka.storage.snapshot import SNAPSHOT_NAME
 from zafka.storage.swap import settle
 from zafka.storage.torn_tail import CUT_SUFFIX, copy_bytes, cut_torn_tail
 from zafka.storage.verify import Damage, SegmentVerdict, Stretch, Verdict, merged
@@ -168,9 +169,10 @@ def _hole(segment: SegmentVerdict, first_offset: int, end_offset: int, leader_ep
 
 
 def _put_in_place(disk: Disk, directory: Path, base_offsets: list[int]) -> None:
-    """From here on the old checkpoint would be wrong, so it goes first."""
-    if disk.exists(directory / CHECKPOINT_NAME):
-        disk.unlink(directory / CHECKPOINT_NAME)
+    """From here on the old checkpoint would be wrong, and a snapshot of what is given up, so they go first."""
+    for name in (CHECKPOINT_NAME, SNAPSHOT_NAME):
+        if disk.exists(directory / name):
+            disk.unlink(directory / name)
     sync(disk, directories=(directory,))
     for base_offset in base_offsets:
         path, *indexes = segment_paths(directory, base_offset)

@@ -9,7 +9,7 @@ Source: Kafka GroupCoordinatorShard, GroupMetadataManager.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zafka.actors.actor import Now
@@ -17,8 +17,10 @@ from zafka.actors.groups import records
 from zafka.actors.groups.calls import Call, Groups, Listed, Outbox, Settings, Topic, Topics
 from zafka.actors.groups.classic_answers import refuse_join
 from zafka.actors.groups.consumer_member import JOIN_EPOCH
+from zafka.actors.groups.group_snapshot import decode_section, encode_section, sections_of
 from zafka.actors.groups.offsets import EXPIRY_TIMER, Offsets
-from zafka.actors.groups.record_codec import Kind, decode_record
+from zafka.actors.groups.record_codec import VERSION_BYTES, Kind, decode_record
+from zafka.storage.errors import CorruptSnapshot
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.consumer_group_heartbeat import (
@@ -37,9 +39,11 @@ from zafka.transport.kafka.messages.describe_groups import (
 )
 from zafka.transport.kafka.messages.join_group import JoinGroupRequest
 from zafka.transport.kafka.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from zafka.transport.kafka.types import MalformedMessage, UnsupportedVersion
 
 CLASSIC, CONSUMER = "classic", "consumer"
 EMPTY, DEAD = "Empty", "Dead"
+OFFSET_PREFIXES = frozenset(number.to_bytes(VERSION_BYTES, "big") for number in records.OFFSET_KINDS)
 GROUP_ID_NOT_FOUND_SINCE = 6  # of DescribeGroups; before, such a group is "Dead"
 
 
@@ -55,6 +59,8 @@ class GroupMachine:
         self._kinds = records.OFFSET_KINDS | {number: kind for number, (kind, _) in kinds.items()}
         self._replay: dict[type, Callable[[Any, Any], None]] = {records.OffsetCommitKey: self.offsets.replay}
         self._replay |= {kind.key: owner.replay for kind, owner in kinds.values()}
+        # The last record of each key as it stands in the log, but for those of offsets.
+        self._written: dict[bytes, bytes] = {}
         self._by_word = {each.kind: each for each in groups}
         self._handlers: dict[int, Callable[[Call, Any, Now, Outbox], None]] = {
             ApiKey.LIST_GROUPS: self._list, ApiKey.DESCRIBE_GROUPS: self._describe,
@@ -113,6 +119,32 @@ class GroupMachine:
         decoded = decode_record(self._kinds, key, value)
         if decoded is not None:
             self._replay[type(decoded[0])](*decoded)
+            self.on_written(key, value)
+
+    def on_written(self, key: bytes, value: bytes | None) -> None:
+        """A record of an outbox is in the log now."""
+        if key[:VERSION_BYTES] not in OFFSET_PREFIXES:
+            if value is None:
+                self._written.pop(key, None)
+            else:
+                self._written[key] = value
+
+    def sections(self) -> Iterator[tuple[bytes, int]]:
+        """What a snapshot of this is to hold, and how many records of the log that is: section by section, each as of when
+        it is asked for. So it leads to the state only with all records that are written from now on."""
+        sections = sections_of(self.offsets.rows(), list(self._written.items()))
+        return ((encode_section(section), section.entries) for section in sections)
+
+    def restore(self, data: bytes) -> int:
+        """Take in a section; returns how many records that was. Raises CorruptSnapshot."""
+        section = decode_section(data)
+        self.offsets.restore(section.offsets)
+        for key, value in section.records:
+            try:
+                self.replay(key, value)
+            except (MalformedMessage, UnsupportedVersion) as error:
+                raise CorruptSnapshot(f"a record is no coordinator's: {error}") from None
+        return section.entries
 
     def on_loaded(self, now: Now, outbox: Outbox) -> None:
         """All of the log is replayed; clients come from now on."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from zafka.actors.actor import Now
 from zafka.actors.groups.calls import Call, Commit, Groups, Outbox, Settings, Topics
+from zafka.actors.groups.group_snapshot import OffsetRow
 from zafka.actors.groups.records import OffsetCommitKey, OffsetCommitValue, encode_offset
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -97,6 +98,19 @@ class Offsets:
             topics.pop(key.topic, None)
         if not topics:
             self._by_group.pop(key.group, None)
+
+    def rows(self) -> Iterator[OffsetRow]:
+        """All of it, row by row, as of when each row is asked for; what a row holds may change afterwards."""
+        for group_id in list(self._by_group):
+            for topic in list(self._by_group.get(group_id, ())):
+                partitions = self._by_group.get(group_id, {}).get(topic)
+                if partitions:
+                    yield group_id, topic, partitions
+
+    def restore(self, rows: Iterable[OffsetRow]) -> None:
+        """Take in what `rows` has told."""
+        for group_id, topic, partitions in rows:
+            self._by_group.setdefault(group_id, {})[topic] = partitions
 
     def _record(self, key: OffsetCommitKey, value: OffsetCommitValue | None, outbox: Outbox) -> None:
         self.replay(key, value)

@@ -7,7 +7,9 @@ Source: Kafka OffsetCommitKey/Value.json, GroupMetadataKey/Value.json, GroupCoor
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from zafka.actors.groups.record_codec import Kind, field
 from zafka.transport.kafka.types import ZERO_UUID
@@ -16,6 +18,8 @@ OFFSET_VERSION = 4
 OFFSET_VERSION_WITH_EXPIRY = 1
 GROUP_VERSION = 3
 
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 class OffsetCommitKey(Struct, gc=False):
     group: str = ""
@@ -23,15 +27,18 @@ class OffsetCommitKey(Struct, gc=False):
     partition: int = 0
 
 
-class OffsetCommitValue(Struct, gc=False):
-    """expire_timestamp: -1, or what a client of Kafka before 2.1 wished. topic_id: zero if it is not known."""
+class OffsetCommitValue(Struct, gc=False, array_like=True):
+    """expire_timestamp: -1, or what a client of Kafka before 2.1 wished. topic_id: zero if it is not known.
 
-    offset: int = 0
-    leader_epoch: int = -1
+    The bounds are looked at where msgspec reads it, from a snapshot; what stands in the log is bounded by its layout.
+    """
+
+    offset: Int64 = 0
+    leader_epoch: Int32 = -1
     metadata: str = ""
-    commit_timestamp: int = 0
-    expire_timestamp: int = -1
-    topic_id: bytes = ZERO_UUID
+    commit_timestamp: Int64 = 0
+    expire_timestamp: Int64 = -1
+    topic_id: Annotated[bytes, Meta(min_length=len(ZERO_UUID), max_length=len(ZERO_UUID))] = ZERO_UUID
 
 
 class GroupMetadataKey(Struct, gc=False):

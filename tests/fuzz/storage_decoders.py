@@ -15,6 +15,9 @@ from tests.fuzz.engine import Decoder, Parts
 from tests.unit import log_tools
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state
+from zafka.actors.groups.coordinator import make_machine
+from zafka.actors.groups.group_snapshot import encode_section, sections_of
+from zafka.actors.groups.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitValue, encode_group
 from zafka.actors.messages import Endpoint
 from zafka.storage import codecs
 from zafka.storage.batch import CRC_START, HEADER_BYTES, check_batch, walk
@@ -37,6 +40,7 @@ from zafka.storage.producer_state import ProducerStates
 from zafka.storage.records import NewRecord, decode_batch, encode_batch, encode_varint, find_timestamp
 from zafka.storage.recovery import recover
 from zafka.storage.scan import Scan, find_batch_behind
+from zafka.storage.snapshot import SNAPSHOT_NAME, Point, SnapshotWriter, read_point, read_sections
 
 BATCH_BYTES_MAX = 1 << 20
 DECODED_MAX = 1 << 20
@@ -160,6 +164,52 @@ def seal_checkpoint(parts: Parts) -> Parts:
 def read_checkpoint_bytes(parts: Parts) -> None:
     checkpoint = decode_checkpoint(parts[0])
     assert encode_checkpoint(checkpoint) == parts[0]
+
+
+def make_coordinator_snapshot(rng: Random) -> Parts:
+    """One whose sections are a group coordinator's."""
+    offsets = [
+        (f"group {i}", "topic", {part: OffsetCommitValue(rng.randrange(99), 1, "x", NOW_MS) for part in range(rng.randrange(1, 4))})
+        for i in range(rng.randrange(5))]
+    records = [encode_group(GroupMetadataKey(f"g{i}"), GroupMetadataValue("consumer", i)) for i in range(rng.randrange(3))]
+    sections = [encode_section(each) for each in sections_of(offsets, [(key, value or b"") for key, value in records])]
+    disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    writer = SnapshotWriter(disk, DIRECTORY, iter(sections * rng.randrange(3)), lambda: Point(bytes(20), 0, 3, 5, 1))
+    while writer.step():
+        pass
+    return [disk.read(DIRECTORY / SNAPSHOT_NAME)]
+
+
+def seal_coordinator_snapshot(parts: Parts) -> Parts:
+    """Right CRCs and a right size, as far as lengths of sections can be followed."""
+    data, at, crc = bytearray(parts[0]), 70, 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big", signed=True)
+        if not 0 <= length <= len(data) - at - 8:
+            break
+        crc = crc32c(bytes(data[at + 8 : at + 8 + length]), crc)
+        data[at + 4 : at + 8] = crc.to_bytes(4, "big")
+        at += 8 + length
+    if len(data) >= 70:
+        data[58:70] = len(data).to_bytes(8, "big") + crc.to_bytes(4, "big")
+        data[6:10] = crc32c(bytes(data[10:70])).to_bytes(4, "big")
+    return [bytes(data)]
+
+
+def read_coordinator_snapshot(parts: Parts) -> None:
+    disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    disk.write(DIRECTORY / SNAPSHOT_NAME, parts[0])
+    point = read_point(disk, DIRECTORY)
+    assert point is not None and 0 <= point.log_start_offset <= point.offset <= point.end_offset
+    machine = make_machine({})
+    count = sum(machine.restore(section) for section in read_sections(disk, DIRECTORY))
+    assert count <= len(parts[0])
+    again = make_machine({})
+    for section, _ in machine.sections():
+        again.restore(section)
+    assert repr(again) == repr(machine)
 
 
 def make_partition_metadata(rng: Random) -> Parts:
@@ -338,6 +388,9 @@ def decoders() -> Iterator[Decoder]:
             f"compressed {name}", partial(make_compressed, codec), partial(read_compressed, codec), (BadBatch,))
     yield Decoder("producer snapshot", make_snapshot, read_snapshot, (CorruptSnapshot,), seal=seal_snapshot)
     yield Decoder("checkpoint", make_checkpoint, read_checkpoint_bytes, (CorruptCheckpoint,), seal=seal_checkpoint)
+    yield Decoder(
+        "coordinator snapshot", make_coordinator_snapshot, read_coordinator_snapshot, (CorruptSnapshot,),
+        seal=seal_coordinator_snapshot, memory_max=24 << 20)
     yield Decoder(
         "partition.metadata", make_partition_metadata, read_partition_metadata, (ForeignTopic,),
         words=[b"version: ", b"topic_id: ", b"\n", b"_" * 22])

@@ -11,6 +11,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | offline | no replica says that its disk lied, unless a flush of it has failed |
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |
 | checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
+| snapshot | a coordinator knows from its snapshot and the rest of its log what all of the log says |
 | compaction | of each key a reader of a compacted topic sees nothing older than what was acknowledged before (`compacted.py`) |
 | slice-leak | once all is healed and everybody is done, the brokers' arenas are all free (`simulation.py`) |
 | corrupt | no partition finds a batch bad: those that clients send are good (`processes.py`) |
@@ -23,7 +24,9 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.unit.drive_group_snapshots import log_state
 from zafka.actors.coordinator import CoordinatorRefused
+from zafka.actors.groups.coordinator import GroupCoordinatorActor, replay
 from zafka.actors.offline import OfflinePartition
 from zafka.actors.partition import PartitionActor
 from zafka.storage.batch import walk
@@ -60,6 +63,16 @@ class Checks:
             self.on_coordinator_fault(actor._reason)
         elif isinstance(actor, PartitionActor):
             self.engine.counts["recoveries"] += 1
+            if isinstance(actor, GroupCoordinatorActor):
+                self._check_snapshot(actor)
+
+    def _check_snapshot(self, actor: GroupCoordinatorActor) -> None:
+        log, machine = actor.replica.log, actor._machine
+        if actor._snapshots.offset > log.start_offset and machine is not None:
+            self.engine.counts["starts from a snapshot"] += 1
+            whole = replay(actor._make(), actor.replica, lambda: None, from_offset=log.start_offset)
+            if log_state(machine) != log_state(whole):
+                self.engine.violate("snapshot", f"{actor!r} with {actor._snapshots!r} has read another state than all of its log")
 
     def on_turn(self, process: Process) -> None:
         actor = process.actor

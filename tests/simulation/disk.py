@@ -21,7 +21,7 @@ FIRST_SEGMENT = "0" * 20
 
 SEEN = (  # by the end of a name that a file or directory gets
     ("recovery-checkpoint", "checkpoints"), (".log.deleted", "segments dropped"), (".cut", "segments cut off"),
-    (".log.swap", "segments cleaned"),
+    (".log.swap", "segments cleaned"), ("coordinator-snapshot", "snapshots"),
     ("-delete", "directories moved aside"),
 )
 

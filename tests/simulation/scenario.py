@@ -93,6 +93,11 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     scenario.committers, scenario.members = committers, members
     if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
         scenario.deletes = topics[-1].name  # retention takes from it, too
+    snapshot_records = Random(f"{seed}/snapshots").choice((0, 0, 1, 3, 10))
+    if snapshot_records and (committers or members):
+        settings = scenario.settings
+        scenario.settings = structs.replace(
+            settings, defaults={**settings.defaults, "internal.snapshot.records": str(snapshot_records)})
     if compacted is not None:
         settings = scenario.settings
         compacted = structs.replace(compacted, config={**compacted.config, **_draw_deleting(Random(f"{seed}/deleting"))})

@@ -94,16 +94,7 @@ class Bench:
         self._take(lambda outbox: self.groups.on_topics(names, self.now, outbox))
 
     def state(self) -> Any:
-        """All that the log has to say."""
-        found = {}
-        for group_id, group in self.groups._groups.items():
-            members = {name: (member.metadata, _plain(member.position)) for name, member in group.members.items()}
-            owners = {topic: has for topic, has in group._owners.items() if has}
-            found[group_id] = (
-                group.epoch, group.metadata_hash, members, group.targets, group.assignment_epoch, group.assigned_ms,
-                group.regexes, dict(group._by_instance), owners, group.subscribed)
-        state = self.groups._state
-        return found, state.members, set(state.waiting)
+        return state_of(self.groups)
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -155,6 +146,19 @@ class Bench:
         answer = self.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, 1, ConsumerGroupDescribeRequest([group]))
         described: DescribedGroup = answer.groups[0]
         return described
+
+
+def state_of(groups: ConsumerGroups) -> Any:
+    """All that the log has to say."""
+    found = {}
+    for group_id, group in groups._groups.items():
+        members = {name: (member.metadata, _plain(member.position)) for name, member in group.members.items()}
+        owners = {topic: has for topic, has in group._owners.items() if has}
+        found[group_id] = (
+            group.epoch, group.metadata_hash, members, group.targets, group.assignment_epoch, group.assigned_ms,
+            group.regexes, dict(group._by_instance), owners, group.subscribed)
+    state = groups._state
+    return found, state.members, set(state.waiting)
 
 
 def _plain(position: Any) -> Any:

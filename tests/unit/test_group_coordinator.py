@@ -202,16 +202,18 @@ def test_a_broker_that_is_gone_is_owed_no_answer(tmp_path: Path) -> None:
     assert answer.groups[0].topics[0].partitions[0].committed_offset == 42
 
 
-def test_what_comes_with_the_shutdown_is_refused_and_what_was_appended_is_answered(tmp_path: Path) -> None:
+def test_what_comes_before_the_shutdown_is_answered_and_what_comes_behind_it_is_refused(tmp_path: Path) -> None:
     coordinator = Coordinator(tmp_path, auto_flush=False).lead()
     coordinator.turn(coordinator.mail(ApiKey.OFFSET_COMMIT, 9, commit("g", 1)))
-    late = coordinator.mail(ApiKey.OFFSET_COMMIT, 9, commit("g", 2))
-    assert coordinator.answers(coordinator.turn(late, Mail(SUPERVISOR, Shutdown()))) == [ErrorCode.NOT_COORDINATOR]
+    before = coordinator.mail(ApiKey.OFFSET_COMMIT, 9, commit("g", 2))
+    behind = coordinator.mail(ApiKey.OFFSET_COMMIT, 9, commit("g", 3))
+    refused = coordinator.answers(coordinator.turn(before, Mail(SUPERVISOR, Shutdown()), behind))
+    assert refused == [ErrorCode.NOT_COORDINATOR]
     coordinator.auto_flush = True
     effects = coordinator.flush()
-    assert len(coordinator.answers(effects)) == 1
+    assert [answer.topics[0].partitions[0].error_code for answer in coordinator.answers(effects)] == [0, 0]
     assert exit_of(effects) == Exit(0, "shutdown")
-    assert Coordinator(tmp_path).lead(1).fetch("g") == 1
+    assert Coordinator(tmp_path).lead(1).fetch("g") == 2
 
 
 # -- topics --------------------------------------------------------------------------------------
