@@ -122,21 +122,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, click.UsageError) and context is not None:
             print(f"Try '{context.command_path} --help'.", file=sys.stderr)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("zafka: interrupted", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as error:
+        print(f"zafka: interrupted{_notes(error.__cause__ or error)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except our_errors() as error:
-        print(f"zafka: {error}", file=sys.stderr)
+        print(f"zafka: {error}{_notes(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         print(f"zafka: {error.strerror or error}{place}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way up."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _environment_hint(error: click.ClickException, context: click.Context | None) -> str:
