@@ -165,6 +165,8 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.LEAVE_GROUP: lambda version, names: kafka.LeaveGroupRequest("g", [], "m"),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: lambda version, names: kafka.ConsumerGroupHeartbeatRequest(
         "g", "m", rebalance_timeout_ms=1000, subscribed_topic_names=names),
+    ApiKey.UPDATE_FEATURES: lambda version, names: kafka.UpdateFeaturesRequest(
+        60_000, [kafka.FeatureUpdateKey("group.version", 1)]),
     ApiKey.CONSUMER_GROUP_DESCRIBE: lambda version, names: kafka.ConsumerGroupDescribeRequest(["g", "h"]),
 }
 
