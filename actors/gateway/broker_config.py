@@ -92,8 +92,8 @@ def describe_group(altered: Mapping[str, str], layers: Layers) -> list[ConfigEnt
     for key, known in GROUP_CONFIG.items():
         own = [(key, altered[key], GROUP_SOURCE)] if key in altered else []
         default = BROKER_SETTINGS[known.setting].default
-        said = [*own, *_said(known.setting, known.setting, layers), (known.setting, default, DEFAULT_SOURCE)]
-        entries.append(_as_said(ConfigEntry(key, default, True, DEFAULT_SOURCE, INT, known.documentation), said))
+        entry = ConfigEntry(key, default, True, DEFAULT_SOURCE, INT, known.documentation)
+        entries.append(_as_said(entry, [*own, *_setting_synonyms(known.setting, layers)]))
     return entries
 
 
@@ -135,5 +135,11 @@ def _describe_setting(name: str, setting: BrokerSetting, layers: Layers) -> Conf
     kind = DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
     entry = ConfigEntry(
         name, setting.default, True, DEFAULT_SOURCE, kind, setting.meaning, read_only=name not in DYNAMIC_SETTINGS)
-    said = [each for each in _said(name, name, layers) if each[1:] != (setting.default, BROKER_SOURCE)]
-    return _as_said(entry, [*said, (name, setting.default, DEFAULT_SOURCE)])
+    return _as_said(entry, _setting_synonyms(name, layers))
+
+
+def _setting_synonyms(name: str, layers: Layers) -> list[Synonym]:
+    """A topology that says the default is not told from one that is silent."""
+    default = BROKER_SETTINGS[name].default
+    said = [each for each in _said(name, name, layers) if each[1:] != (default, BROKER_SOURCE)]
+    return [*said, (name, default, DEFAULT_SOURCE)]
