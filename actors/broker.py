@@ -18,6 +18,7 @@ from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send, SetTimer, TimerFired
 from zafka.actors.broker_groups import GroupCoordinators
 from zafka.actors.broker_replicas import Replicas
+from zafka.actors.dynamic_config import defaults_of
 from zafka.actors.gateway.effects import (
     AnswersBlocked,
     CloseDoors,
@@ -64,7 +65,7 @@ class BrokerActor:
         self.replicas = Replicas(
             broker_id=start.broker_id, data_dir=data_dir, disk=disk, cluster=self.cluster,
             routes=self.gateway.routes, defaults=start.defaults)
-        self.groups = GroupCoordinators(self.cluster, self.gateway.routes)
+        self.groups = GroupCoordinators(start.broker_id, self.cluster, self.gateway.routes)
         self.gateway.holds_topic = self.replicas.holds_topic
         self.gateway.space = lambda: disk.space(data_dir)
         self.coordinator: Peer | None = None  # its newest incarnation, registered with or not
@@ -114,7 +115,7 @@ class BrokerActor:
             messages.TopicsCreated: self._on_coordinator_answer,
             messages.TopicsDeleted: self._on_coordinator_answer,
             messages.PartitionsCreated: self._on_coordinator_answer,
-            messages.TopicConfigsAltered: self._on_coordinator_answer,
+            messages.ConfigsAltered: self._on_coordinator_answer,
             messages.ClientsAltered: self._on_coordinator_answer,
             messages.ProducerIdsAllocated: self._on_coordinator_answer,
             messages.Shutdown: self._on_shutdown,
@@ -251,10 +252,18 @@ class BrokerActor:
             self.replicas.on_leader_changed(event.topic_id, event.partition)
         elif isinstance(event, cluster_state.TopicConfigChanged):
             self.replicas.on_config_changed(event.topic_id)
+        elif isinstance(event, cluster_state.ResourceConfigChanged):
+            self._take_config()
         elif isinstance(event, cluster_state.TopicCreated):
             self.replicas.on_created(event.topic_id)
         else:
             self.replicas.dirty = True
+
+    def _take_config(self) -> None:
+        """Something was altered of a broker or a group: have everybody here obey what holds now."""
+        defaults = defaults_of(self.start.broker_id, self.start.defaults, self.cluster)
+        self.replicas.on_defaults_changed(defaults)
+        self.groups.on_configs_changed()
 
     # -- doors ---------------------------------------------------------------------------------
 

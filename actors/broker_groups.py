@@ -1,4 +1,4 @@
-"""What a broker tells the group coordinators among its replicas: the topics of the cluster.
+"""What a broker tells the group coordinators among its replicas: the topics of the cluster, and what was altered of groups.
 
 Owns: `GroupCoordinators`, who was told what. They decide on topics (which a member reads, which were deleted), and do not
 read the cluster's log themselves.
@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from zafka.actors.actor import Effects, Peer, Send
 from zafka.actors.cluster_state import ClusterState
+from zafka.actors.dynamic_config import group_configs
 from zafka.actors.gateway.group_relay import GROUP_TOPIC
 from zafka.actors.gateway.routes import Routes
 from zafka.actors.messages import TopicsTold
 
 
 class GroupCoordinators:
-    def __init__(self, cluster: ClusterState, routes: Routes) -> None:
+    def __init__(self, broker_id: int, cluster: ClusterState, routes: Routes) -> None:
+        self._broker_id = broker_id
         self._cluster = cluster
         self._routes = routes
         self._told: dict[Peer, int] = {}  # which of the changes
         self._change = 0
         self.dirty = False  # a coordinator may have come, or the topics changed
+
+    def on_configs_changed(self) -> None:
+        self.on_topics_changed()
 
     def on_topics_changed(self) -> None:
         self._change += 1
@@ -38,5 +43,6 @@ class GroupCoordinators:
         if not unaware:
             return []
         told = TopicsTold([
-            (name, topic.topic_id, len(topic.partitions)) for name, topic in self._cluster.topics_by_name.items()])
+            (name, topic.topic_id, len(topic.partitions)) for name, topic in self._cluster.topics_by_name.items()],
+            group_configs(self._broker_id, self._cluster))
         return [Send(peer, told) for peer in unaware]

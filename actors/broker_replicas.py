@@ -189,14 +189,25 @@ class Replicas:
         return any(replica.topic_id == topic_id for replica in self.by_key.values())
 
     def config_of(self, topic: TopicState) -> dict[str, str]:
-        """The effective configuration: the topology's defaults and the topic's own on top."""
+        """The effective configuration: the broker's defaults and the topic's own on top."""
         return {**self.defaults, **topic.config}
 
     def on_config_changed(self, topic_id: bytes) -> None:
-        topic = self.cluster.topics_by_id.get(topic_id)
         for replica in self.by_key.values():
-            if topic is not None and replica.topic_id == topic_id and replica.peer is not None:
-                self._effects.append(Send(replica.peer, ConfigChanged(self.config_of(topic))))
+            if replica.topic_id == topic_id:
+                self._tell_config(replica)
+
+    def on_defaults_changed(self, defaults: dict[str, str]) -> None:
+        """defaults: what holds on this broker from now on for topics that say nothing themselves."""
+        if defaults != self.defaults:
+            self.defaults = defaults
+            for replica in self.by_key.values():
+                self._tell_config(replica)
+
+    def _tell_config(self, replica: Replica) -> None:
+        topic = self.cluster.topics_by_id.get(replica.topic_id or b"")
+        if topic is not None and replica.peer is not None:
+            self._effects.append(Send(replica.peer, ConfigChanged(self.config_of(topic))))
 
     # -- from recovered to serving -------------------------------------------------------------
 

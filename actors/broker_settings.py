@@ -62,6 +62,14 @@ BROKER_SETTINGS = {
         "45000", "a member of a KIP-848 group that is not heard of for so long is out", 1, 2**31 - 1),
     "group.consumer.heartbeat.interval.ms": BrokerSetting(
         "0", "how often such members come; 0: as 300 a second in all allow, 0.3 to 5 s", 0, 2**31 - 1),
+    "group.consumer.min.session.timeout.ms": BrokerSetting("45000", "the shortest session that one group may have", 1, 2**31 - 1),
+    "group.consumer.max.session.timeout.ms": BrokerSetting("60000", "the longest such session", 1, 2**31 - 1),
+    "group.consumer.min.heartbeat.interval.ms": BrokerSetting(
+        "300", "the shortest interval of heartbeats that one group may have", 1, 2**31 - 1),
+    "group.consumer.max.heartbeat.interval.ms": BrokerSetting("15000", "the longest such interval", 1, 2**31 - 1),
+    "group.consumer.min.assignment.interval.ms": BrokerSetting(
+        "0", "the shortest time between assignments that one group may have", 0, 2**31 - 1),
+    "group.consumer.max.assignment.interval.ms": BrokerSetting("15000", "the longest such time", 0, 2**31 - 1),
     "group.consumer.assignment.interval.ms": BrokerSetting(
         "0", "how long after one assignment of such a group the next one is made, at the soonest", 0, 2**31 - 1),
     "group.consumer.max.size": BrokerSetting("2147483647", "members that such a group may have", 1, 2**31 - 1),
@@ -88,6 +96,35 @@ TOPIC_NAMES = {
     "log.cleaner.min.cleanable.ratio": "min.cleanable.dirty.ratio",
     "log.cleaner.min.compaction.lag.ms": "min.compaction.lag.ms",
 }
+
+# Topic key: the broker's key. Not here: what has the same name, and what brokers do not configure.
+BROKER_NAMES = {
+    "cleanup.policy": "log.cleanup.policy",
+    "delete.retention.ms": "log.cleaner.delete.retention.ms",
+    "file.delete.delay.ms": "log.segment.delete.delay.ms",
+    "flush.messages": "log.flush.interval.messages",
+    "flush.ms": "log.flush.interval.ms",
+    "index.interval.bytes": "log.index.interval.bytes",
+    "local.retention.bytes": "log.local.retention.bytes",
+    "local.retention.ms": "log.local.retention.ms",
+    "max.compaction.lag.ms": "log.cleaner.max.compaction.lag.ms",
+    "max.message.bytes": "message.max.bytes",
+    "message.timestamp.after.max.ms": "log.message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms": "log.message.timestamp.before.max.ms",
+    "message.timestamp.type": "log.message.timestamp.type",
+    "min.cleanable.dirty.ratio": "log.cleaner.min.cleanable.ratio",
+    "min.compaction.lag.ms": "log.cleaner.min.compaction.lag.ms",
+    "preallocate": "log.preallocate",
+    "retention.bytes": "log.retention.bytes",
+    "retention.ms": "log.retention.ms",
+    "segment.bytes": "log.segment.bytes",
+    "segment.index.bytes": "log.index.size.max.bytes",
+    "segment.jitter.ms": "log.roll.jitter.ms",
+    "segment.ms": "log.roll.ms",
+}
+TOPIC_ONLY = frozenset((
+    "follower.replication.throttled.replicas", "leader.replication.throttled.replicas", "remote.log.copy.disable",
+    "remote.log.delete.on.disable", "remote.storage.enable"))
 
 NOT_BUILT = ("log.cleaner.", "group.", "offsets.", "transaction.", "replica.", "quota.", "controller.", "broker.session.")
 

@@ -83,6 +83,17 @@ class TopicConfigChanged(Event, frozen=True):
     declared: bool = False
 
 
+class ResourceConfigChanged(Event, frozen=True):
+    """config: all that was altered of a broker (name "": of all) or a group from now on, by Kafka's keys; none if empty.
+
+    kind: the resource type, by Kafka's number. declared: what the topology file said of these keys, where it said something."""
+
+    kind: int
+    name: str
+    config: dict[str, str]
+    declared: dict[str, str] = {}
+
+
 class LeaderChanged(Event, frozen=True):
     """leader_epoch: one more than the last of this partition. incarnation: of the partition actor that leads."""
 
@@ -165,7 +176,7 @@ class ScramCredentialChanged(Event, frozen=True):
 AnyEvent = (
     ClusterCreated | BrokerRegistered | BrokerRemoved | TopicCreated | TopicDeleted | PartitionsAdded
     | TopicConfigChanged | LeaderChanged | ProducerIdsAllocated | ReplicaFaulted | ReplicaRecovered
-    | ClusterLogRecovered | QuotaChanged | ScramCredentialChanged
+    | ClusterLogRecovered | QuotaChanged | ScramCredentialChanged | ResourceConfigChanged
 )
 
 _encoder = msgspec.json.Encoder()
@@ -231,6 +242,14 @@ class TopicState:
     declared: dict[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AlteredConfig:
+    """Of a broker or group; as `ResourceConfigChanged`."""
+
+    config: dict[str, str]
+    declared: dict[str, str]
+
+
 class ClusterState:
     """What holds after a prefix of `__cluster`. Changed by `apply` alone."""
 
@@ -243,6 +262,7 @@ class ClusterState:
         self.recoveries: list[str] = []  # of `__cluster` itself, by hand
         self.quotas: dict[Entity, dict[str, float]] = {}
         self.credentials: dict[tuple[str, int], ScramCredential] = {}  # by user and mechanism
+        self.altered: dict[tuple[int, str], AlteredConfig] = {}  # by kind and name; none is empty
 
     def __repr__(self) -> str:
         return f"<ClusterState {self.cluster_id} brokers={len(self.brokers)} topics={len(self.topics_by_name)}>"
@@ -252,6 +272,11 @@ class ClusterState:
         if topic is None or not 0 <= partition < len(topic.partitions):
             return None
         return topic.partitions[partition]
+
+    def altered_of(self, kind: int, name: str) -> dict[str, str]:
+        """What was altered of a broker (name "": of all) or a group."""
+        known = self.altered.get((kind, name))
+        return known.config if known else {}
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -276,6 +301,10 @@ class ClusterState:
                 _put(self.quotas, event.entity, event.quotas)
             case ScramCredentialChanged():
                 _put(self.credentials, (event.user, event.mechanism), event.credential)
+            case ResourceConfigChanged():
+                _put(
+                    self.altered, (event.kind, event.name),
+                    AlteredConfig(event.config, event.declared) if event.config else None)
             case _:
                 self._apply_to_topic(event)
 

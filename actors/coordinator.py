@@ -34,8 +34,9 @@ from zafka.actors.actor import (
     TimerFired,
 )
 from zafka.actors.cluster_state import AnyEvent, ClusterState
-from zafka.actors.config_rules import decide_config
-from zafka.actors.messages import ConfigChange, MorePartitions, NewTopic, TopicResult
+from zafka.actors.config_rules import decide_change
+from zafka.actors.dynamic_config import outdated
+from zafka.actors.messages import MorePartitions, NewTopic, TopicResult
 from zafka.actors.offline import give_up
 from zafka.actors.refused import Refused
 from zafka.actors.replica import Replica, open_replica
@@ -107,7 +108,7 @@ class CoordinatorActor:
             messages.CreateTopics: self._create_topics,
             messages.DeleteTopics: self._delete_topics,
             messages.CreatePartitions: self._create_partitions,
-            messages.AlterTopicConfigs: self._alter_configs,
+            messages.AlterConfigs: self._alter_configs,
             messages.AlterClients: self._alter_clients,
             messages.AllocateProducerIds: self._allocate_producer_ids,
             messages.ReportFault: self._report_fault,
@@ -207,12 +208,10 @@ class CoordinatorActor:
             elif isinstance(body, messages.CreatePartitions):
                 failed = [_failed(more.name, NO_ID, reason) for more in body.topics]
                 answers.append(Send(mail.sender, messages.PartitionsCreated(body.request_id, failed, -1)))
-            elif isinstance(body, messages.AlterTopicConfigs):
-                failed = [_failed(change.topic, NO_ID, reason) for change in body.topics]
-                answers.append(Send(mail.sender, messages.TopicConfigsAltered(body.request_id, failed, -1)))
-            elif isinstance(body, messages.AlterClients):
+            elif isinstance(body, messages.AlterConfigs | messages.AlterClients):
                 outcomes = [(int(ErrorCode.KAFKA_STORAGE_ERROR), reason)] * len(body.changes)
-                answers.append(Send(mail.sender, messages.ClientsAltered(body.request_id, outcomes, -1)))
+                altered = messages.ConfigsAltered if isinstance(body, messages.AlterConfigs) else messages.ClientsAltered
+                answers.append(Send(mail.sender, altered(body.request_id, outcomes, -1)))
             else:
                 self._postponed.append(mail)
         return answers
@@ -361,23 +360,18 @@ class CoordinatorActor:
         return TopicResult(more.name, ErrorCode.NONE, "", topic.topic_id, more.count, len(replicas[0]))
 
     def _alter_configs(self, mail: Mail) -> Effects:
-        body: messages.AlterTopicConfigs = mail.body
-        results = []
-        for change in body.topics:
+        body: messages.AlterConfigs = mail.body
+        outcomes: list[tuple[int, str]] = []
+        for change in body.changes:
             try:
-                results.append(self._alter_config(change, validate_only=body.validate_only))
+                event = decide_change(change, self.state, self._defaults)
             except Refused as refused:
-                results.append(TopicResult(change.topic, refused.error, refused.message, NO_ID))
-        return [Send(mail.sender, messages.TopicConfigsAltered(body.request_id, results, self._decided_offset))]
-
-    def _alter_config(self, change: ConfigChange, *, validate_only: bool) -> TopicResult:
-        topic = self.state.topics_by_name.get(change.topic)
-        if topic is None:
-            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{change.topic}' does not exist.")
-        config = decide_config(change, topic.config)
-        if config != topic.config and not validate_only:
-            self._event(cluster_state.TopicConfigChanged(topic.topic_id, config))
-        return TopicResult(change.topic, ErrorCode.NONE, "", topic.topic_id)
+                outcomes.append((refused.error, refused.message))
+                continue
+            outcomes.append((ErrorCode.NONE, ""))
+            if event is not None and not body.validate_only:
+                self._event(event)
+        return [Send(mail.sender, messages.ConfigsAltered(body.request_id, outcomes, self._decided_offset))]
 
     def _delete_topics(self, mail: Mail) -> Effects:
         body: messages.DeleteTopics = mail.body
@@ -413,6 +407,8 @@ class CoordinatorActor:
                 f"the coordinator's log is of cluster {state.cluster_id}, the data directory of {self._cluster_id}")
         for broker_id in sorted(state.brokers.keys() - {place.broker_id for place in self._places}):
             self._event(cluster_state.BrokerRemoved(broker_id))
+        for change in outdated(self._defaults, state):
+            self._event(change)
         places = self._registered_places()
         if len(places) < len(self._places):
             return

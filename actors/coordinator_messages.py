@@ -171,22 +171,27 @@ class ConfigOperation(Struct, array_like=True, frozen=True, gc=False):
 
 
 class ConfigChange(Struct, array_like=True, frozen=True, gc=False):
-    """replace: begin with no overrides at all, instead of those that the topic has."""
+    """Of a topic, a broker (name "": of all) or a group; kind: the resource type, by Kafka's number.
 
-    topic: str
+    replace: begin with no overrides at all, instead of those that there are."""
+
+    kind: int
+    name: str
     operations: list[ConfigOperation]
     replace: bool = False
 
 
-class AlterTopicConfigs(Message, frozen=True, tag=56):
+class AlterConfigs(Message, frozen=True, tag=56):
     request_id: int
-    topics: list[ConfigChange]
+    changes: list[ConfigChange]
     validate_only: bool = False
 
 
-class TopicConfigsAltered(Message, frozen=True, tag=57):
+class ConfigsAltered(Message, frozen=True, tag=57):
+    """outcomes: error code and message of each change, in order."""
+
     request_id: int
-    results: list[TopicResult]
+    outcomes: list[tuple[int, str]]
     offset: int
 
 

@@ -11,13 +11,13 @@ Names of actors, as in `zafka status`: "supervisor", "coordinator", "broker 1", 
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from zafka.actors.cleaner_messages import CleanerMessage
 from zafka.actors.coordinator_messages import (
     AllocateProducerIds as AllocateProducerIds,
     AlterClients as AlterClients,
-    AlterTopicConfigs as AlterTopicConfigs,
+    AlterConfigs as AlterConfigs,
     BrokerRegistered as BrokerRegistered,
     ClaimLeadership as ClaimLeadership,
     ClientChange as ClientChange,
@@ -25,6 +25,7 @@ from zafka.actors.coordinator_messages import (
     ClusterRecords as ClusterRecords,
     ConfigChange as ConfigChange,
     ConfigOperation as ConfigOperation,
+    ConfigsAltered as ConfigsAltered,
     CreatePartitions as CreatePartitions,
     CreateTopics as CreateTopics,
     DeleteTopics as DeleteTopics,
@@ -40,7 +41,6 @@ from zafka.actors.coordinator_messages import (
     ReportFault as ReportFault,
     ReportRecovered as ReportRecovered,
     ScramChange as ScramChange,
-    TopicConfigsAltered as TopicConfigsAltered,
     TopicResult as TopicResult,
     TopicsCreated as TopicsCreated,
     TopicsDeleted as TopicsDeleted,
@@ -364,9 +364,11 @@ class GroupAnswers(Message, frozen=True, tag=61):
 
 class TopicsTold(Message, frozen=True, tag=62):
     """Broker to the same: all topics of the cluster, by name with id and number of partitions. Told after `Serving`, and
-    again whenever they change, before any request that rests on the change."""
+    again whenever they change, before any request that rests on the change. configs: what was altered of each group, by
+    Kafka's keys of groups; of "": of all."""
 
     topics: list[tuple[str, bytes, int]]
+    configs: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 AnyMessage = (
@@ -376,6 +378,6 @@ AnyMessage = (
     | BrokerRegistered | ReadCluster | ClusterRecords | ClaimLeadership | CreateTopics | TopicsCreated
     | DeleteTopics | TopicsDeleted | AllocateProducerIds | ProducerIdsAllocated | ReportFault | DiskFault
     | ReportRecovered | CreatePartitions | PartitionsCreated | DeleteRecords | RecordsDeleted | DescribeProducers
-    | ProducersDescribed | DescribeLog | LogDescribed | AlterTopicConfigs | TopicConfigsAltered | AlterClients
+    | ProducersDescribed | DescribeLog | LogDescribed | AlterConfigs | ConfigsAltered | AlterClients
     | ClientsAltered | GroupRequests | GroupAnswers | TopicsTold | CleanerMessage
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """What `zafka bench` measures, with our own client, at any broker: throughput and latency of one topic.
 
-Owns: a topic of its own, which it deletes in the end however it ends; the client's errors go through. Of a load it
-owns the arithmetic: rates, percentiles, when the next record is due.
+Owns: a topic of its own, which it deletes in the end however it ends; the client's errors go through, with a note of a
+topic that could not be deleted then. Of a load it owns the arithmetic: rates, percentiles, when the next record is due.
 Invariant: what is reported was acknowledged (with acks=0: sent) or read, to the last record; nothing is estimated.
 """
 
@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from zafka.client.admin import Admin
 from zafka.client.consumer import Consumer
-from zafka.client.errors import ClientClosed, RequestTimedOut
+from zafka.client.errors import ClientClosed, RequestTimedOut, UnknownTopic, ZafkaError
 from zafka.client.producer import Producer
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 1000
 READ_RECORDS = 5000
 IDLE_S = 30.0  # a reader that gets nothing for so long gives up
+LEAVE_S = 2.0  # after an error or Ctrl-C the topic is deleted within this time, or left
 SETTLING_S = 1.0  # of a latency measurement: connections open, code warms up; not counted
 SENT = struct.Struct(">d")
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -87,11 +88,28 @@ def value_of(size_bytes: int) -> bytes:
 def own_topic(address: str, load: Load) -> Iterator[str]:
     name = f"zafka-bench-{os.urandom(4).hex()}"
     with Admin(address) as admin:
-        admin.create_topic(name, load.partitions, config=load.config)
         try:
+            admin.create_topic(name, load.partitions, config=load.config)
             yield name
-        finally:
+        except BaseException as error:
+            if (left := leave_topic(address, name)) is not None:
+                error.add_note(f"topic {name} may be left: {left}")
+            raise
+        admin.delete_topics(name)
+
+
+def leave_topic(address: str, name: str) -> str | None:
+    """Delete a topic without patience: the broker may be what went wrong. Returns why it was not deleted."""
+    try:
+        with Admin(address, bootstrap_timeout=LEAVE_S, api_timeout=LEAVE_S) as admin:
             admin.delete_topics(name)
+    except UnknownTopic:
+        pass  # it was not even created
+    except ZafkaError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "interrupted again"
+    return None
 
 
 def paced(count: int, rate_per_s: float) -> Iterator[int]:
@@ -119,10 +137,19 @@ def send_all(address: str, topic: str, load: Load, progress: Progress) -> float:
         return time.perf_counter() - started_s
 
 
-def producer_of(address: str, load: Load, *, linger_ms: float) -> Producer:
+@contextmanager
+def producer_of(address: str, load: Load, *, linger_ms: float) -> Iterator[Producer]:
+    """A producer that, if it fails or is interrupted, waits for none of what it has sent."""
     acks: Any = load.acks if load.acks == "all" else int(load.acks)
-    return Producer(address, acks=acks, linger_ms=linger_ms, compression_type=load.compression,
-                    max_request_size=max(1024 * 1024, load.size_bytes + 1000))
+    producer = Producer(address, acks=acks, linger_ms=linger_ms, compression_type=load.compression,
+                        max_request_size=max(1024 * 1024, load.size_bytes + 1000))
+    try:
+        yield producer
+    except BaseException:
+        with suppress(ZafkaError):
+            producer.close(timeout=0)
+        raise
+    producer.close()
 
 
 def outcome(measurement: str, address: str, load: Load, seconds: float, *, records: int = 0) -> Outcome:

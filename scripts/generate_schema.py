@@ -38,7 +38,7 @@ APIS = (
     "create_acls", "delete_acls", "elect_leaders", "alter_partition_reassignments", "list_partition_reassignments",
     "describe_quorum", "describe_client_quotas", "alter_client_quotas", "describe_user_scram_credentials",
     "alter_user_scram_credentials", "offset_delete", "consumer_group_heartbeat",
-    "consumer_group_describe",
+    "consumer_group_describe", "update_features",
 )  # fmt: skip
 
 # kio's types of fields, and what travels.

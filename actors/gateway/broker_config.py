@@ -1,15 +1,18 @@
-"""The configuration of a broker, and where topics' values come from, in Kafka's names.
+"""The configuration of a broker and of groups, and where topics' values come from, in Kafka's names.
 
-Owns: Kafka's broker-wide names of topic configuration; `describe_broker`, `describe_topic`. Pure.
-Only what this broker obeys is told. Nothing of it can be altered while it runs: the topology file says it.
+Owns: `describe_broker`, `describe_topic`, `describe_group`, and the order in which what is said of a setting counts. Pure.
+Only what this broker obeys is told. What `dynamic_config.py` does not name is read-only: the topology file says it.
 Source: ServerTopicConfigSynonyms, KafkaConfig, ConfigHelper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from zafka.actors.broker_settings import BROKER_SETTINGS, BrokerSetting
+from zafka.actors.broker_settings import BROKER_NAMES, BROKER_SETTINGS, TOPIC_ONLY, BrokerSetting
+from zafka.actors.cluster_state import ClusterState
+from zafka.actors.dynamic_config import ALL_BROKERS, BROKER, DYNAMIC_SETTINGS, GROUP_CONFIG
 from zafka.actors.messages import Endpoint
 from zafka.storage.config import (
     BOOLEAN,
@@ -27,61 +30,82 @@ from zafka.storage.config import (
 )
 
 Synonym = tuple[str, str, int]  # name, value, source
+BROKER_ALTERED, ALL_ALTERED, GROUP_SOURCE = 2, 3, 8  # sources beside those of `storage/config.py`
 
-# Topic key: the broker's key. Not here: what has the same name, and what brokers do not configure.
-BROKER_NAMES = {
-    "cleanup.policy": "log.cleanup.policy",
-    "delete.retention.ms": "log.cleaner.delete.retention.ms",
-    "file.delete.delay.ms": "log.segment.delete.delay.ms",
-    "flush.messages": "log.flush.interval.messages",
-    "flush.ms": "log.flush.interval.ms",
-    "index.interval.bytes": "log.index.interval.bytes",
-    "local.retention.bytes": "log.local.retention.bytes",
-    "local.retention.ms": "log.local.retention.ms",
-    "max.compaction.lag.ms": "log.cleaner.max.compaction.lag.ms",
-    "max.message.bytes": "message.max.bytes",
-    "message.timestamp.after.max.ms": "log.message.timestamp.after.max.ms",
-    "message.timestamp.before.max.ms": "log.message.timestamp.before.max.ms",
-    "message.timestamp.type": "log.message.timestamp.type",
-    "min.cleanable.dirty.ratio": "log.cleaner.min.cleanable.ratio",
-    "min.compaction.lag.ms": "log.cleaner.min.compaction.lag.ms",
-    "preallocate": "log.preallocate",
-    "retention.bytes": "log.retention.bytes",
-    "retention.ms": "log.retention.ms",
-    "segment.bytes": "log.segment.bytes",
-    "segment.index.bytes": "log.index.size.max.bytes",
-    "segment.jitter.ms": "log.roll.jitter.ms",
-    "segment.ms": "log.roll.ms",
-}
-TOPIC_ONLY = frozenset((
-    "follower.replication.throttled.replicas", "leader.replication.throttled.replicas", "remote.log.copy.disable",
-    "remote.log.delete.on.disable", "remote.storage.enable"))
 # Their default stands in another key of Kafka's (log.retention.hours), so the one above has none.
 WITHOUT_DEFAULT = frozenset(("flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"))
 
 
-def describe_topic(overrides: Mapping[str, str], defaults: Mapping[str, str]) -> list[ConfigEntry]:
+class Layers(NamedTuple):
+    """What is said of one broker's settings. own, of_all: what was altered of it and of all brokers, by their names.
+
+    declared: by the topology, topic configuration by the topics' names."""
+
+    own: Mapping[str, str]
+    of_all: Mapping[str, str]
+    declared: Mapping[str, str]
+
+
+def layers_of(broker_id: int, state: ClusterState, declared: Mapping[str, str]) -> Layers:
+    return Layers(state.altered_of(BROKER, str(broker_id)), state.altered_of(BROKER, ALL_BROKERS), declared)
+
+
+def _said(name: str, key: str, layers: Layers) -> list[Synonym]:
+    """What is said of a setting, first of all what holds. key: the topology's name of it."""
+    return [
+        (name, said[known], source)
+        for said, known, source in (
+            (layers.own, name, BROKER_ALTERED), (layers.of_all, name, ALL_ALTERED), (layers.declared, key, BROKER_SOURCE))
+        if known in said]
+
+
+def _as_said(entry: ConfigEntry, said: list[Synonym]) -> ConfigEntry:
+    if not said:
+        return entry
+    _, value, source = said[0]
+    return entry._replace(value=value, source=source, is_default=source == DEFAULT_SOURCE, synonyms=tuple(said))
+
+
+def describe_topic(overrides: Mapping[str, str], layers: Layers) -> list[ConfigEntry]:
     """Every topic configuration key, as it holds for a topic with these overrides."""
     entries = []
-    for entry in describe_config(overrides, defaults):
+    for entry in describe_config(overrides, layers.declared):
         own = [(entry.name, entry.value, TOPIC_SOURCE)] if entry.source == TOPIC_SOURCE else []
-        entries.append(entry._replace(synonyms=(*own, *_broker_synonyms(entry.name, defaults))))
+        entries.append(_as_said(entry, [*own, *_broker_synonyms(entry.name, layers)]))
     return entries
 
 
-def _broker_synonyms(key: str, defaults: Mapping[str, str]) -> list[Synonym]:
-    """What holds for a topic that says nothing: the topology's default, and Kafka's."""
+def _broker_synonyms(key: str, layers: Layers) -> list[Synonym]:
+    """What holds for a topic that says nothing: what was altered, the topology's default, and Kafka's."""
     if key in TOPIC_ONLY:
         return []
     name = BROKER_NAMES.get(key, key)
-    synonyms = [(name, defaults[key], BROKER_SOURCE)] if key in defaults else []
+    synonyms = _said(name, key, layers)
     if key not in WITHOUT_DEFAULT:
         synonyms.append((name, TOPIC_CONFIG[key].default, DEFAULT_SOURCE))
     return synonyms
 
 
+def describe_group(altered: Mapping[str, str], layers: Layers) -> list[ConfigEntry]:
+    """Every key of a KIP-848 group. altered: of this group."""
+    entries = []
+    for key, known in GROUP_CONFIG.items():
+        own = [(key, altered[key], GROUP_SOURCE)] if key in altered else []
+        default = BROKER_SETTINGS[known.setting].default
+        entry = ConfigEntry(key, default, True, DEFAULT_SOURCE, INT, known.documentation)
+        entries.append(_as_said(entry, [*own, *_setting_synonyms(known.setting, layers)]))
+    return entries
+
+
+def describe_all(entries: Iterable[ConfigEntry], layers: Layers) -> list[ConfigEntry]:
+    """What was altered of all brokers. entries: of one of them."""
+    return [
+        _as_said(entry, [(entry.name, layers.of_all[entry.name], ALL_ALTERED)])
+        for entry in entries if entry.name in layers.of_all]
+
+
 def describe_broker(
-    broker_id: int, *, rack: str, log_dir: str, endpoints: Sequence[Endpoint], defaults: Mapping[str, str]
+    broker_id: int, *, rack: str, log_dir: str, endpoints: Sequence[Endpoint], layers: Layers
 ) -> list[ConfigEntry]:
     """Everything that a broker is configured with, in the order of the names."""
     addresses = ",".join(f"{each.name}://{each.host}:{each.port}" for each in endpoints)
@@ -93,11 +117,11 @@ def describe_broker(
     ]
     if rack:
         entries.append(_given("broker.rack", rack, STRING, "Where the broker stands."))
-    entries += [_describe_setting(name, setting, defaults) for name, setting in BROKER_SETTINGS.items()]
-    for entry in describe_config({}, defaults):
+    entries += [_describe_setting(name, setting, layers) for name, setting in BROKER_SETTINGS.items()]
+    for entry in describe_config({}, layers.declared):
         if entry.name not in TOPIC_ONLY:
-            name, synonyms = BROKER_NAMES.get(entry.name, entry.name), _broker_synonyms(entry.name, defaults)
-            entries.append(entry._replace(name=name, read_only=True, synonyms=tuple(synonyms)))
+            renamed = entry._replace(name=BROKER_NAMES.get(entry.name, entry.name))
+            entries.append(_as_said(renamed, _broker_synonyms(entry.name, layers)))
     return sorted(entries)
 
 
@@ -107,11 +131,15 @@ def _given(name: str, value: str, kind: int, documentation: str) -> ConfigEntry:
         name, value, False, BROKER_SOURCE, kind, documentation, True, ((name, value, BROKER_SOURCE),))
 
 
-def _describe_setting(name: str, setting: BrokerSetting, defaults: Mapping[str, str]) -> ConfigEntry:
-    value = defaults.get(name, setting.default)
-    synonyms: tuple[Synonym, ...] = ((name, setting.default, DEFAULT_SOURCE),)
-    if value != setting.default:
-        synonyms = ((name, value, BROKER_SOURCE), *synonyms)
+def _describe_setting(name: str, setting: BrokerSetting, layers: Layers) -> ConfigEntry:
     kind = DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
-    source = synonyms[0][2]
-    return ConfigEntry(name, value, source == DEFAULT_SOURCE, source, kind, setting.meaning, True, synonyms)
+    entry = ConfigEntry(
+        name, setting.default, True, DEFAULT_SOURCE, kind, setting.meaning, read_only=name not in DYNAMIC_SETTINGS)
+    return _as_said(entry, _setting_synonyms(name, layers))
+
+
+def _setting_synonyms(name: str, layers: Layers) -> list[Synonym]:
+    """A topology that says the default is not told from one that is silent."""
+    default = BROKER_SETTINGS[name].default
+    said = [each for each in _said(name, name, layers) if each[1:] != (default, BROKER_SOURCE)]
+    return [*said, (name, default, DEFAULT_SOURCE)]

@@ -1,6 +1,6 @@
-"""A change of quotas or credentials: the coordinator commits it, the answer waits until this broker knows it.
+"""Changes of quotas, credentials or configuration: the coordinator commits them, the answer waits until this broker knows it.
 
-Owns: `ClientsChange`, what AlterClientQuotas and AlterUserScramCredentials share.
+Owns: `Change`, and `ClientsChange`, what AlterClientQuotas and AlterUserScramCredentials share.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from zafka.actors.messages import AlterClients, ClientChange, ClientsAltered
+from zafka.actors.messages import AlterClients, ClientChange, ClientsAltered, ConfigsAltered, Message
 from zafka.transport.kafka.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -19,29 +19,28 @@ TIMEOUT_S = 30.0  # the requests say none
 Outcomes = Sequence[tuple[int, str]]  # error code and message of each change
 
 
-class ClientsChange:
-    """respond: is told the outcome of each change, once."""
+class Change:
+    """question: what the coordinator is asked, by a request's id; `count` changes. respond: is told their outcomes, once."""
 
     def __init__(
-        self, gateway: Gateway, changes: Sequence[ClientChange], respond: Callable[[Outcomes], None], *, validate_only: bool
+        self, gateway: Gateway, question: Callable[[int], Message], count: int, respond: Callable[[Outcomes], None]
     ) -> None:
         self.gateway = gateway
-        self.changes = list(changes)
+        self.question = question
+        self.count = count
         self.respond = respond
-        self.validate_only = validate_only
-        self.answer: ClientsAltered | None = None
+        self.answer: ClientsAltered | ConfigsAltered | None = None
         self.done = False
         self.bucket = 0
 
     def start(self) -> None:
-        if not self.changes:
+        if not self.count:
             self._end([])
             return
         self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, TIMEOUT_S)
-        self.gateway.coordinator.ask(
-            lambda request_id: AlterClients(request_id, self.changes, self.validate_only), self)
+        self.gateway.coordinator.ask(self.question, self)
 
-    def on_answer(self, answer: ClientsAltered) -> None:
+    def on_answer(self, answer: ClientsAltered | ConfigsAltered) -> None:
         self.answer = answer
         self.gateway.watchers[self] = None
         self.on_changed()
@@ -51,10 +50,10 @@ class ClientsChange:
             self._end(self.answer.outcomes)
 
     def on_lost(self) -> None:
-        self._end([(ErrorCode.REQUEST_TIMED_OUT, "the coordinator restarted")] * len(self.changes))
+        self._end([(ErrorCode.REQUEST_TIMED_OUT, "the coordinator restarted")] * self.count)
 
     def on_deadline(self) -> None:
-        self._end([(ErrorCode.REQUEST_TIMED_OUT, "not done in time")] * len(self.changes))
+        self._end([(ErrorCode.REQUEST_TIMED_OUT, "not done in time")] * self.count)
 
     def _end(self, outcomes: Outcomes) -> None:
         if not self.done:
@@ -62,3 +61,14 @@ class ClientsChange:
             self.gateway.watchers.pop(self, None)
             self.gateway.deadlines.cancel(self)
             self.respond(outcomes)
+
+
+class ClientsChange(Change):
+    """Of quotas or credentials."""
+
+    def __init__(
+        self, gateway: Gateway, changes: Sequence[ClientChange], respond: Callable[[Outcomes], None], *, validate_only: bool
+    ) -> None:
+        wanted = list(changes)
+        super().__init__(
+            gateway, lambda request_id: AlterClients(request_id, wanted, validate_only), len(wanted), respond)

@@ -1,8 +1,8 @@
 """DescribeConfigs: what a topic or this broker is configured with, and where each value comes from.
 
 Versions 1-4. Synonyms (where a value would come from otherwise) are given since version 1, types and documentation
-since 3. A broker tells what it obeys, all of it read-only. Loggers, groups and client metrics are answered, and have
-nothing that could be set.
+since 3. A broker tells what it obeys; of "" all brokers' altered settings are told. Loggers and client metrics are
+answered, and have nothing that could be set.
 Source: ConfigHelper.describeConfigs; KIP-226.
 """
 
@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from zafka.actors.gateway.broker_config import describe_broker, describe_topic
+from zafka.actors.gateway.broker_config import (
+    Layers,
+    describe_all,
+    describe_broker,
+    describe_group,
+    describe_topic,
+    layers_of,
+)
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.refused import Refused
 from zafka.actors.topic_rules import check_legal_name
@@ -77,13 +84,13 @@ def entries_of(gateway: Gateway, kind: int, name: str) -> list[ConfigEntry]:
             raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "")
         return topic_configs(gateway, topic.config)
     if kind == BROKER:
-        if not name:
-            return []  # what holds for all brokers and can be changed while they run
-        check_broker(gateway, name, "expected {} or empty string, but received {}")
-        me = gateway.cluster.brokers.get(gateway.broker_id)
-        return describe_broker(
+        if name:
+            check_broker(gateway, name, "expected {} or empty string, but received {}")
+        me, layers = gateway.cluster.brokers.get(gateway.broker_id), _layers(gateway)
+        entries = describe_broker(
             gateway.broker_id, rack=me.rack if me else "", log_dir=str(gateway.routes.data_dir),
-            endpoints=gateway.endpoints, defaults=gateway.defaults)
+            endpoints=gateway.endpoints, layers=layers)
+        return entries if name else describe_all(entries, layers)
     if kind == BROKER_LOGGER:
         check_broker(gateway, name, "expected {} but received {}")
         return []
@@ -91,7 +98,11 @@ def entries_of(gateway: Gateway, kind: int, name: str) -> list[ConfigEntry]:
     if not name:
         what = "Client metrics subscription" if kind == CLIENT_METRICS else "Group"
         raise Refused(ErrorCode.INVALID_REQUEST, f"{what} name must not be empty")
-    return []
+    return describe_group(gateway.cluster.altered_of(GROUP, name), _layers(gateway)) if kind == GROUP else []
+
+
+def _layers(gateway: Gateway) -> Layers:
+    return layers_of(gateway.broker_id, gateway.cluster, gateway.defaults)
 
 
 def check_broker(gateway: Gateway, name: str, expected: str, *, what: str = "Broker") -> None:
@@ -105,7 +116,7 @@ def check_broker(gateway: Gateway, name: str, expected: str, *, what: str = "Bro
 
 def topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> list[ConfigEntry]:
     """Every topic configuration key, as it holds for a topic with these overrides."""
-    return describe_topic(overrides, gateway.defaults)
+    return describe_topic(overrides, _layers(gateway))
 
 
 def describe_entry(entry: ConfigEntry, request: DescribeConfigsRequest) -> DescribeConfigsResourceResult:

@@ -1,4 +1,4 @@
-"""IncrementalAlterConfigs: set, delete, append to or subtract from single keys of topics' configuration.
+"""IncrementalAlterConfigs: set, delete, append to or subtract from single keys of a configuration.
 
 Versions 0-1, which say the same. Otherwise as AlterConfigs (`alter_configs.py`).
 Source: KIP-339; KafkaApis.handleIncrementalAlterConfigsRequest.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zafka.actors.gateway.alter_configs import Altering, Result, alter
+from zafka.actors.gateway.alter_configs import Result, alter
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.messages import ConfigChange, ConfigOperation
 from zafka.transport.kafka.api_keys import ApiKey
@@ -28,14 +28,13 @@ ADVERTISED = VERSIONS
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: IncrementalAlterConfigsRequest) -> None:
-    alter(Altering(gateway, exchange, _response, validate_only=request.validate_only), request.resources, _change)
+    def respond(results: list[Result]) -> None:
+        exchange.answer(IncrementalAlterConfigsResponse(responses=[AlterConfigsResourceResponse(*result) for result in results]))
 
-
-def _response(results: list[Result]) -> IncrementalAlterConfigsResponse:
-    return IncrementalAlterConfigsResponse(responses=[AlterConfigsResourceResponse(*result) for result in results])
+    alter(gateway, request.resources, _change, respond, validate_only=request.validate_only)
 
 
 def _change(resource: AlterConfigsResource) -> ConfigChange:
     return ConfigChange(
-        resource.resource_name,
+        resource.resource_type, resource.resource_name,
         [ConfigOperation(each.config_operation, each.name, each.value) for each in resource.configs])

@@ -1,7 +1,7 @@
 """ListConfigResources: what DescribeConfigs can be asked about.
 
 Versions 0-1. Version 0 lists subscriptions to client metrics, of which there are none; 1 lists resources by their
-types, all types for an empty list (KIP-1142). Groups have no configuration yet.
+types, all types for an empty list (KIP-1142). Of groups those are listed of which something was altered.
 Source: KafkaApis.handleListConfigResources.
 """
 
@@ -36,6 +36,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: ListConfigResourcesReq
         exchange.answer(ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION))
         return
     brokers = [str(broker_id) for broker_id in gateway.cluster.brokers]
-    names = {BROKER_LOGGER: brokers, BROKER: brokers, TOPIC: list(gateway.cluster.topics_by_name)}
+    groups = [name for kind, name in gateway.cluster.altered if kind == GROUP]
+    names = {BROKER_LOGGER: brokers, BROKER: brokers, TOPIC: list(gateway.cluster.topics_by_name), GROUP: groups}
     exchange.answer(ListConfigResourcesResponse(config_resources=[
         ConfigResource(name, each) for each in TYPES if each in types for name in names.get(each, ())]))

@@ -56,6 +56,7 @@ from zafka.actors.gateway import (
     offset_for_leader_epoch,
     produce,
     sync_group,
+    update_features,
 )
 from zafka.actors.gateway.connection import Exchange
 from zafka.transport.kafka.codec import request_reader, response_writer
@@ -94,7 +95,8 @@ APIS: dict[int, Api] = {
         create_acls, delete_acls, elect_leaders, alter_partition_reassignments, list_partition_reassignments, describe_quorum,
         describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials,
         offset_commit, offset_fetch, offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group,
-        heartbeat, leave_group, consumer_group_heartbeat, consumer_group_describe)
+        heartbeat, leave_group, consumer_group_heartbeat, consumer_group_describe,
+        update_features)
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from zafka.actors.cluster_state import NO_LEADER
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.messages import Message, PartitionsCreated, TopicConfigsAltered, TopicResult, TopicsCreated
+from zafka.actors.messages import Message, PartitionsCreated, TopicResult, TopicsCreated
 from zafka.transport.kafka.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class TopicChange(ABC, Generic[Wanted]):
         self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, timeout_ms / 1000)
         self.gateway.coordinator.ask(question, self)
 
-    def on_answer(self, answer: TopicsCreated | PartitionsCreated | TopicConfigsAltered) -> None:
+    def on_answer(self, answer: TopicsCreated | PartitionsCreated) -> None:
         if self.done:
             return
         self.offset = answer.offset

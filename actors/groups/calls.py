@@ -64,12 +64,15 @@ class Topic(NamedTuple):
 
 
 class Topics:
-    """The cluster's topics as a coordinator knows them: by name. Changed in place by the coordinator only."""
+    """The cluster's topics as a coordinator knows them: by name. Changed in place by the coordinator only.
 
-    __slots__ = ("by_name",)
+    configs: what was altered of groups; of "": of all."""
+
+    __slots__ = ("by_name", "configs")
 
     def __init__(self) -> None:
         self.by_name: dict[str, Topic] = {}
+        self.configs: Mapping[str, Mapping[str, str]] = {}
 
 
 class Listed(NamedTuple):

@@ -80,7 +80,7 @@ class ConsumerGroups:
         self._new_member_id = new_member_id
         self._state = ConsumerState()
         self._groups = self._state.groups
-        self._session_s = int(settings.get("group.consumer.session.timeout.ms", "45000")) / 1000
+        self._session_ms = int(settings.get("group.consumer.session.timeout.ms", "45000"))
         self._interval_ms = int(settings.get("group.consumer.heartbeat.interval.ms", "0"))  # 0: by the budget
         self._assignment_interval_ms = int(settings.get("group.consumer.assignment.interval.ms", "0"))
         self._size_max = int(settings.get("group.consumer.max.size", "2147483647"))
@@ -212,7 +212,7 @@ class ConsumerGroups:
         """Raise the group's epoch if it must be, and make a target for the newest one, if it is time."""
         if must:
             self._raise_epoch(group, outbox)
-        interval_ms = self._assignment_interval_ms
+        interval_ms = self._altered(group, "consumer.assignment.interval.ms", self._assignment_interval_ms)
         due = group.assigned_ms == 0 or interval_ms == 0 or now.wall_ms >= group.assigned_ms + interval_ms
         if group.epoch > group.assignment_epoch and due:
             self._assign(group, now, outbox)
@@ -256,8 +256,9 @@ class ConsumerGroups:
 
     def _next_interval_ms(self, group: Group, member: Member) -> int:
         """Who waits for news is asked to come sooner, if there are not too many of these either."""
-        if self._interval_ms:
-            return self._interval_ms
+        interval_ms = self._altered(group, "consumer.heartbeat.interval.ms", self._interval_ms)
+        if interval_ms:
+            return interval_ms
         waits = (group.group_id, member.member_id) in self._state.waiting or group.epoch > group.assignment_epoch
         return heartbeat_interval_ms(len(self._state.waiting) if waits else self._state.members)
 
@@ -302,9 +303,16 @@ class ConsumerGroups:
 
     def _prolong_session(self, group: Group, member: Member, now: Now, outbox: Outbox) -> None:
         """The timer of a session that was prolonged is set anew when it fires."""
-        if member.session_until_s is None:
-            outbox.set_timer(_timer("session", group, member), now.monotonic_s + self._session_s)
-        member.session_until_s = now.monotonic_s + self._session_s
+        until_s = now.monotonic_s + self._altered(group, "consumer.session.timeout.ms", self._session_ms) / 1000
+        if member.session_until_s is None or until_s < member.session_until_s:
+            outbox.set_timer(_timer("session", group, member), until_s)
+        member.session_until_s = until_s
+
+    def _altered(self, group: Group, key: str, otherwise: int) -> int:
+        """What was altered of this group, or of all."""
+        configs = self._topics.configs
+        value = configs.get(group.group_id, {}).get(key) or configs.get("", {}).get(key)
+        return otherwise if value is None else int(value)
 
     def _limit_revoking(self, group: Group, member: Member, now: Now, outbox: Outbox) -> None:
         member.revoke_until_s = now.monotonic_s + max(member.metadata.rebalance_timeout_ms, 0) / 1000

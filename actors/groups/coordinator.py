@@ -84,6 +84,7 @@ class GroupCoordinatorActor(PartitionActor):
         self._begun = False  # clients' sessions run
         self._stopping = False
         self._topics: dict[str, Topic] | None = None  # of the cluster, once we were told
+        self._configs: dict[str, dict[str, str]] = {}  # of groups, told with them
         self._open: dict[int, Call] = {}  # by request id, calls that are not answered
         self._outbox = Outbox()
         self._handlers |= {GroupRequests: self._on_requests, TopicsTold: self._on_topics}
@@ -155,6 +156,7 @@ class GroupCoordinatorActor(PartitionActor):
         """Clients come from now on."""
         assert self._machine is not None
         self._begun = True
+        self._machine.configure(self._configs)
         if self._topics is not None:
             self._machine.on_topics(self._topics, now, self._outbox)
         self._machine.on_loaded(now, self._outbox)
@@ -191,7 +193,9 @@ class GroupCoordinatorActor(PartitionActor):
 
     def _on_topics(self, mail: Mail, now: Now) -> Effects:
         self._topics = {name: Topic(topic_id, partitions) for name, topic_id, partitions in mail.body.topics}
+        self._configs = mail.body.configs
         if self._machine is not None and self._begun:
+            self._machine.configure(self._configs)
             self._machine.on_topics(self._topics, now, self._outbox)
         return []
 

@@ -99,6 +99,10 @@ class GroupMachine:
         else:
             self._by_word[name.partition(" ")[0]].on_timer(name, now, outbox)
 
+    def configure(self, configs: Mapping[str, Mapping[str, str]]) -> None:
+        """What was altered of groups, by their ids; of "": of all. It holds from the next request on."""
+        self._topics.configs = configs
+
     def on_topics(self, told: Mapping[str, Topic], now: Now, outbox: Outbox) -> None:
         """These are all topics of the cluster."""
         known = self._topics.by_name

@@ -27,6 +27,7 @@ COMMANDS = {
     "chaos": "zafka.runtime.cli.chaos:chaos",
     "demo": "zafka.runtime.cli.demo:demo",
     "bench": "zafka.runtime.cli.bench:bench",
+    "completion": "zafka.runtime.cli.completion:completion",
 }
 NOT_BUILT = {
     "cluster": "one machine is all there is",
@@ -41,6 +42,7 @@ OUR_ERRORS = (
     ("zafka.testing", "BrokerFailed"),
 )
 INTERRUPTED = 130
+COMPLETE_VARIABLE = "_ZAFKA_COMPLETE"  # click's, set by a shell that wants a word completed
 
 
 class LazyGroup(click.Group):
@@ -60,6 +62,8 @@ class LazyGroup(click.Group):
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = arguments[0]
+        if context.resilient_parsing:  # a shell completes
+            return super().resolve_command(context, arguments)
         if name in NOT_BUILT:
             context.fail(f"`zafka {name}` is not supported yet: {NOT_BUILT[name]}")
         if name not in COMMANDS and not name.startswith("-"):
@@ -75,6 +79,8 @@ class NounGroup(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if context.resilient_parsing:
+            return super().resolve_command(context, arguments)
         if arguments[0] in self.not_built:
             context.fail(f"`zafka {self.name} {arguments[0]}` is not supported yet: {self.not_built[arguments[0]]}")
         if arguments[0] not in self.commands and not arguments[0].startswith("-"):
@@ -103,6 +109,8 @@ def our_errors() -> tuple[type[BaseException], ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if COMPLETE_VARIABLE in os.environ:
+        importlib.import_module("zafka.runtime.cli.completion")  # so that click knows our bash
     try:
         result = zafka.main(list(sys.argv[1:] if arguments is None else arguments), "zafka", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -114,21 +122,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, click.UsageError) and context is not None:
             print(f"Try '{context.command_path} --help'.", file=sys.stderr)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print("zafka: interrupted", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as error:
+        print(f"zafka: interrupted{_notes(error.__cause__ or error)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except our_errors() as error:
-        print(f"zafka: {error}", file=sys.stderr)
+        print(f"zafka: {error}{_notes(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         print(f"zafka: {error.strerror or error}{place}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way up."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _environment_hint(error: click.ClickException, context: click.Context | None) -> str:

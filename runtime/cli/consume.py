@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from zafka.runtime.cli.completion import group_names, topic_names
 from zafka.runtime.cli.options import bootstrap_option
 from zafka.runtime.cli.record_format import Write, compile_format
 
@@ -28,7 +29,7 @@ class Range(NamedTuple):
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=topic_names)
 @bootstrap_option
 @click.option("-o", "--offset", "offsets", multiple=True, metavar="OFFSET",
               help="beginning (default), end, an offset, -N (the last N), s@MS (from this time), e@MS (up to it).")
@@ -41,7 +42,8 @@ class Range(NamedTuple):
 @click.option("-K", "--key-delimiter", metavar="TEXT", help="Print key, this, and value.")
 @click.option("-D", "--delimiter", default="\\n", show_default=True, metavar="TEXT", help="After each record.")
 @click.option("-Z", "--null", is_flag=True, help="Print NULL where there is no value or key.")
-@click.option("-G", "--group", metavar="NAME", help="Share the partitions with others of this group, and go on where it has committed.")
+@click.option("-G", "--group", metavar="NAME", shell_complete=group_names,
+              help="Share the partitions with others of this group, and go on where it has committed.")
 def consume(
     topic: str, bootstrap: str, offsets: tuple[str, ...], partitions: tuple[int, ...], exit_at_end: bool,
     count: int | None, form: str | None, as_json: bool, key_delimiter: str | None, delimiter: str, null: bool,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zafka.runtime.cli import NounGroup
+from zafka.runtime.cli.completion import group_names, topic_names
 from zafka.runtime.cli.options import bootstrap_option, columns, emit, format_option
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def list_(bootstrap: str, form: str) -> None:
 
 
 @group.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=group_names)
 @bootstrap_option
 @format_option
 def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
@@ -84,8 +85,8 @@ def as_text(described: dict[str, Any]) -> str:
 
 
 @group.command()
-@click.argument("name")
-@click.argument("topics", nargs=-1, metavar="[TOPIC]...")
+@click.argument("name", shell_complete=group_names)
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...", shell_complete=topic_names)
 @click.option("--to", "to", required=True, metavar="WHERE",
               help="earliest, latest, an offset, or a time such as 2026-01-31T08:00 (local, or with its zone).")
 @click.option("--dry-run", is_flag=True, help="Only say what would be committed.")
@@ -132,7 +133,7 @@ def find_offsets(consumer: Consumer, where: list[TopicPartition], to: str) -> di
 
 
 @group.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=group_names)
 @bootstrap_option
 def delete(names: tuple[str, ...], bootstrap: str) -> None:
     """Delete groups that have no members, with their committed offsets."""

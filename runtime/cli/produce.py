@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import click
 
+from zafka.runtime.cli.completion import topic_names
 from zafka.runtime.cli.options import bootstrap_option
 
 READ_BYTES = 1024 * 1024
@@ -72,7 +73,7 @@ def limited(chunks: Iterable[list[bytes]], count: int | None) -> Iterator[list[b
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=topic_names)
 @click.argument("files", nargs=-1, type=click.File("rb"))
 @bootstrap_option
 @click.option("-K", "--key-delimiter", metavar="TEXT", help="What stands between key and value of a line.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zafka.runtime.cli import NounGroup
+from zafka.runtime.cli.completion import topic_names
 from zafka.runtime.cli.options import bootstrap_option, columns, emit, format_option
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def list_(internal: bool, bootstrap: str, form: str) -> None:
 
 
 @topic.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=topic_names)
 @bootstrap_option
 @format_option
 def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
@@ -114,7 +115,7 @@ def as_text(described: dict[str, Any]) -> str:
 
 
 @topic.command()
-@click.argument("name")
+@click.argument("name", shell_complete=topic_names)
 @click.option("-p", "--partitions", type=click.IntRange(1), metavar="N",
               help="How many the topic is to have in all; they only ever become more.")
 @click.option("--config", "configs", multiple=True, metavar="KEY=VALUE", help="Topic configuration, by Kafka's names.")
@@ -145,7 +146,7 @@ def alter(
 
 
 @topic.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=topic_names)
 @bootstrap_option
 def delete(names: tuple[str, ...], bootstrap: str) -> None:
     """Delete topics with all their records."""

@@ -21,6 +21,7 @@ from zafka.transport.kafka.messages import (
     describe_user_scram_credentials,
     elect_leaders,
     list_partition_reassignments,
+    update_features,
 )
 
 
@@ -72,4 +73,5 @@ FORMS: dict[int, Form] = {
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: _whole(
         describe_user_scram_credentials.DescribeUserScramCredentialsResponse),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: Form(whole=_alter_credentials),
+    ApiKey.UPDATE_FEATURES: _whole(update_features.UpdateFeaturesResponse),
 }

@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from zafka.client.admin import Admin
+from zafka.client.consumer import Consumer
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -169,3 +173,22 @@ def test_bench_tells_people_and_leaves_no_topic_when_it_fails(zafka: Zafka) -> N
     with pytest.raises(AssertionError, match=r"MESSAGE_TOO_LARGE|larger"):
         zafka("bench", "produce", "--records", "1", "--size", "3000000")
     assert not [name for name in zafka("topic", "list").splitlines() if name.startswith("zafka-bench-")]
+
+
+def test_bench_that_is_interrupted_without_its_broker_ends_and_says_what_it_leaves() -> None:
+    with Broker() as broker:
+        measuring = subprocess.Popen(
+            [*COMMAND, "bench", "produce", "--records", "100000000", "-b", broker.bootstrap_servers],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        with Admin(broker.bootstrap_servers) as admin, Consumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while not any(consumer.end_offsets([(name, 0)]) != {(name, 0): 0} for name in admin.list_topics()):
+                assert time.monotonic() < deadline_s and measuring.poll() is None
+                threading.Event().wait(0.02)
+            (topic,) = admin.list_topics()
+        broker.kill_all()
+        measuring.send_signal(signal.SIGINT)
+        out, told = measuring.communicate(timeout=TIMEOUT_S)
+    assert (measuring.returncode, out) == (130, b"")
+    assert told.decode().startswith(f"\nzafka: interrupted; topic {topic} may be left: ")
+    assert b"Traceback" not in told and told.count(b"\n") == 2

@@ -18,7 +18,7 @@ from zafka.transport.kafka.messages import (
 )
 from zafka.transport.kafka.types import ZERO_UUID
 
-TOPIC, BROKER, BROKER_LOGGER = 2, 4, 8
+TOPIC, BROKER, BROKER_LOGGER, GROUP = 2, 4, 8, 32
 
 
 def _validate(title: str, *topics: Any, **options: Any) -> Case:
@@ -236,6 +236,63 @@ INCREMENTAL = [
         _increment("read", ("retention.ms", SET, "1")).resources * 2)),
 ]
 
+def _told_of(kind: int, name: str, *keys: str) -> Call:
+    return Call(_configs(kind, name, list(keys), include_synonyms=True), version=4)
+
+
+def _seen(name: str) -> list[Call]:
+    """Who serves a topic that was created later knows what was altered before: Kafka answers earlier than that."""
+    return [Call(create(topic(name)), version=7), Call(list_offsets(name, -1), version=5, settles=True)]
+
+
+def _one_by_one(name: str, kind: int, *operations: tuple[str, int, str | None]) -> list[Any]:
+    return [_increment(name, each, kind=kind) for each in operations]
+
+
+SEGMENT, SESSION, HEARTBEAT = "log.segment.bytes", "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+DYNAMIC = [
+    case("of one broker, of all, of none", _increment("1", (SEGMENT, SET, "7000000"), kind=BROKER),
+         _increment("", (SEGMENT, SET, "8000000"), ("log.cleaner.backoff.ms", SET, "9000"), kind=BROKER), *_seen("seen-{v}"),
+         _told_of(BROKER, "1", SEGMENT, "log.cleaner.backoff.ms"), _told_of(BROKER, "", SEGMENT, "log.cleaner.backoff.ms"),
+         _told_of(TOPIC, "seen-{v}", "segment.bytes"),
+         _increment("1", (SEGMENT, DELETE, None), kind=BROKER), *_seen("seen-again-{v}"), _told_of(BROKER, "1", SEGMENT),
+         _told_of(TOPIC, "seen-{v}", "segment.bytes"),
+         _increment("", (SEGMENT, DELETE, None), ("log.cleaner.backoff.ms", DELETE, None), kind=BROKER), *_seen("seen-last-{v}"),
+         _told_of(BROKER, "1", SEGMENT), _told_of(TOPIC, "seen-{v}", "segment.bytes"),
+         Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}", "seen-last-{v}"], 30_000), version=5)),
+    *(case(f"{title} of {whose}", *_one_by_one(name, BROKER, *operations))
+      for whose, name in (("one broker", "1"), ("all brokers", "")) for title, operations in (
+          ("read-only settings", [("node.id", SET, "1"), ("num.partitions", SET, "2"), ("group.max.size", SET, "2"),
+                                  ("log.retention.hours", SET, "1"), ("num.partitions", DELETE, None)]),
+          ("lists", [("log.cleanup.policy", APPEND, "compact"), ("log.cleanup.policy", SUBTRACT, "compact"),
+                     ("log.cleanup.policy", DELETE, None)]),
+          ("settings that are no list", [("log.retention.ms", APPEND, "1"), ("num.partitions", APPEND, "1"),
+                                         ("no.such", SUBTRACT, "1")]),
+          ("bad values", [("log.retention.ms", SET, "x"), ("log.segment.bytes", SET, "1"), ("log.roll.ms", SET, None),
+                          ("log.cleaner.io.max.bytes.per.second", SET, "x"), ("producer.id.expiration.ms", SET, "0"),
+                          ("log.message.timestamp.type", SET, "burn")]),
+          ("settings that do not exist", [("no.such", SET, "1"), ("no.such", DELETE, None)]))),
+    case("two settings, one of them read-only", _increment("1", (SEGMENT, SET, "7000000"), ("num.partitions", SET, "2"), kind=BROKER),
+         _told_of(BROKER, "1", SEGMENT)),
+    case("validated of a broker", _increment("1", (SEGMENT, SET, "7000000"), kind=BROKER, validate_only=True), _told_of(BROKER, "1", SEGMENT)),
+    case("of a group, and back", _increment("g", (SESSION, SET, "50000"), kind=GROUP), *_seen("seen-{v}"),
+         _told_of(GROUP, "g", SESSION), Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
+         _increment("g", (SESSION, DELETE, None), kind=GROUP), *_seen("seen-again-{v}"), _told_of(GROUP, "g", SESSION),
+         Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
+         Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}"], 30_000), version=5)),
+    case("bad values of a group", *_one_by_one("g", GROUP, *(
+        (key, SET, value) for key in (SESSION, HEARTBEAT, "consumer.assignment.interval.ms")
+        for value in ("999999", "x", "-1", "")), (SESSION, SET, "1"), (SESSION, APPEND, "1"), ("no.such", SET, "1"),
+        ("retention.ms", SET, "1"), ("no.such", DELETE, None), (SESSION, SET, None))),
+    case("of no group", _increment("", (SESSION, SET, "50000"), kind=GROUP)),
+]
+REPLACED = [
+    case("of a broker", _alter("1", (SEGMENT, "7000000"), kind=BROKER), _alter("1", ("num.partitions", "3"), kind=BROKER),
+         _alter("1", kind=BROKER)),
+    case("of a group", _alter("g", (SESSION, "50000"), kind=GROUP), _alter("g", (HEARTBEAT, "1000000"), kind=GROUP),
+         _alter("g", kind=GROUP), _alter("", (SESSION, "50000"), kind=GROUP)),
+]
+
 DESCRIBE_PRODUCERS = [
     case("some", kafka.DescribeProducersRequest([
         describe_producers.TopicRequest("idem", [0, 1]), describe_producers.TopicRequest("read", [0])])),
@@ -283,4 +340,4 @@ STRANGE = [
 
 CASES: list[Case] = [
     *CREATE_TOPICS, *DELETE_TOPICS, *CREATE_PARTITIONS, *DELETE_RECORDS, *DESCRIBE_CLUSTER, *DESCRIBE_TOPIC_PARTITIONS,
-    *DESCRIBE_LOG_DIRS, *DESCRIBE_CONFIGS, *ALTER_CONFIGS, *INCREMENTAL, *DESCRIBE_PRODUCERS, *TRANSACTIONS, *OTHERS]
+    *DESCRIBE_LOG_DIRS, *DESCRIBE_CONFIGS, *ALTER_CONFIGS, *INCREMENTAL, *DYNAMIC, *REPLACED, *DESCRIBE_PRODUCERS, *TRANSACTIONS, *OTHERS]

@@ -126,4 +126,17 @@ CREDENTIALS = [
         ("one twice", _users("bob", "bob")), ("unknown ones", _users("bob", "")))),
 ]
 
-CASES: list[Case] = [*ACLS, *ELECTIONS, *REASSIGNMENTS, *QUORUM, *QUOTAS, *CREDENTIALS]
+def _update(*updates: tuple[str, int, int], validate_only: bool = False) -> Any:
+    return kafka.UpdateFeaturesRequest(60_000, [kafka.FeatureUpdateKey(*each) for each in updates], validate_only)
+
+
+FEATURES = [case(title, *requests) for title, requests in (
+    ("what it is", [_update(("group.version", 1, 1)), _update(("group.version", 1, 2)), _update(("group.version", 1, 3))]),
+    ("one twice", [_update(*[("group.version", 1, 1)] * 2)]), ("nothing", [_update()]),
+    ("levels that do not exist", [_update(("group.version", level, 1)) for level in (-1, 2)]),
+    ("turned off", [_update(("group.version", 0, kind), validate_only=True) for kind in (1, 2, 3)]),
+    ("unknown ones", [_update(("no.such", level, 1)) for level in (0, 1, -1)]), ("without a name", [_update(("", 1, 1))]),
+    ("one of two", [_update(("group.version", 1, 1), ("no.such", 1, 1))]),
+    ("unknown kinds", [_update(("group.version", 1, kind)) for kind in (0, 9)]))]
+
+CASES: list[Case] = [*ACLS, *ELECTIONS, *REASSIGNMENTS, *QUORUM, *QUOTAS, *CREDENTIALS, *FEATURES]

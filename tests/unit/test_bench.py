@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 
 import pytest
 
+from zafka.client.admin import Admin
+from zafka.client.errors import RequestTimedOut
+from zafka.runtime import bench
 from zafka.runtime.bench import Load, outcome, paced, percentile, percentiles, value_of
+from zafka.runtime.cli import main
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
@@ -55,3 +62,30 @@ def test_rates_count_what_was_sent() -> None:
     found = outcome("produce", "localhost:9092", load, 2.0)
     assert (found.records_per_s, found.mb_per_s) == (2500, 0.5)
     assert outcome("latency", "localhost:9092", load, 2.0, records=6000).records_per_s == 3000
+
+
+def test_a_second_interrupt_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has come; the second comes while the topic is being deleted at a broker that is gone."""
+    asked: list[str] = []
+
+    class Deleting(Admin):
+        def __init__(self, address: str, **timeouts: float) -> None:
+            asked.append(address)
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+            super().__init__(address, **timeouts)
+
+    monkeypatch.setattr(bench, "LEAVE_S", 3600.0)
+    monkeypatch.setattr(bench, "Admin", Deleting)
+    assert bench.leave_topic("127.0.0.1:1", "left") == "interrupted again"
+    assert asked == ["127.0.0.1:1"]
+
+
+def test_what_fails_is_told_with_the_topic_that_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(address: str, load: bench.Load, progress: bench.Progress) -> bench.Outcome:
+        error = RequestTimedOut("nobody there")
+        error.add_note("topic t may be left: nobody there either")
+        raise error
+
+    monkeypatch.setattr(bench, "produce", fails)
+    assert main(["bench", "produce"]) == 1
+    assert capsys.readouterr().err == "zafka: nobody there; topic t may be left: nobody there either\n"

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from zafka.client.records import Record
-from zafka.runtime.cli import main
+from zafka.runtime.cli import COMMANDS, main
+from zafka.runtime.cli.completion import join_at_colons
 from zafka.runtime.cli.consume import json_line
 from zafka.runtime.cli.options import columns, emit, size_text
 from zafka.runtime.cli.produce import limited, parse_headers, read_messages, unescape
@@ -102,6 +103,45 @@ def test_up_imports_no_niceties() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+# -- completion ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (["consume", "-b", "tcp", ":", "//localhost", ":", "9290"], ["consume", "-b", "tcp://localhost:9290"]),
+        (["-b", "localhost", ":"], ["-b", "localhost:"]),
+        (["a", "b"], ["a", "b"]),
+        ([], []),
+    ],
+)
+def test_bash_splits_at_colons_and_we_join(words: list[str], joined: list[str]) -> None:
+    assert join_at_colons(words) == joined
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["up", ""], ["file,"]),
+        (["group", "s"], ["plain,seek"]),
+        (["bench", "produce", "--acks", ""], ["plain,all", "plain,1", "plain,0"]),
+        (["consume", "-b", "localhost", ":", "9"], [""]),
+        (["tpoic", ""], [f"plain,{name}" for name in COMMANDS]),
+    ],
+)
+def test_what_is_wrong_on_a_line_is_not_told_to_a_shell_that_completes(
+    words: list[str], completed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_ZAFKA_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(["zafka", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    assert (out.splitlines(), err) == (completed, "")
 
 
 # -- produce -------------------------------------------------------------------------------------

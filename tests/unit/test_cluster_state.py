@@ -24,6 +24,7 @@ from zafka.actors.cluster_state import (
     QuotaChanged,
     ReplicaFaulted,
     ReplicaRecovered,
+    ResourceConfigChanged,
     ScramCredential,
     ScramCredentialChanged,
     TopicConfigChanged,
@@ -55,6 +56,7 @@ EXAMPLES: list[AnyEvent] = [
     ReplicaRecovered(ORDERS, 0, 1, "4f2a"),
     ClusterLogRecovered("77aa", 3, 3000),
     QuotaChanged((("client-id", None), ("user", "alice")), {"producer_byte_rate": 1024.0}),
+    ResourceConfigChanged(4, "", {"log.retention.ms": "1"}, {"log.retention.ms": "2"}),
     ScramCredentialChanged("alice", 1, ScramCredential(b"salt", b"stored", b"server", 4096)),
 ]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zafka.actors.config_rules import APPEND, DELETE, SET, SUBTRACT, decide_config
+from zafka.actors.config_rules import decide_config
+from zafka.actors.dynamic_config import APPEND, DELETE, SET, SUBTRACT
 from zafka.actors.messages import ConfigChange, ConfigOperation
 from zafka.actors.refused import Refused
 from zafka.transport.kafka.errors import ErrorCode
@@ -13,7 +14,7 @@ CURRENT = {"retention.ms": "1000", "segment.ms": "2000"}
 
 
 def change(*operations: tuple[int, str, str | None], replace: bool = False) -> ConfigChange:
-    return ConfigChange("t", [ConfigOperation(*each) for each in operations], replace)
+    return ConfigChange(2, "t", [ConfigOperation(*each) for each in operations], replace)
 
 
 @pytest.mark.parametrize(("changed", "config"), [

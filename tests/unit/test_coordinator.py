@@ -15,8 +15,8 @@ from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effect, Exit, Now, Peer, PeerGone, Send
 from zafka.actors.cluster_state import ClusterState, PartitionState, events_in
-from zafka.actors.config_rules import DELETE, SET
 from zafka.actors.coordinator import PRODUCER_IDS_BLOCK, CoordinatorActor, build
+from zafka.actors.dynamic_config import DELETE, SET
 from zafka.actors.messages import Endpoint, NewTopic, TopicResult
 from zafka.actors.start import TOPOLOGY_REFUSED, CoordinatorStart
 from zafka.storage.disk import Disk, PosixDisk
@@ -66,13 +66,15 @@ class Cluster(Drive):
         effects = self.send(broker(1), messages.CreateTopics(next(self.ids), list(topics), validate_only))
         return only(effects, messages.TopicsCreated).results
 
-    def alter(self, name: str, *, validate_only: bool = False, **config: str | None) -> list[TopicResult]:
+    def alter(self, name: str, *, validate_only: bool = False, **config: str | None) -> int:
+        """The error of a change of a topic's configuration."""
         operations = [
             messages.ConfigOperation(SET if value is not None else DELETE, key.replace("_", "."), value)
             for key, value in config.items()]
-        changes = [messages.ConfigChange(name, operations)]
-        effects = self.send(broker(1), messages.AlterTopicConfigs(next(self.ids), changes, validate_only))
-        return only(effects, messages.TopicConfigsAltered).results
+        changes = [messages.ConfigChange(2, name, operations)]
+        effects = self.send(broker(1), messages.AlterConfigs(next(self.ids), changes, validate_only))
+        ((error, _),) = only(effects, messages.ConfigsAltered).outcomes
+        return error
 
     def delete(self, *topics: tuple[str, bytes]) -> list[TopicResult]:
         return only(self.send(broker(1), messages.DeleteTopics(next(self.ids), list(topics))),
@@ -466,20 +468,35 @@ def test_what_is_altered_holds_until_the_topology_says_something_new(tmp_path: P
         return cluster.read().topics_by_name["orders"].config
 
     cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
-    assert outcome(cluster.alter("orders", retention_ms="2000", segment_ms="3000", validate_only=True)) == [("orders", 0)]
+    assert cluster.alter("orders", retention_ms="2000", segment_ms="3000", validate_only=True) == 0
     assert config(cluster) == {"retention.ms": "1000"}
-    assert outcome(cluster.alter("orders", retention_ms="2000", segment_ms="3000")) == [("orders", 0)]
+    assert cluster.alter("orders", retention_ms="2000", segment_ms="3000") == 0
     assert config(cluster) == {"retention.ms": "2000", "segment.ms": "3000"}
     cluster.stop()
     cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
     assert config(cluster) == {"retention.ms": "2000", "segment.ms": "3000"}
-    assert outcome(cluster.alter("orders", retention_ms=None)) == [("orders", 0)]
+    assert cluster.alter("orders", retention_ms=None) == 0
     assert config(cluster) == {"segment.ms": "3000"}
     cluster.stop()
     cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="4000")).up()
     assert config(cluster) == {"retention.ms": "4000"}
     cluster.stop()
     assert config(Cluster(tmp_path).up()) == {"retention.ms": "4000"}  # the file need not name it
+
+
+def test_what_is_altered_of_brokers_and_groups_survives_a_restart(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path).up()
+    change = [messages.ConfigChange(kind, name, [messages.ConfigOperation(SET, key, value)]) for kind, name, key, value in (
+        (4, "", "log.retention.ms", "5"), (4, "1", "num.partitions", "6"), (32, "g", "consumer.session.timeout.ms", "50000"))]
+    effects = cluster.send(broker(1), messages.AlterConfigs(7, change, True))
+    assert [error for error, _ in only(effects, messages.ConfigsAltered).outcomes] == [0, ErrorCode.INVALID_REQUEST, 0]
+    assert not cluster.read().altered
+    effects = cluster.send(broker(1), messages.AlterConfigs(8, change))
+    assert [error for error, _ in only(effects, messages.ConfigsAltered).outcomes] == [0, ErrorCode.INVALID_REQUEST, 0]
+    cluster.stop()
+    altered = Cluster(tmp_path).up().read().altered
+    assert {where: each.config for where, each in altered.items()} == {
+        (4, ""): {"log.retention.ms": "5"}, (32, "g"): {"consumer.session.timeout.ms": "50000"}}
 
 
 def test_the_topology_wins_once_over_a_topic_that_was_created_by_hand(tmp_path: Path) -> None:
@@ -496,9 +513,9 @@ def test_the_topology_wins_once_over_a_topic_that_was_created_by_hand(tmp_path: 
 def test_an_alteration_that_changes_nothing_or_is_refused_writes_nothing(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, topic("orders", 1, retention_ms="1000")).up()
     end = cluster.coordinator.replica.log.end_offset
-    assert outcome(cluster.alter("orders", retention_ms="1000", segment_ms=None)) == [("orders", 0)]
-    assert outcome(cluster.alter("orders", retention_ms="x")) == [("orders", ErrorCode.INVALID_CONFIG)]
-    assert outcome(cluster.alter("none", retention_ms="1")) == [("none", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)]
+    assert cluster.alter("orders", retention_ms="1000", segment_ms=None) == 0
+    assert cluster.alter("orders", retention_ms="x") == ErrorCode.INVALID_CONFIG
+    assert cluster.alter("none", retention_ms="1") == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert cluster.coordinator.replica.log.end_offset == end
 
 

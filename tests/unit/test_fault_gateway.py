@@ -165,6 +165,8 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
     ApiKey.LEAVE_GROUP: lambda version, names: kafka.LeaveGroupRequest("g", [], "m"),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: lambda version, names: kafka.ConsumerGroupHeartbeatRequest(
         "g", "m", rebalance_timeout_ms=1000, subscribed_topic_names=names),
+    ApiKey.UPDATE_FEATURES: lambda version, names: kafka.UpdateFeaturesRequest(
+        60_000, [kafka.FeatureUpdateKey("group.version", 1)]),
     ApiKey.CONSUMER_GROUP_DESCRIBE: lambda version, names: kafka.ConsumerGroupDescribeRequest(["g", "h"]),
 }
 
@@ -196,7 +198,7 @@ def work_in(bench: Bench) -> list[Any]:
     """What the last turn asked of partitions and the coordinator."""
     kinds = (messages.Produce, messages.Locate, messages.ListOffset, messages.FindEpochEnd, messages.CreateTopics,
              messages.DeleteTopics, messages.AllocateProducerIds, messages.CreatePartitions, messages.DeleteRecords,
-             messages.DescribeProducers, messages.DescribeLog, messages.AlterTopicConfigs, messages.GroupRequests)
+             messages.DescribeProducers, messages.DescribeLog, messages.AlterConfigs, messages.GroupRequests)
     return [body for kind in kinds for body in bench.sent(kind)]
 
 
@@ -247,8 +249,8 @@ def test_only_the_topic_that_is_meant_is_refused_and_the_rest_is_done(faulty: Fa
         (asked,) = work_in(faulty.bench)
         if isinstance(asked, messages.CreateTopics | messages.CreatePartitions):
             assert [topic.name for topic in asked.topics] == ["u"]
-        elif isinstance(asked, messages.AlterTopicConfigs):
-            assert [change.topic for change in asked.topics] == ["u"]
+        elif isinstance(asked, messages.AlterConfigs):
+            assert [change.name for change in asked.changes] == ["u"]
         elif isinstance(asked, messages.DeleteTopics):
             assert [name for name, _ in asked.topics] == ["u"]
         else:

@@ -34,6 +34,7 @@ RANGES = {
     ApiKey.LIST_GROUPS: (0, 5), ApiKey.DESCRIBE_GROUPS: (0, 6), ApiKey.DELETE_GROUPS: (0, 2),
     ApiKey.JOIN_GROUP: (0, 9), ApiKey.SYNC_GROUP: (0, 5), ApiKey.HEARTBEAT: (0, 4), ApiKey.LEAVE_GROUP: (0, 5),
     ApiKey.CONSUMER_GROUP_HEARTBEAT: (0, 1), ApiKey.CONSUMER_GROUP_DESCRIBE: (0, 1),
+    ApiKey.UPDATE_FEATURES: (0, 2),
 }
 
 
@@ -57,12 +58,38 @@ def test_api_versions_advertises_what_is_served_and_old_produce(bench: Bench, ve
     answer = bench.client().ask(ApiKey.API_VERSIONS, version, kafka.ApiVersionsRequest("librdkafka", "2.15.0"))
     advertised = {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys}
     assert advertised == {**RANGES, ApiKey.PRODUCE: (0, 13)}
-    assert answer.error_code == 0 and answer.supported_features == answer.finalized_features == []
+    assert answer.error_code == 0
+    supported = [(each.name, each.min_version, each.max_version) for each in answer.supported_features]
+    finalized = [(each.name, each.min_version_level, each.max_version_level) for each in answer.finalized_features]
+    assert supported == finalized == ([("group.version", 1, 1)] if version >= 3 else [])
+    assert answer.finalized_features_epoch == (0 if version >= 3 else -1)
 
 
 def test_a_client_name_that_is_none_is_refused(bench: Bench) -> None:
     answer = bench.client().ask(ApiKey.API_VERSIONS, 3, kafka.ApiVersionsRequest("bad name!", "1"))
     assert answer.error_code == ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("version", range(3))
+def test_a_feature_that_is_on_stays_on_and_others_do_not_come(bench: Bench, version: int) -> None:
+    def update(*updates: tuple[str, int, int]) -> Any:
+        return bench.client().ask(ApiKey.UPDATE_FEATURES, version, kafka.UpdateFeaturesRequest(
+            60_000, [kafka.FeatureUpdateKey(*each) for each in updates]))
+
+    answer = update(("group.version", 1, 1))
+    assert (answer.error_code, answer.error_message) == (0, None)
+    assert [(each.feature, each.error_code) for each in answer.results] == ([("group.version", 0)] if version < 2 else [])
+    assert update().error_code == 0
+    for wrong, reason in [
+        (("group.version", 0, 2), "only supports versions 1-1"), (("group.version", 2, 1), "only supports versions 1-1"),
+        (("group.version", -1, 1), "cannot be less than 0"), (("transaction.version", 2, 1), "does not support this feature"),
+        (("no.such", 0, 2), "Feature no.such not found"),
+    ]:
+        answer = update(("group.version", 1, 1), wrong)
+        assert (answer.error_code, answer.results) == (ErrorCode.INVALID_UPDATE_VERSION, [])
+        assert reason in answer.error_message and f"version {wrong[1]} for feature {wrong[0]}" in answer.error_message
+    if version >= 1:
+        assert "upgrade type" in update(("group.version", 1, 9)).error_message
 
 
 # -- metadata ------------------------------------------------------------------------------------

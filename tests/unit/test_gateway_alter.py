@@ -25,7 +25,7 @@ def altering(bench: Bench, api: ApiKey) -> tuple[Any, Any, Any]:
     if api is ApiKey.INCREMENTAL_ALTER_CONFIGS:
         request: Any = kafka.IncrementalAlterConfigsRequest([incremental_alter_configs.AlterConfigsResource(
             2, "t", [incremental_alter_configs.AlterableConfig("retention.ms", 0, "5")])])
-        done: Any = messages.TopicConfigsAltered(1, [messages.TopicResult("t", 0, "", topic_id("t"))], offset)
+        done: Any = messages.ConfigsAltered(1, [(0, "")], offset)
         return request, done, cs.TopicConfigChanged(topic_id("t"), {"retention.ms": "5"})
     if api is ApiKey.ALTER_CLIENT_QUOTAS:
         request = kafka.AlterClientQuotasRequest([alter_client_quotas.EntryData(

@@ -11,8 +11,9 @@ from tests.unit.broker_bench import BROKER_ID, Bench, topic_id
 from tests.unit.drive import only
 from tests.unit.drive_partition import BROKER, Partition, numbered
 from zafka.actors import cluster_state as cs, messages
-from zafka.actors.broker_settings import BROKER_SETTINGS
-from zafka.actors.gateway.broker_config import BROKER_NAMES, TOPIC_ONLY, describe_broker, describe_topic
+from zafka.actors.broker_settings import BROKER_NAMES, BROKER_SETTINGS, TOPIC_ONLY
+from zafka.actors.dynamic_config import DYNAMIC
+from zafka.actors.gateway.broker_config import Layers, describe_broker, describe_topic
 from zafka.actors.gateway.operations import ON_CLUSTER, ON_TOPIC
 from zafka.storage.config import TOPIC_CONFIG
 from zafka.transport.kafka import messages as kafka
@@ -228,8 +229,8 @@ def test_transactions_are_none_and_filters_are_checked(bench: Bench, version: in
 
 
 def test_a_topic_s_value_hides_the_topology_s_which_hides_kafka_s() -> None:
-    entries = {entry.name: entry for entry in describe_topic({"segment.bytes": "2000000"}, {
-        "segment.bytes": "3000000", "retention.ms": "5"})}
+    entries = {entry.name: entry for entry in describe_topic({"segment.bytes": "2000000"}, Layers(
+        {}, {}, {"segment.bytes": "3000000", "retention.ms": "5"}))}
     assert list(entries) == list(TOPIC_CONFIG)
     segment = entries["segment.bytes"]
     assert (segment.value, segment.source, segment.read_only) == ("2000000", 1, False)
@@ -249,9 +250,12 @@ def test_a_broker_tells_what_it_obeys_and_where_it_comes_from() -> None:
     defaults = {key: setting.default for key, setting in BROKER_SETTINGS.items()} | {
         "num.partitions": "4", "retention.ms": "1000"}
     described = describe_broker(3, rack="r1", log_dir="/d", endpoints=[
-        messages.Endpoint("kafka", "kafka", "h", 1), messages.Endpoint("zmq", "zmq", "h", 2)], defaults=defaults)
+        messages.Endpoint("kafka", "kafka", "h", 1), messages.Endpoint("zmq", "zmq", "h", 2)], layers=Layers({"log.roll.ms": "7"}, {"log.roll.ms": "8"}, defaults))
     entries = {entry.name: entry for entry in described}
-    assert [entry.name for entry in described] == sorted(entries) and all(entry.read_only for entry in described)
+    assert [entry.name for entry in described] == sorted(entries)
+    assert {entry.name for entry in described if not entry.read_only} == DYNAMIC
+    assert entries["log.roll.ms"].synonyms == (("log.roll.ms", "7", 2), ("log.roll.ms", "8", 3))
+    assert (entries["log.roll.ms"].value, entries["log.roll.ms"].source) == ("7", 2)
     assert BROKER_SETTINGS.keys() < entries.keys()
     assert entries["num.partitions"].synonyms == (("num.partitions", "4", 4), ("num.partitions", "1", 5))
     assert (entries["max.connections"].source, entries["max.connections"].type) == (5, 3)

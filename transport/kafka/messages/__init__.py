@@ -315,6 +315,12 @@ if TYPE_CHECKING:
         SyncGroupRequestAssignment as SyncGroupRequestAssignment,
         SyncGroupResponse as SyncGroupResponse,
     )
+    from zafka.transport.kafka.messages.update_features import (
+        FeatureUpdateKey as FeatureUpdateKey,
+        UpdatableFeatureResult as UpdatableFeatureResult,
+        UpdateFeaturesRequest as UpdateFeaturesRequest,
+        UpdateFeaturesResponse as UpdateFeaturesResponse,
+    )
 
 _MODULES = {
     "alter_client_quotas": (
@@ -479,6 +485,9 @@ _MODULES = {
     ),
     "sync_group": (
         "SyncGroupRequest", "SyncGroupRequestAssignment", "SyncGroupResponse",
+    ),
+    "update_features": (
+        "FeatureUpdateKey", "UpdatableFeatureResult", "UpdateFeaturesRequest", "UpdateFeaturesResponse",
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
