@@ -112,6 +112,7 @@ def _describe_setting(name: str, setting: BrokerSetting, defaults: Mapping[str, 
     synonyms: tuple[Synonym, ...] = ((name, setting.default, DEFAULT_SOURCE),)
     if value != setting.default:
         synonyms = ((name, value, BROKER_SOURCE), *synonyms)
-    kind = DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
+    whole = LONG if setting.is_long else INT
+    kind = STRING if setting.words else DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else whole
     source = synonyms[0][2]
     return ConfigEntry(name, value, source == DEFAULT_SOURCE, source, kind, setting.meaning, True, synonyms)
