@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 class BrokerSetting(NamedTuple):
     """low and high bound a whole number; both -1: true or false. is_long: Kafka's type of it has 64 bits. is_double: it
-    need not be whole."""
+    need not be whole. words: it is one of these, in any case."""
 
     default: str
     meaning: str
@@ -19,6 +19,7 @@ class BrokerSetting(NamedTuple):
     high: int = -1
     is_long: bool = False
     is_double: bool = False
+    words: tuple[str, ...] = ()
 
 
 BROKER_SETTINGS = {
@@ -73,6 +74,9 @@ BROKER_SETTINGS = {
     "group.consumer.assignment.interval.ms": BrokerSetting(
         "0", "how long after one assignment of such a group the next one is made, at the soonest", 0, 2**31 - 1),
     "group.consumer.max.size": BrokerSetting("2147483647", "members that such a group may have", 1, 2**31 - 1),
+    "group.consumer.migration.policy": BrokerSetting(
+        "bidirectional", "which way groups may move between the protocols while members are in them",
+        words=("disabled", "upgrade", "downgrade", "bidirectional")),
     "offset.metadata.max.bytes": BrokerSetting("4096", "the longest text that may be committed with an offset", 0, 2**31 - 1),
 }
 
@@ -134,6 +138,8 @@ def check_broker_setting(key: str, text: str) -> str:
     setting = BROKER_SETTINGS[key]
     if setting.is_double:
         return _check_double(setting, text)
+    if setting.words:
+        return "" if text.lower() in setting.words else f"must be one of {', '.join(setting.words)}, not {text!r}"
     if setting.high < 0:
         return "" if text in ("true", "false") else f"must be true or false, not {text!r}"
     try:

@@ -132,7 +132,8 @@ def _given(name: str, value: str, kind: int, documentation: str) -> ConfigEntry:
 
 
 def _describe_setting(name: str, setting: BrokerSetting, layers: Layers) -> ConfigEntry:
-    kind = DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else LONG if setting.is_long else INT
+    whole = LONG if setting.is_long else INT
+    kind = STRING if setting.words else DOUBLE if setting.is_double else BOOLEAN if setting.high < 0 else whole
     entry = ConfigEntry(
         name, setting.default, True, DEFAULT_SOURCE, kind, setting.meaning, read_only=name not in DYNAMIC_SETTINGS)
     return _as_said(entry, _setting_synonyms(name, layers))

@@ -74,6 +74,11 @@ class Topics:
         self.by_name: dict[str, Topic] = {}
         self.configs: Mapping[str, Mapping[str, str]] = {}
 
+    def altered(self, group_id: str, key: str, otherwise: int) -> int:
+        """What was altered of this group, or of all."""
+        value = self.configs.get(group_id, {}).get(key) or self.configs.get("", {}).get(key)
+        return otherwise if value is None else int(value)
+
 
 class Listed(NamedTuple):
     """A group for ListGroups. state: Kafka's word, "Stable". kind: "classic" or "consumer"."""

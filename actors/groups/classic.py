@@ -20,6 +20,10 @@ import structlog
 from zafka.actors.actor import Now
 from zafka.actors.groups.calls import Call, Commit, Listed, Outbox, Settings
 from zafka.actors.groups.classic_answers import (
+    KNOWN_ID_SINCE,
+    SEVERAL_MEMBERS_SINCE,
+    SKIP_ASSIGNMENT_SINCE,
+    SessionLimits,
     answer_join,
     answer_sync,
     check_sync,
@@ -47,9 +51,6 @@ from zafka.transport.kafka.messages.leave_group import (
 )
 from zafka.transport.kafka.messages.sync_group import SyncGroupRequest
 
-KNOWN_ID_SINCE = 4  # of JoinGroup: a new member is given its id, and comes back with it
-SKIP_ASSIGNMENT_SINCE = 9
-SEVERAL_MEMBERS_SINCE = 3  # of LeaveGroup
 NEW_MEMBER_S = 300.0  # how long one may wait that cannot send heartbeats yet
 UNKNOWN = ""
 
@@ -67,8 +68,7 @@ class ClassicGroups:
 
     def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
-        self._session_ms_min = int(settings.get("group.min.session.timeout.ms", "6000"))
-        self._session_ms_max = int(settings.get("group.max.session.timeout.ms", "1800000"))
+        self._session_limits = SessionLimits(settings)
         self._initial_delay_ms = int(settings.get("group.initial.rebalance.delay.ms", "3000"))
         self._size_max = int(settings.get("group.max.size", str(2**31 - 1)))
         self._groups: dict[str, ClassicGroup] = {}
@@ -127,6 +127,41 @@ class ClassicGroups:
                 self._expect(group, member, now, outbox)
             if len(group.members) > self._size_max:
                 self._prepare(group, "it is larger than group.max.size", now, outbox)
+            elif group.members and group.leader is None:
+                self._begin_led(group, now, outbox)
+
+    # -- groups that become other ones ---------------------------------------------------------
+
+    def __getitem__(self, group_id: str) -> ClassicGroup:
+        return self._groups[group_id]
+
+    def give_up(self, group_id: str, outbox: Outbox) -> None:
+        """It belongs to others from now on. Who waits is to join there."""
+        group = self._groups.pop(group_id)
+        for member in group.members.values():
+            if member.join is not None:
+                refuse_join(member.join, ErrorCode.REBALANCE_IN_PROGRESS, member.member_id, outbox)
+            if member.sync is not None:
+                refuse_sync(member.sync, ErrorCode.REBALANCE_IN_PROGRESS, outbox)
+        for member_id in (*group.members, *group.pending):
+            self._cancel(session_timer(group, member_id), outbox)
+        for name in (join_timer(group), sync_timer(group)):
+            self._cancel(name, outbox)
+        outbox.append(*encode_group(GroupMetadataKey(group_id), None))
+
+    def take_over(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        """It was another kind's. Without a leader its members are to join, so that they have one who assigns; the log has
+        it without one, so that a restart does not forget that."""
+        self._groups[group.group_id] = group
+        self._write(group, outbox)
+        for member in group.members.values():
+            self._expect(group, member, now, outbox)
+        if group.leader is None:
+            self._begin_led(group, now, outbox)
+
+    def _begin_led(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        group.leader = next(iter(group.members))
+        self._prepare(group, "nobody leads it who could assign", now, outbox)
 
     # -- JoinGroup -----------------------------------------------------------------------------
 
@@ -161,8 +196,7 @@ class ClassicGroups:
     def _check_join(self, request: JoinGroupRequest) -> int:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
-        within = self._session_ms_min <= request.session_timeout_ms <= self._session_ms_max
-        return 0 if within else ErrorCode.INVALID_SESSION_TIMEOUT
+        return 0 if self._session_limits.allow(request.session_timeout_ms) else ErrorCode.INVALID_SESSION_TIMEOUT
 
     def _join_new(
         self, call: Call, request: JoinGroupRequest, group: ClassicGroup, now: Now, outbox: Outbox
@@ -495,8 +529,5 @@ class ClassicGroups:
         group = self._groups[group_id]
         if group.state is not State.EMPTY:
             return ErrorCode.NON_EMPTY_GROUP
-        for member_id in group.pending:
-            self._cancel(session_timer(group, member_id), outbox)
-        del self._groups[group_id]
-        outbox.append(*encode_group(GroupMetadataKey(group_id), None))
+        self.give_up(group_id, outbox)
         return 0

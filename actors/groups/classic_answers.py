@@ -1,18 +1,32 @@
 """What members of classic groups are answered, and what their requests say in every version.
 
-Owns: the answers to JoinGroup and SyncGroup; the names of a group's timers. Pure.
+Owns: the answers to JoinGroup and SyncGroup; the names of a group's timers; which sessions are allowed. Pure.
 Source: Kafka JoinGroupResponse, JoinGroupRequest, GroupMetadataManager.validateSyncGroup.
 """
 
 from __future__ import annotations
 
-from zafka.actors.groups.calls import Call, Outbox
+from zafka.actors.groups.calls import Call, Outbox, Settings
 from zafka.actors.groups.classic_group import ClassicGroup, Member, State
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.join_group import JoinGroupRequest, JoinGroupResponse
 from zafka.transport.kafka.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 
+KNOWN_ID_SINCE = 4  # of JoinGroup: a new member is given its id, and comes back with it
 NULL_PROTOCOL_SINCE = 7  # of JoinGroup
+SKIP_ASSIGNMENT_SINCE = 9  # of JoinGroup
+SEVERAL_MEMBERS_SINCE = 3  # of LeaveGroup
+
+
+class SessionLimits:
+    """How long sessions may be that members ask for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._ms_min = int(settings.get("group.min.session.timeout.ms", "6000"))
+        self._ms_max = int(settings.get("group.max.session.timeout.ms", "1800000"))
+
+    def allow(self, session_timeout_ms: int) -> bool:
+        return self._ms_min <= session_timeout_ms <= self._ms_max
 
 
 def check_sync(group: ClassicGroup | None, request: SyncGroupRequest) -> int:

@@ -2,8 +2,8 @@
 
 Owns: `ClassicGroup` and `Member`: data, and the questions that follow from it alone. What happens to a group, and when, is
 decided by `classic.py`.
-Invariants: the leader is a member, or there is none; a static member's instance id names one member; the protocol of a
-generation is one that all of its members know.
+Invariants: the leader is a member, or there is none (yet, if the group was a consumer group); a static member's instance
+id names one member; the protocol of a generation is one that all of its members know.
 Source: Kafka ClassicGroup, ClassicGroupMember, ClassicGroupState; ConsumerProtocol (what a subscription looks like).
 """
 
@@ -288,7 +288,8 @@ def group_of(group_id: str, value: GroupMetadataValue) -> ClassicGroup:
             Member(each.member_id, each.group_instance_id, each.client_id, each.client_host, timeout_ms,
                    each.session_timeout, [(value.protocol or "", each.subscription)], each.assignment),
             value.protocol_type)
-    group.leader = value.leader if value.leader in group.members else next(iter(group.members), None)
+    if value.leader is None or value.leader in group.members:
+        group.leader = value.leader
     group.subscribed = group.subscribed_topics()
     return group
 

@@ -1,8 +1,8 @@
 """KIP-848 consumer groups: members say by heartbeats what they read and have, and are told what they are to have.
 
-Owns: `ConsumerGroups`, all such groups of one partition of `__consumer_offsets`; the target assignments, when they are
-made; sessions; how often members come. One group is `consumer_group.py`, a member's way to its target
-`consumer_member.py`.
+Owns: `ConsumerGroups`, all such groups of one partition of `__consumer_offsets`: who may do what, and how often members
+come. What then happens to a group is `consumer_changes.py`; members that still speak the classic protocol are served by
+`consumer_classic.py`. One group is `consumer_group.py`, a member's way to its target `consumer_member.py`.
 A heartbeat that is refused has changed nothing.
 Members come as often as a budget allows, not every 5 s as with Kafka: a small group rebalances in well under a second.
 Unlike Kafka's, expressions are resolved at once (`topic_regex.py`), not in a thread and every 10 minutes, and a target is
@@ -13,26 +13,23 @@ Source: KIP-848, KIP-1101; Kafka GroupMetadataManager.consumerGroupHeartbeat, Gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from zafka.actors.actor import Now
 from zafka.actors.groups import consumer_records as records
-from zafka.actors.groups.assignors import ASSIGNORS, Reader
 from zafka.actors.groups.calls import Call, Commit, Listed, Outbox, Settings, Topics
+from zafka.actors.groups.consumer_changes import KIND, Changes
+from zafka.actors.groups.consumer_classic import ClassicMembers
 from zafka.actors.groups.consumer_group import Group, Refused, check_epoch, metadata_hash
 from zafka.actors.groups.consumer_member import (
     JOIN_EPOCH,
     LEAVE_EPOCH,
     NOTHING,
     STATIC_LEAVE_EPOCH,
-    Goal,
     Member,
-    MemberState,
     Owned,
     position_value,
-    reconcile,
-    target_value,
 )
 from zafka.actors.groups.consumer_requests import check_heartbeat, described_by, owned_of
 from zafka.actors.groups.consumer_state import ConsumerState
@@ -63,13 +60,24 @@ def heartbeat_interval_ms(members: int) -> int:
     return min(max(math.ceil(members * 1000 / HEARTBEATS_PER_S), INTERVAL_MS_MIN), INTERVAL_MS_MAX)
 
 
+class Conversion(NamedTuple):
+    """A classic group on its way to become one of these.
+
+    group: as it will be, for a look at it. records: of it, in order. release: have it be a classic group no more.
+    """
+
+    group: Group
+    records: Sequence[tuple[Any, Any]]
+    release: Callable[[Outbox], None]
+
+
 class ConsumerGroups:
     """topics: of the cluster; nobody is served before `on_topics` has said that they are known.
 
     new_member_id: another one each time, for clients that do not make their own.
     """
 
-    kind: ClassVar[str] = "consumer"
+    kind: ClassVar[str] = KIND
     apis: ClassVar[frozenset[int]] = frozenset((ApiKey.CONSUMER_GROUP_HEARTBEAT, ApiKey.CONSUMER_GROUP_DESCRIBE))
 
     def __init__(
@@ -80,10 +88,10 @@ class ConsumerGroups:
         self._new_member_id = new_member_id
         self._state = ConsumerState()
         self._groups = self._state.groups
-        self._session_ms = int(settings.get("group.consumer.session.timeout.ms", "45000"))
         self._interval_ms = int(settings.get("group.consumer.heartbeat.interval.ms", "0"))  # 0: by the budget
-        self._assignment_interval_ms = int(settings.get("group.consumer.assignment.interval.ms", "0"))
         self._size_max = int(settings.get("group.consumer.max.size", "2147483647"))
+        self._changes = Changes(topics, self._state, settings)
+        self._classic = ClassicMembers(topics, self._changes, settings, new_member_id)
 
     def __repr__(self) -> str:
         return f"<ConsumerGroups groups={len(self._groups)} members={self._state.members} waiting={len(self._state.waiting)}>"
@@ -97,17 +105,34 @@ class ConsumerGroups:
         if call.api_key == ApiKey.CONSUMER_GROUP_DESCRIBE:
             self._describe(call, request, outbox)
             return
+        self._answer(call, request, None, now, outbox)
+
+    def handle_classic(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
+        """JoinGroup, SyncGroup, Heartbeat or LeaveGroup, for a group that is here."""
+        self._classic.handle(self._groups[request.group_id], call, request, now, outbox)
+
+    def convert(
+        self, call: Call, request: ConsumerGroupHeartbeatRequest, conversion: Conversion, now: Now, outbox: Outbox
+    ) -> None:
+        """A first KIP-848 member joins a classic group, which becomes one of these unless the member is refused."""
+        self._answer(call, request, conversion, now, outbox)
+
+    def _answer(
+        self, call: Call, request: ConsumerGroupHeartbeatRequest, conversion: Conversion | None, now: Now, outbox: Outbox
+    ) -> None:
         try:
-            answer = self._heartbeat(call, request, now, outbox)
+            answer = self._heartbeat(call, request, conversion, now, outbox)
         except Refused as refused:
             answer = Answer(error_code=refused.error, error_message=refused.message)
         outbox.answer(call, answer)
 
-    def _heartbeat(self, call: Call, request: ConsumerGroupHeartbeatRequest, now: Now, outbox: Outbox) -> Answer:
+    def _heartbeat(
+        self, call: Call, request: ConsumerGroupHeartbeatRequest, conversion: Conversion | None, now: Now, outbox: Outbox
+    ) -> Answer:
         check_heartbeat(request, call.version)
         if not self._topics_known:
             raise Refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
-        group = self._groups.get(request.group_id)
+        group = self._groups.get(request.group_id) if conversion is None else conversion.group
         if group is None:
             if request.member_epoch != JOIN_EPOCH:
                 what = "Group" if request.member_epoch < JOIN_EPOCH else "Consumer group"  # Kafka's words
@@ -115,10 +140,11 @@ class ConsumerGroups:
             group = Group(request.group_id)  # not there yet: it may be refused
         if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
             return self._leave(group, request, outbox)
-        return self._stay(group, call, request, now, outbox)
+        return self._stay(group, call, request, conversion, now, outbox)
 
     def _stay(
-        self, group: Group, call: Call, request: ConsumerGroupHeartbeatRequest, now: Now, outbox: Outbox
+        self, group: Group, call: Call, request: ConsumerGroupHeartbeatRequest, conversion: Conversion | None, now: Now,
+        outbox: Outbox,
     ) -> Answer:
         """A member joins, or shows that it lives; first all that may be refused, then all that is written."""
         owned = owned_of(request)
@@ -127,15 +153,18 @@ class ConsumerGroups:
         metadata = described_by(before.metadata, request, call)
         matching = self._resolve(group, metadata.subscribed_topic_regex)
 
-        self._groups[group.group_id] = group
+        if conversion is None:
+            self._groups[group.group_id] = group
+        else:
+            group = self._take_over(conversion, now, outbox)
         if replaced is not None:
-            self._replace(group, replaced, member_id, outbox)
-        changed = self._take_metadata(group, member_id, metadata, matching, now, outbox)
-        self._renew(group, now, outbox, must=changed or group.epoch == 0)
+            self._changes.replace(group, group.members[replaced.member_id], member_id, outbox)
+        changed = self._changes.take_metadata(group, member_id, metadata, matching, now, outbox)
+        self._changes.renew(group, now, outbox, must=changed or group.epoch == 0)
         member = group.members[member_id]
         position = member.position
-        self._reconcile(group, member, owned, now, outbox, changed=changed)
-        self._prolong_session(group, member, now, outbox)
+        self._changes.reconcile(group, member, owned, now, outbox, changed=changed)
+        self._changes.prolong_session(group, member, now, outbox)
 
         answer = Answer(
             member_id=member_id, member_epoch=member.position.epoch,
@@ -150,7 +179,9 @@ class ConsumerGroups:
     def _admit(
         self, group: Group, request: ConsumerGroupHeartbeatRequest, owned: Mapping[bytes, Collection[int]] | None
     ) -> tuple[str, Member | None]:
-        """Returns whose heartbeat this is, and the static member whose place it takes, if it does. Raises Refused."""
+        """Returns whose heartbeat this is, and the static member whose place it takes, if it does. Raises Refused.
+
+        A static member of the classic protocol does not leave: its successor just comes."""
         member_id, instance_id = request.member_id, request.instance_id
         if len(group.members) >= self._size_max and member_id not in group.members:
             raise Refused(
@@ -164,7 +195,7 @@ class ConsumerGroups:
         holder = None if instance_id is None else group.static_member(instance_id)
         if holder is None:
             return member_id, None
-        if holder.position.epoch != STATIC_LEAVE_EPOCH:
+        if holder.position.epoch != STATIC_LEAVE_EPOCH and holder.classic is None:
             raise Refused(
                 ErrorCode.UNRELEASED_INSTANCE_ID,
                 f"Static member {member_id} with instance id {instance_id} cannot join the group because the instance "
@@ -182,89 +213,13 @@ class ConsumerGroups:
                 ErrorCode.INVALID_REGULAR_EXPRESSION,
                 f"SubscribedTopicRegex `{pattern}` is not a valid regular expression: {invalid}.") from None
 
-    def _replace(self, group: Group, old: Member, member_id: str, outbox: Outbox) -> None:
-        """A static member is back under another id: it takes over everything of its predecessor."""
-        target = group.targets.get(old.member_id, {})
-        position = old.position._replace(epoch=JOIN_EPOCH, previous_epoch=JOIN_EPOCH)
-        self._remove(group, old.member_id, outbox)
-        key = group.group_id, member_id
-        self._state.write(records.ConsumerGroupMemberMetadataKey(*key), old.metadata, outbox)
-        self._state.write(records.ConsumerGroupTargetAssignmentMemberKey(*key), target_value(target), outbox)
-        self._state.write(records.ConsumerGroupCurrentMemberAssignmentKey(*key), position_value(position), outbox)
-
-    def _take_metadata(
-        self, group: Group, member_id: str, metadata: records.ConsumerGroupMemberMetadataValue,
-        matching: frozenset[str] | None, now: Now, outbox: Outbox,
-    ) -> bool:
-        """Write what the member says of itself, if that is new. Returns whether it reads something else now."""
-        member = group.members.get(member_id)
-        old = member.metadata if member is not None else records.ConsumerGroupMemberMetadataValue()
-        if member is None or metadata != old:
-            self._state.write(records.ConsumerGroupMemberMetadataKey(group.group_id, member_id), metadata, outbox)
-        pattern, old_pattern = metadata.subscribed_topic_regex or "", old.subscribed_topic_regex or ""
-        if pattern != old_pattern:
-            self._drop_unread(group, [old_pattern], outbox)
-        if matching is not None:
-            self._write_regex(group.group_id, pattern, matching, now, outbox)
-        return pattern != old_pattern or metadata.subscribed_topic_names != old.subscribed_topic_names
-
-    def _renew(self, group: Group, now: Now, outbox: Outbox, *, must: bool) -> None:
-        """Raise the group's epoch if it must be, and make a target for the newest one, if it is time."""
-        if must:
-            self._raise_epoch(group, outbox)
-        interval_ms = self._altered(group, "consumer.assignment.interval.ms", self._assignment_interval_ms)
-        due = group.assigned_ms == 0 or interval_ms == 0 or now.wall_ms >= group.assigned_ms + interval_ms
-        if group.epoch > group.assignment_epoch and due:
-            self._assign(group, now, outbox)
-
-    def _raise_epoch(self, group: Group, outbox: Outbox) -> None:
-        value = records.ConsumerGroupMetadataValue(
-            group.epoch + 1, metadata_hash(group.subscribed, self._topics.by_name))
-        self._state.write(records.ConsumerGroupMetadataKey(group.group_id), value, outbox)
-
-    def _assign(self, group: Group, now: Now, outbox: Outbox) -> None:
-        by_name = self._topics.by_name
-        partitions = {by_name[name].topic_id: by_name[name].partitions for name in group.subscribed if name in by_name}
-        readers = {
-            member_id: Reader(self._ids(group, member), group.targets.get(member_id, {}), member.metadata.instance_id)
-            for member_id, member in group.members.items()}
-        for member_id, target in ASSIGNORS[group.assignor()](readers, partitions).items():
-            if target != group.targets.get(member_id):
-                key = records.ConsumerGroupTargetAssignmentMemberKey(group.group_id, member_id)
-                self._state.write(key, target_value(target), outbox)
-        value = records.ConsumerGroupTargetAssignmentMetadataValue(group.epoch, now.wall_ms)
-        self._state.write(records.ConsumerGroupTargetAssignmentMetadataKey(group.group_id), value, outbox)
-
-    def _reconcile(
-        self, group: Group, member: Member, owned: Mapping[bytes, Collection[int]] | None, now: Now, outbox: Outbox, *,
-        changed: bool,
-    ) -> None:
-        if not changed and member.position.has_reached(group.assignment_epoch):
-            return
-        goal = Goal(
-            group.assignment_epoch, group.targets.get(member.member_id, {}), self._ids(group, member), changed)
-        position = reconcile(member.position, goal, owned, group.is_owned)
-        if position == member.position:
-            return
-        key = records.ConsumerGroupCurrentMemberAssignmentKey(group.group_id, member.member_id)
-        self._state.write(key, position_value(position), outbox)
-        if position.state is MemberState.UNREVOKED_PARTITIONS:
-            self._limit_revoking(group, member, now, outbox)
-        else:
-            member.revoke_until_s = None
-            outbox.cancel_timer(_timer("revoke", group, member))
-
     def _next_interval_ms(self, group: Group, member: Member) -> int:
         """Who waits for news is asked to come sooner, if there are not too many of these either."""
-        interval_ms = self._altered(group, "consumer.heartbeat.interval.ms", self._interval_ms)
+        interval_ms = self._topics.altered(group.group_id, "consumer.heartbeat.interval.ms", self._interval_ms)
         if interval_ms:
             return interval_ms
         waits = (group.group_id, member.member_id) in self._state.waiting or group.epoch > group.assignment_epoch
         return heartbeat_interval_ms(len(self._state.waiting) if waits else self._state.members)
-
-    def _ids(self, group: Group, member: Member) -> frozenset[bytes]:
-        by_name = self._topics.by_name
-        return frozenset(by_name[name].topic_id for name in group.topics_of(member) if name in by_name)
 
     # -- leaving, sessions ---------------------------------------------------------------------
 
@@ -278,58 +233,29 @@ class ConsumerGroups:
             key = records.ConsumerGroupCurrentMemberAssignmentKey(group.group_id, member.member_id)
             self._state.write(key, position_value(position), outbox)
         else:
-            self._fence(group, member, outbox)
+            self._changes.fence(group, [member], outbox)
         return Answer(member_id=request.member_id, member_epoch=request.member_epoch)
 
-    def _fence(self, group: Group, member: Member, outbox: Outbox) -> None:
-        self._remove(group, member.member_id, outbox)
-        self._drop_unread(group, [member.metadata.subscribed_topic_regex or ""], outbox)
-        self._raise_epoch(group, outbox)
-
-    def _remove(self, group: Group, member_id: str, outbox: Outbox) -> None:
-        member = group.members[member_id]
-        for name in ("session", "revoke"):
-            outbox.cancel_timer(_timer(name, group, member))
-        for key in (
-            records.ConsumerGroupCurrentMemberAssignmentKey, records.ConsumerGroupTargetAssignmentMemberKey,
-            records.ConsumerGroupMemberMetadataKey,
-        ):
-            self._state.write(key(group.group_id, member_id), None, outbox)
-
-    def _drop_unread(self, group: Group, patterns: Iterable[str], outbox: Outbox) -> None:
-        for pattern in patterns:
-            if pattern in group.regexes and not group.reads_regex(pattern):
-                self._state.write(records.ConsumerGroupRegularExpressionKey(group.group_id, pattern), None, outbox)
-
-    def _prolong_session(self, group: Group, member: Member, now: Now, outbox: Outbox) -> None:
-        """The timer of a session that was prolonged is set anew when it fires."""
-        until_s = now.monotonic_s + self._altered(group, "consumer.session.timeout.ms", self._session_ms) / 1000
-        if member.session_until_s is None or until_s < member.session_until_s:
-            outbox.set_timer(_timer("session", group, member), until_s)
-        member.session_until_s = until_s
-
-    def _altered(self, group: Group, key: str, otherwise: int) -> int:
-        """What was altered of this group, or of all."""
-        configs = self._topics.configs
-        value = configs.get(group.group_id, {}).get(key) or configs.get("", {}).get(key)
-        return otherwise if value is None else int(value)
-
-    def _limit_revoking(self, group: Group, member: Member, now: Now, outbox: Outbox) -> None:
-        member.revoke_until_s = now.monotonic_s + max(member.metadata.rebalance_timeout_ms, 0) / 1000
-        outbox.set_timer(_timer("revoke", group, member), member.revoke_until_s)
-
     def on_timer(self, name: str, now: Now, outbox: Outbox) -> None:
-        """A member was not heard of, or has not given up in time what it was to."""
-        _, word, length, ids = name.split(" ", 3)
-        group = self._groups.get(ids[:int(length)])
-        member = group.members.get(ids[int(length):]) if group is not None else None
-        if group is None or member is None:
-            return
-        until_s = member.session_until_s if word == "session" else member.revoke_until_s
-        if until_s is not None and now.monotonic_s < until_s:
-            outbox.set_timer(name, until_s)
-        elif until_s is not None:
-            self._fence(group, member, outbox)
+        self._changes.on_timer(name, now, outbox)
+
+    # -- groups that become other ones ---------------------------------------------------------
+
+    def _take_over(self, conversion: Conversion, now: Now, outbox: Outbox) -> Group:
+        conversion.release(outbox)
+        for key, value in conversion.records:
+            self._state.write(key, value, outbox)
+        group = self._groups[conversion.group.group_id]
+        self._changes.on_loaded(group, now, outbox)
+        return group
+
+    def only_classic(self) -> list[Group]:
+        """The groups with members of which none speaks KIP-848."""
+        return [self._groups[group_id] for group_id in sorted(self._state.only_classic)]
+
+    def give_up(self, group: Group, outbox: Outbox) -> None:
+        """It belongs to others from now on."""
+        self._changes.delete(group, outbox)
 
     # -- topics --------------------------------------------------------------------------------
 
@@ -344,7 +270,7 @@ class ConsumerGroups:
             matches_changed = self._match_again(group, names, regexes, now, outbox)
             concerned = first or matches_changed or not group.subscribed.isdisjoint(names)
             if concerned and metadata_hash(group.subscribed, self._topics.by_name) != group.metadata_hash:
-                self._raise_epoch(group, outbox)
+                self._changes.raise_epoch(group, outbox)
 
     def _match_again(
         self, group: Group, names: set[str], regexes: dict[str, set[str]], now: Now, outbox: Outbox
@@ -359,25 +285,18 @@ class ConsumerGroups:
                     regexes[pattern] = set()
             matching = (topics & self._topics.by_name.keys()) - names | regexes[pattern]
             if matching != topics:
-                self._write_regex(group.group_id, pattern, matching, now, outbox)
+                self._changes.write_regex(group.group_id, pattern, matching, now, outbox)
                 changed = True
         return changed
 
     # -- the log -------------------------------------------------------------------------------
-
-    def _write_regex(self, group_id: str, pattern: str, topics: Collection[str], now: Now, outbox: Outbox) -> None:
-        value = records.ConsumerGroupRegularExpressionValue(sorted(topics), 0, now.wall_ms)
-        self._state.write(records.ConsumerGroupRegularExpressionKey(group_id, pattern), value, outbox)
 
     def replay(self, key: Any, value: Any) -> None:
         self._state.replay(key, value)
 
     def on_loaded(self, now: Now, outbox: Outbox) -> None:
         for group in self._groups.values():
-            for member in group.members.values():
-                self._prolong_session(group, member, now, outbox)
-                if member.position.state is MemberState.UNREVOKED_PARTITIONS:
-                    self._limit_revoking(group, member, now, outbox)
+            self._changes.on_loaded(group, now, outbox)
 
     # -- for the offsets of a group that is here -------------------------------------------------
 
@@ -427,11 +346,7 @@ class ConsumerGroups:
     def delete(self, group_id: str, outbox: Outbox) -> int:
         if self._groups[group_id].members:
             return ErrorCode.NON_EMPTY_GROUP
-        for key in (
-            records.ConsumerGroupTargetAssignmentMetadataKey, records.ConsumerGroupPartitionMetadataKey,
-            records.ConsumerGroupMetadataKey,
-        ):
-            self._state.write(key(group_id), None, outbox)
+        self._changes.delete(self._groups[group_id], outbox)
         return 0
 
 
@@ -439,12 +354,9 @@ def _check_member(group: Group, member_id: str, epoch: int) -> int:
     member = group.members.get(member_id)
     if member is None:
         return ErrorCode.UNKNOWN_MEMBER_ID
-    return 0 if epoch == member.position.epoch else ErrorCode.STALE_MEMBER_EPOCH
-
-
-def _timer(word: str, group: Group, member: Member) -> str:
-    """The length of the group id tells it from the member's: both may have any characters."""
-    return f"{ConsumerGroups.kind} {word} {len(group.group_id)} {group.group_id}{member.member_id}"
+    if epoch == member.position.epoch:
+        return 0
+    return ErrorCode.STALE_MEMBER_EPOCH if member.classic is None else ErrorCode.ILLEGAL_GENERATION
 
 
 def _assignment(assigned: Owned) -> Assignment:

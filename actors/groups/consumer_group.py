@@ -19,7 +19,7 @@ from zafka.actors.groups.consumer_records import ConsumerGroupMemberMetadataValu
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import consumer_group_describe as described
 
-CONSUMER = 1  # describe's word for a member that speaks KIP-848
+CLASSIC, CONSUMER = 0, 1  # describe's words for what a member speaks
 
 
 class Refused(Exception):
@@ -35,7 +35,8 @@ class Group:
     """epoch: goes up with what members read, and how much there is to read. metadata_hash: of the latter, at that time.
 
     members: in the order in which they came. targets: what each is to own, as of `assignment_epoch`, `assigned_ms`.
-    regexes: by pattern, the topics that match; those of members' subscriptions.
+    regexes: by pattern, the topics that match; those of members' subscriptions. classic_members: how many members speak
+        the classic protocol.
     """
 
     def __init__(self, group_id: str) -> None:
@@ -47,6 +48,7 @@ class Group:
         self.assignment_epoch = 0
         self.assigned_ms = 0
         self.regexes: dict[str, frozenset[str]] = {}
+        self.classic_members = 0
         self._by_instance: dict[str, str] = {}
         self._owners: dict[bytes, dict[int, str]] = {}
         self._subscribed: frozenset[str] | None = None  # None: to be found out
@@ -71,6 +73,8 @@ class Group:
         instance_id = None if member is None else member.metadata.instance_id
         if instance_id is not None and self._by_instance.get(instance_id) == member_id:
             del self._by_instance[instance_id]
+        self.classic_members -= member is not None and member.classic is not None
+        self.classic_members += metadata is not None and metadata.classic_member_metadata is not None
         if metadata is None:
             self.put_position(member_id, None)
             self.members.pop(member_id, None)
@@ -123,6 +127,25 @@ class Group:
 
     def is_owned(self, topic: bytes, partition: int) -> bool:
         return partition in self._owners.get(topic, NOTHING)
+
+    @property
+    def is_classic(self) -> bool:
+        """Whether there are members, and none of them speaks KIP-848."""
+        return 0 < self.classic_members == len(self.members)
+
+    def may_go_on(self, member: Member) -> bool:
+        """Whether all that the member waits for is free."""
+        target, has = self.targets.get(member.member_id, {}), member.position.assigned
+        return not any(
+            self.is_owned(topic, partition)
+            for topic in target for partition in target[topic] if partition not in has.get(topic, NOTHING))
+
+    def supports(self, protocols: Collection[str]) -> bool:
+        """Whether all members of the classic protocol know one of these assignors."""
+        known = Counter(
+            name for member in self.members.values() if member.classic is not None
+            for name in {each.name for each in member.classic.supported_protocols})
+        return any(known[name] == self.classic_members for name in protocols)
 
     @property
     def subscribed(self) -> frozenset[str]:
@@ -213,7 +236,8 @@ def _described(member: Member, target: Assignment, names: Mapping[bytes, str]) -
     return described.Member(
         member.member_id, metadata.instance_id, metadata.rack_id, position.epoch, metadata.client_id,
         metadata.client_host, metadata.subscribed_topic_names, metadata.subscribed_topic_regex or "",
-        _assignment(has, names), _assignment(target, names), CONSUMER)
+        _assignment(has, names), _assignment(target, names),
+        CONSUMER if member.classic is None else CLASSIC)
 
 
 def _assignment(partitions: Mapping[bytes, Collection[int]], names: Mapping[bytes, str]) -> described.Assignment:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from zafka.actors.groups.assignors import Assignment
 from zafka.actors.groups.consumer_records import (
+    ClassicMemberMetadata,
     ConsumerGroupCurrentMemberAssignmentValue,
     ConsumerGroupMemberMetadataValue,
     ConsumerGroupTargetAssignmentMemberValue,
@@ -57,13 +58,19 @@ class Position(NamedTuple):
 
 
 class Member(Struct):
-    """metadata, position: as the log has them. The deadlines are monotonic times, None while none runs."""
+    """metadata, position: as the log has them. The deadlines are monotonic times, None while none runs: until when it must
+    be heard of, and until when it must have given up what it is to (classic: have joined, or synced)."""
 
     member_id: str
     metadata: ConsumerGroupMemberMetadataValue = ConsumerGroupMemberMetadataValue()
     position: Position = Position()
     session_until_s: float | None = None
-    revoke_until_s: float | None = None
+    step_until_s: float | None = None
+
+    @property
+    def classic(self) -> ClassicMemberMetadata | None:
+        """What it said when it joined, if it speaks the classic protocol."""
+        return self.metadata.classic_member_metadata
 
 
 class Goal(NamedTuple):

@@ -1,8 +1,8 @@
 """All KIP-848 groups of one partition of `__consumer_offsets`, as the log has them.
 
 Owns: `ConsumerState`; that a record that is appended changes the state in the same way when it is replayed.
-Invariants: there are exactly the groups of which a record was written after their last tombstone. `members` and
-`waiting` say what is in `groups`.
+Invariants: there are exactly the groups of which a record was written after their last tombstone. `members`,
+`waiting` and `only_classic` say what is in `groups`.
 Source: Kafka GroupMetadataManager.replay.
 """
 
@@ -18,12 +18,15 @@ from zafka.actors.groups.consumer_member import STATIC_LEAVE_EPOCH, MemberState,
 
 
 class ConsumerState:
-    """members: how many all groups have. waiting: group and id of those that wait for partitions of others."""
+    """members: how many all groups have. waiting: group and id of those that wait for partitions of others.
+
+    only_classic: the groups whose members all speak the classic protocol."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
         self.members = 0
         self.waiting: set[tuple[str, str]] = set()
+        self.only_classic: set[str] = set()
         self._put: dict[type, Callable[[Group, Any, Any], None]] = {
             records.ConsumerGroupMetadataKey: self._put_group,
             records.ConsumerGroupPartitionMetadataKey: lambda group, key, value: None,
@@ -48,6 +51,10 @@ class ConsumerState:
         before = len(group.members)
         self._put[type(key)](group, key, value)
         self.members += len(group.members) - before
+        if group.is_classic:
+            self.only_classic.add(group.group_id)
+        else:
+            self.only_classic.discard(group.group_id)
 
     def _put_group(self, group: Group, key: Any, value: records.ConsumerGroupMetadataValue | None) -> None:
         if value is None:

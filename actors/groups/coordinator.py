@@ -26,6 +26,7 @@ from zafka.actors.groups.calls import Call, Groups, Outbox, Settings, Topic, Top
 from zafka.actors.groups.classic import ClassicGroups
 from zafka.actors.groups.consumer import ConsumerGroups
 from zafka.actors.groups.machine import GroupMachine
+from zafka.actors.groups.migration import Migration
 from zafka.actors.groups.record_codec import Kind
 from zafka.actors.groups.records import GROUP
 from zafka.actors.messages import (
@@ -66,7 +67,8 @@ def make_machine(settings: Settings, new_id: Callable[[], str] = random_id) -> G
     topics = Topics()
     classic, consumer = ClassicGroups(settings, new_id), ConsumerGroups(topics, settings, new_id)
     kinds: dict[int, tuple[Kind, Groups]] = {number: (kind, consumer) for number, kind in consumer_records.KINDS.items()}
-    return GroupMachine([classic, consumer], {**kinds, GROUP.number: (GROUP, classic)}, topics, settings)
+    migration = Migration(classic, consumer, topics, settings)
+    return GroupMachine([classic, consumer], migration, {**kinds, GROUP.number: (GROUP, classic)}, topics, settings)
 
 
 class GroupCoordinatorActor(PartitionActor):

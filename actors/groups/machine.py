@@ -15,18 +15,13 @@ from typing import Any
 from zafka.actors.actor import Now
 from zafka.actors.groups import records
 from zafka.actors.groups.calls import Call, Groups, Listed, Outbox, Settings, Topic, Topics
-from zafka.actors.groups.classic_answers import refuse_join
-from zafka.actors.groups.consumer_member import JOIN_EPOCH
 from zafka.actors.groups.group_snapshot import decode_section, encode_section, sections_of
+from zafka.actors.groups.migration import Migration
 from zafka.actors.groups.offsets import EXPIRY_TIMER, Offsets
 from zafka.actors.groups.record_codec import VERSION_BYTES, Kind, decode_record
 from zafka.storage.errors import CorruptSnapshot
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages.consumer_group_heartbeat import (
-    ConsumerGroupHeartbeatRequest,
-    ConsumerGroupHeartbeatResponse,
-)
 from zafka.transport.kafka.messages.delete_groups import (
     DeletableGroupResult,
     DeleteGroupsRequest,
@@ -37,24 +32,25 @@ from zafka.transport.kafka.messages.describe_groups import (
     DescribeGroupsRequest,
     DescribeGroupsResponse,
 )
-from zafka.transport.kafka.messages.join_group import JoinGroupRequest
 from zafka.transport.kafka.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from zafka.transport.kafka.types import MalformedMessage, UnsupportedVersion
 
-CLASSIC, CONSUMER = "classic", "consumer"
+CLASSIC = "classic"
 EMPTY, DEAD = "Empty", "Dead"
 OFFSET_PREFIXES = frozenset(number.to_bytes(VERSION_BYTES, "big") for number in records.OFFSET_KINDS)
 GROUP_ID_NOT_FOUND_SINCE = 6  # of DescribeGroups; before, such a group is "Dead"
 
 
 class GroupMachine:
-    """groups: of each kind. kinds: of records beside those of offsets, and whose they are."""
+    """groups: of each kind. kinds: of records beside those of offsets, and whose they are. migration: between the kinds."""
 
     def __init__(
-        self, groups: Sequence[Groups], kinds: Mapping[int, tuple[Kind, Groups]], topics: Topics, settings: Settings
+        self, groups: Sequence[Groups], migration: Migration, kinds: Mapping[int, tuple[Kind, Groups]], topics: Topics,
+        settings: Settings,
     ) -> None:
         self.offsets = Offsets(self.owner_of, topics, settings)
         self._groups = groups
+        self._migration = migration
         self._topics = topics
         self._kinds = records.OFFSET_KINDS | {number: kind for number, (kind, _) in kinds.items()}
         self._replay: dict[type, Callable[[Any, Any], None]] = {records.OffsetCommitKey: self.offsets.replay}
@@ -81,23 +77,16 @@ class GroupMachine:
     # -- what the coordinator gives it ---------------------------------------------------------
 
     def handle(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
-        kind = {ApiKey.JOIN_GROUP: CLASSIC, ApiKey.CONSUMER_GROUP_HEARTBEAT: CONSUMER}.get(ApiKey(call.api_key))
-        owner = None if kind is None else self.owner_of(request.group_id)
-        if owner is not None and owner.kind != kind and not self._turn(owner, request, outbox):
-            _refuse_kind(call, request, outbox)
-            return
-        self._handlers[call.api_key](call, request, now, outbox)
-
-    def _turn(self, owner: Groups, request: JoinGroupRequest | ConsumerGroupHeartbeatRequest, outbox: Outbox) -> bool:
-        """A group without members becomes one of the other kind when a member of that joins; it keeps its offsets."""
-        joins = isinstance(request, JoinGroupRequest) or request.member_epoch == JOIN_EPOCH
-        return joins and owner.delete(request.group_id, outbox) == 0
+        if not self._migration.handle(call, request, now, outbox):
+            self._handlers[call.api_key](call, request, now, outbox)
+        self._migration.downgrade(now, outbox)
 
     def on_timer(self, name: str, now: Now, outbox: Outbox) -> None:
         if name == EXPIRY_TIMER:
             self._expire(now, outbox)
         else:
             self._by_word[name.partition(" ")[0]].on_timer(name, now, outbox)
+            self._migration.downgrade(now, outbox)
 
     def configure(self, configs: Mapping[str, Mapping[str, str]]) -> None:
         """What was altered of groups, by their ids; of "": of all. It holds from the next request on."""
@@ -207,12 +196,3 @@ class GroupMachine:
         if not error:
             self.offsets.delete_group(group_id, outbox)
         return error
-
-
-def _refuse_kind(call: Call, request: JoinGroupRequest | ConsumerGroupHeartbeatRequest, outbox: Outbox) -> None:
-    """Members of both kinds in one group are not served."""
-    if isinstance(request, JoinGroupRequest):
-        refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id, outbox)
-    else:
-        outbox.answer(call, ConsumerGroupHeartbeatResponse(
-            error_code=ErrorCode.GROUP_ID_NOT_FOUND, error_message=f"Group {request.group_id} is not a consumer group."))
