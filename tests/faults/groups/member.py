@@ -189,7 +189,6 @@ def confluent(listener: Listener) -> Client:
             self.consumer.subscribe([TASK["topic"]], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
 
         def poll(self) -> Records:
-            taken.clear()
             wait_s = POLL_S
             while len(taken) < RECORDS_MAX and (message := self.consumer.poll(wait_s)) is not None:
                 wait_s = 0.0
@@ -198,7 +197,9 @@ def confluent(listener: Listener) -> Client:
                     taken.append((message.partition(), message.offset()))
                 elif error.code() not in passing:
                     raise KafkaException(error)
-            return taken
+            records = taken.copy()
+            taken.clear()
+            return records
 
         def commit(self, offsets: dict[int, int]) -> None:
             wanted = [TopicPartition(TASK["topic"], partition, offset) for partition, offset in offsets.items()]
