@@ -1,4 +1,7 @@
-"""Two consumers become three become one under load, with each assignor and both protocols, while any process is killed."""
+"""Two consumers become three become one under load, in both protocols, while any process is killed.
+
+Each run draws an assignor of each client and protocol; `make groups` has them all, for as long as wanted.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import random
 import pytest
 
 from tests.faults.groups.campaign import campaign
-from tests.faults.groups.kinds import KINDS
+from tests.faults.groups.kinds import CLASSIC, KIP_848, OURS
 
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_two_become_three_become_one_whoever_is_killed() -> None:
     print(f"SEED={SEED}")
-    with campaign([kind for kind in KINDS if kind.client != "java"], SEED) as run:
+    choice = random.Random(SEED)
+    kinds = [choice.choice(CLASSIC), choice.choice(KIP_848), *choice.sample(OURS, 2)]
+    with campaign(kinds, SEED) as run:
         run.join(2)
         run.join(1, may_crash=True)
         run.leave()
@@ -24,4 +29,4 @@ def test_two_become_three_become_one_whoever_is_killed() -> None:
         run.finish()
         print(run.told())
     assert run.problems == []
-    assert run.killer.done.total() > 5 and run.load.acknowledged > 500
+    assert run.killer.done.total() > 5 and run.load.acknowledged > 200

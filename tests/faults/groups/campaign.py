@@ -1,6 +1,6 @@
 """Members of many groups come, go and crash under load, while partitions, brokers and coordinators are killed.
 
-    python -m tests.faults.groups.campaign --minutes 5 [--seed N] [--java]        (make groups)
+    python -m tests.faults.groups.campaign --minutes 5 [--seed N] [--kinds Java,KIP-848]        (make groups)
 
 Owns: `Campaign`, one broker, one topic that is written to all the while, and one group for each kind of member; the
 processes that are their members. What they told is judged by `GroupHistory` when all is read. The seed repeats the
@@ -22,7 +22,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.faults.groups.kinds import KINDS, Kind
-from tests.faults.groups.team import Team
+from tests.faults.groups.team import SESSION_S, Team
 from tests.faults.loads import ConfluentLoad, Shared, end_offsets, places, read_everything
 from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker
@@ -33,7 +33,6 @@ POLL_S = 0.02
 KILL_EVERY_S = (0.2, 1.0)
 TARGETS = (
     f"partition {TOPIC}-*", "partition __consumer_offsets-*", "partition __consumer_offsets-*", "broker 1", "coordinator")
-SESSION_S = 3.0  # of members that may crash
 DEFAULTS = {
     "group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000,
     "group.consumer.session.timeout.ms": int(SESSION_S * 1000)}
@@ -176,8 +175,10 @@ class Campaign:
 
     def close(self) -> None:
         """Also where it failed: no process is left."""
-        self.killer.finish() if self.killer.is_alive() else None
-        self.watcher.finish() if self.watcher.is_alive() else None
+        for thread in (self.killer, self.watcher):
+            if thread.is_alive():
+                thread.finish()
+        self.load.abandon()
         for team in self.teams:
             team.kill()
 

@@ -62,14 +62,16 @@ def _java(assignor: str) -> Kind:
     return Kind(f"Java {assignor}", "java", {"--assignment-strategy": f"{JAVA_ASSIGNORS}.{assignor}"})
 
 
-KINDS = (
-    *map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")),
-    *(Kind(f"confluent-kafka KIP-848 {assignor}", "confluent",
-           {"group.protocol": "consumer", "group.remote.assignor": assignor}, is_kip_848=True)
-      for assignor in ("uniform", "range")),
-    *(_ours(assignor, door) for assignor, door in (
-        ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq"))),
+CLASSIC = tuple(map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")))
+KIP_848 = tuple(
+    Kind(f"confluent-kafka KIP-848 {assignor}", "confluent",
+         {"group.protocol": "consumer", "group.remote.assignor": assignor}, is_kip_848=True)
+    for assignor in ("uniform", "range"))
+OURS = tuple(_ours(assignor, door) for assignor, door in (
+    ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
+JAVA = (
     *map(_java, ("RangeAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
     *(Kind(f"Java KIP-848 {assignor}", "java", {"--group-protocol": "consumer", "--group-remote-assignor": assignor},
            is_kip_848=True) for assignor in ("uniform", "range")),
 )
+KINDS = (*CLASSIC, *KIP_848, *OURS, *JAVA)
