@@ -155,7 +155,7 @@ class GroupHistory:
                 self._tell("skipped", f"{where}: the one before had ended at {one.end}")
             if first < one.committed:
                 self._tell("again", f"{where}: {one.committed} was committed")
-            elif first < one.end and not one.excused:
+            elif first < one.end and not one.excused and not one.doubted:
                 self._tell("twice", f"{where}: delivered up to {one.end}, committed {one.committed}; nobody crashed")
             one.excused = False
         elif first != one.position:

@@ -194,7 +194,9 @@ def confluent(listener: Listener) -> Client:
                 wait_s = 0.0
                 error = message.error()
                 if error is None:
-                    taken.append((message.partition(), message.offset()))
+                    partition, offset = message.partition(), message.offset()
+                    assert partition is not None and offset is not None
+                    taken.append((partition, offset))
                 elif error.code() not in passing:
                     raise KafkaException(error)
             records = taken.copy()
