@@ -6,10 +6,11 @@ machine of two cores. Suites with `warm` get both servers running and warm; the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import commits, groups, java, load, recovery, small
+from benchmarks import commits, group_recovery, groups, java, load, recovery, small
 from benchmarks.bench import Bench
 from benchmarks.figures import LESS, Goal
 from benchmarks.native import native
@@ -218,7 +219,7 @@ def start(bench: Bench) -> None:
 
 
 def recover(bench: Bench) -> None:
-    """one partition killed with 1 GB of log, everything killed with 2 GB, a clean log of 10 GB opened"""
+    """one partition killed with 1 GB of log, everything killed with 2 GB, a clean log of 10 GB opened, groups' coordinators killed"""
     size_bytes = recovery.GIB // 50 if bench.quick else recovery.GIB
     recovery.need_room(12 * size_bytes)
     for taken_ms in recovery.partition_restart_ms(size_bytes=size_bytes):
@@ -228,6 +229,15 @@ def recover(bench: Bench) -> None:
                    recovery.all_killed_ms(system, size_bytes=2 * size_bytes), better=LESS)
     bench.note("read to open a clean log of 10 GB", "bytes", "zafka",
                recovery.clean_open_rchar(size_bytes=10 * size_bytes), better=LESS)
+    count = 10_000 if bench.quick else 1_000_000
+    bench.note(f"coordinator with {count:,} committed offsets, its start", "s", "zafka",
+               group_recovery.offsets_start_s(count), better=LESS)
+    with group_recovery.recovering_broker() as broker:
+        for number in range(1 if bench.quick else 5):
+            for phase in group_recovery.PHASES:
+                bench.note(f"coordinator of a group killed during {phase}, to all of it again", "s", "zafka",
+                           group_recovery.recovery_s(broker, phase, f"{phase}-{number}"), better=LESS)
+                time.sleep(recovery.SETTLED_S)
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,9 @@ class GroupCoordinatorActor(PartitionActor):
 
     def _take_back(self, reason: str, now: Now) -> Effects:
         """Nothing of this turn was written: forget all of it, and go by the log again after a while."""
+        self._snapshots.abandon()
         self._on_disk_full(reason)
         self._machine = None
-        self._snapshots.abandon()
         self._refuse_open(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         return [SetTimer(RELOAD_TIMER, now.monotonic_s + RELOAD_S)]
 
