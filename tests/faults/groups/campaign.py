@@ -1,0 +1,225 @@
+"""Members of many groups come, go and crash under load, while partitions, brokers and coordinators are killed.
+
+    python -m tests.faults.groups.campaign --minutes 5 [--seed N] [--kinds Java,KIP-848]        (make groups)
+
+Owns: `Campaign`, one broker, one topic that is written to all the while, and one group for each kind of member; the
+processes that are their members. What they told is judged by `GroupHistory` when all is read. The seed repeats the
+choices, not the timing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.faults.groups.kinds import KINDS, Kind
+from tests.faults.groups.team import SESSION_S, Team
+from tests.faults.loads import ConfluentLoad, Shared, end_offsets, places, read_everything
+from zafka.runtime.errors import RuntimeFault
+from zafka.testing import Broker
+
+TOPIC, PARTITIONS = "orders", 6
+PATIENCE_S = 120.0
+POLL_S = 0.02
+KILL_EVERY_S = (0.2, 1.0)
+TARGETS = (
+    f"partition {TOPIC}-*", "partition __consumer_offsets-*", "partition __consumer_offsets-*", "broker 1", "coordinator")
+DEFAULTS = {
+    "group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000,
+    "group.consumer.session.timeout.ms": int(SESSION_S * 1000)}
+
+
+class Killer(threading.Thread):
+    """Kills a process now and then. done: whom, how often."""
+
+    def __init__(self, broker: Broker, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.done: Counter[str] = Counter()
+        self.must_end = threading.Event()
+        self._broker = broker
+        self._random = random.Random(seed)
+
+    def run(self) -> None:
+        while not self.must_end.wait(self._random.uniform(*KILL_EVERY_S)):
+            target = self._random.choice(TARGETS)
+            if target.endswith("*"):
+                target = target[:-1] + str(self._random.randrange(4))
+            with contextlib.suppress(RuntimeFault, OSError):  # dead already, or nobody there to ask
+                self._broker.kill(target)
+                self.done[target] += 1
+
+    def finish(self) -> None:
+        self.must_end.set()
+        self.join()
+
+
+class Watcher(threading.Thread):
+    """Asks what the groups have committed, all the while, as an admin does."""
+
+    def __init__(self, broker: Broker, teams: Sequence[Team]) -> None:
+        super().__init__(daemon=True)
+        self.asked = 0
+        self.must_end = threading.Event()
+        # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
+        self._admin = AdminClient({
+            "bootstrap.servers": broker.bootstrap_servers, "log_level": 2, "metadata.recovery.strategy": "none"})
+        self._teams = teams
+
+    def run(self) -> None:
+        while not self.must_end.wait(POLL_S):
+            for team in self._teams:
+                self.ask(team)
+
+    def ask(self, team: Team) -> None:
+        asked_ms = time.time_ns() / 1e6
+        future = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(team.group)], request_timeout=PATIENCE_S)[team.group]
+        with contextlib.suppress(KafkaException):  # a coordinator that was just killed
+            told = future.result(PATIENCE_S).topic_partitions
+            if not any(each.error for each in told):
+                team.observed(asked_ms, {each.partition: max(each.offset, 0) for each in told})
+                self.asked += 1
+
+    def finish(self) -> None:
+        self.must_end.set()
+        self.join()
+
+
+class Campaign:
+    """Everything of one run. problems: what may not be, at its end."""
+
+    def __init__(self, broker: Broker, kinds: Sequence[Kind], seed: int) -> None:
+        self.broker = broker
+        self.random = random.Random(seed)
+        self.shared = Shared()
+        self.where = places(TOPIC, PARTITIONS)
+        self.load = ConfluentLoad(broker.bootstrap_servers, self.where, self.shared, records_a_turn=2)
+        self.teams = [Team(kind, broker, TOPIC, PARTITIONS) for kind in kinds]
+        self.killer = Killer(broker, self.random.randrange(2**32))
+        self.watcher = Watcher(broker, self.teams)
+        self.problems: list[object] = []
+
+    # -- the steps, of all groups at once --------------------------------------------------------
+
+    def join(self, count: int = 1, *, may_crash: bool = False) -> None:
+        for team in self.teams:
+            for _ in range(count):
+                team.join(may_crash=may_crash)
+        self.wait_until_shared()
+
+    def leave(self) -> None:
+        """One of each group, in order."""
+        for team in self.teams:
+            team.leave(self.random.choice(team.steady()))
+        self.wait_until_shared()
+
+    def crash(self) -> None:
+        for team in self.teams:
+            team.crash()
+        self.wait_until_shared()
+
+    def wait_until_shared(self) -> None:
+        self.wait(lambda: all(team.is_shared() for team in self.teams), "shared")
+
+    def wander(self, seconds: float) -> None:
+        """Each group by itself: between one and three members, who come, leave and crash."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            for team in self.teams:
+                if len(team.members) < 3 and (len(team.members) == 1 or self.random.random() < 0.5):
+                    team.join(may_crash=True)
+                elif self.random.random() < 0.5:
+                    team.leave(self.random.choice(team.members))
+                else:
+                    team.crash(self.random.choice(team.members))
+            self.shared.failed.wait(self.random.uniform(0.0, 3.0))
+            if self.random.random() < 0.3:
+                self.wait_until_shared()
+
+    def wait(self, is_so: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not is_so():
+            assert time.monotonic() < deadline_s, f"not {what}: {[team.told() for team in self.teams]}"
+            for team in self.teams:
+                team.check()
+            threading.Event().wait(POLL_S)
+
+    # -- a run -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        for thread in (self.load, self.killer, self.watcher):
+            thread.start()
+
+    def finish(self) -> None:
+        """Nothing is killed or written any more; all is read and committed, and then judged."""
+        self.killer.finish()
+        self.load.finish()
+        ends = {place.partition: end for place, end in end_offsets(self.broker.bootstrap_servers, self.where).items()}
+        self.wait(lambda: all(team.has_read(ends) for team in self.teams), "read to the end")
+        self.watcher.finish()
+        for team in self.teams:
+            team.close()
+        for team in self.teams:
+            self.watcher.ask(team)
+        read_everything(self.broker.bootstrap_servers, self.where, self.shared)
+        self.problems = [*self.shared.problems(), *(problem for team in self.teams for problem in team.judge(ends))]
+
+    def close(self) -> None:
+        """Also where it failed: no process is left."""
+        for thread in (self.killer, self.watcher):
+            if thread.is_alive():
+                thread.finish()
+        self.load.abandon()
+        for team in self.teams:
+            team.kill()
+
+    def told(self) -> str:
+        killed = "".join(f"\n    {count:4} {target}" for target, count in sorted(self.killer.done.items()))
+        groups = "".join(f"\n    {team.told()}" for team in self.teams)
+        return (f"killed: {self.killer.done.total()}{killed}\nwritten: {self.load.acknowledged}; "
+                f"commits asked for {self.watcher.asked} times\ngroups:{groups}")
+
+
+@contextlib.contextmanager
+def campaign(kinds: Sequence[Kind], seed: int) -> Iterator[Campaign]:
+    topology = {"supervision": {"intensity": 1_000_000}}
+    with Broker(topics={TOPIC: PARTITIONS}, topology=topology, defaults=DEFAULTS) as broker:
+        run = Campaign(broker, kinds, seed)
+        try:
+            run.start()
+            yield run
+        finally:
+            run.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", default="", help="parts of names of kinds, with commas between; all but Java's if not given")
+    options = parser.parse_args()
+    seed = options.seed or random.randrange(1, 2**31)
+    parts = options.kinds.split(",") if options.kinds else []
+    kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and kind.client != "java")]
+    print(f"SEED={seed} minutes={options.minutes:g}: {', '.join(kind.name for kind in kinds)}", flush=True)
+    with campaign(kinds, seed) as run:
+        run.join(2, may_crash=True)
+        run.wander(options.minutes * 60)
+        run.finish()
+        print(run.told())
+        print(*run.problems[:40], sep="\n")
+    print("FAILED" if run.problems else "nothing skipped, nothing again, one owner each")
+    return 1 if run.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

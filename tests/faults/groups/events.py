@@ -1,0 +1,52 @@
+"""What a member of a group tells, a line of JSON each: the words of Kafka's VerifiableConsumer, and a few of ours.
+
+Owns: the words, and how a line is read. `partitions_lost`, `generation` and the cause in `offsets_committed` are ours;
+`killed` nobody tells, who kills notes it.
+Source: org.apache.kafka.tools.VerifiableConsumer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+ASSIGNED, REVOKED, LOST = "partitions_assigned", "partitions_revoked", "partitions_lost"
+CONSUMED, COMMITTED = "records_consumed", "offsets_committed"
+CLOSED, KILLED = "shutdown_complete", "killed"
+ENDS = (REVOKED, LOST, CLOSED, KILLED)
+NO_GENERATION = -1
+
+
+class Event(NamedTuple):
+    """at_ms: since the epoch, by the member's clock; all are on one machine. partitions: whose change of hands it is.
+
+    consumed: partition -> first and last offset, of consecutive records. committed: partition -> offset that the
+    coordinator acknowledged; empty if it refused. generation: of the group, or a KIP-848 member's epoch, where it is told.
+    """
+
+    at_ms: float
+    member: str
+    name: str
+    partitions: tuple[int, ...] = ()
+    consumed: tuple[tuple[int, int, int], ...] = ()
+    committed: tuple[tuple[int, int], ...] = ()
+    generation: int = NO_GENERATION
+
+
+def parse(member: str, line: str) -> Event:
+    """Raises ValueError for what is no such line."""
+    told: dict[str, Any] = json.loads(line)
+    name = told["name"]
+    partitions = told.get("partitions", [])
+    return Event(
+        float(told["timestamp"]), member, name,
+        tuple(each["partition"] for each in partitions),
+        tuple((each["partition"], each["minOffset"], each["maxOffset"]) for each in partitions) if name == CONSUMED else (),
+        tuple((each["partition"], each["offset"]) for each in told.get("offsets", ())) if told.get("success") else (),
+        told.get("generation", NO_GENERATION))
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """As they happened. A partition may be let go of and taken in the same millisecond: then in this order."""
+    return sorted(events, key=lambda event: (event.at_ms, event.name not in ENDS))
