@@ -2,7 +2,7 @@
 
 driver.py       the words in which a case asks a client for something, and what clients cannot do
 drivers/        one client each, in those words; json_lines.py runs those of other languages (foreign/)
-cases.py        the list, and the bench that a case works at; cases_writing.py, cases_reading.py, cases_faults.py
+cases.py        the list, and the bench that a case works at; cases_writing.py, cases_reading.py, cases_groups.py, cases_faults.py
 recorder.py     the proxy that sees which versions of which requests each client sends
 report.py       docs/clients.md, from what a run has told
 

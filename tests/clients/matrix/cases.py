@@ -1,4 +1,4 @@
-"""The list of cases, and what each may use. The cases themselves: cases_writing.py, cases_reading.py, cases_faults.py.
+"""The list of cases, and what each may use. The cases themselves: cases_writing.py, cases_reading.py, cases_groups.py, cases_faults.py.
 
 Owns: the registry. A case is a function of a bench and a driver that asserts; its name is a row of docs/clients.md.
 Who writes is checked by the reference reading, and who reads by the reference having written, so that no client is

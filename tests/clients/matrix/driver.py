@@ -16,6 +16,8 @@ from typing import ClassVar, Literal, NamedTuple
 from tests.clients.samples import Sample
 
 TIMEOUT_S = 60.0
+HEARTBEAT_MS = 300  # of members, so that a rebalance is not waited for for seconds
+Protocol = Literal["classic", "consumer"]
 CREATE_TIME, LOG_APPEND_TIME = 0, 1
 
 
@@ -41,6 +43,9 @@ class Ability(StrEnum):
     SEEK_TIME = "starting at a time"
     RESET = "a start that is out of range"
     COMMITTED = "read_committed"
+    GROUP = "reading in groups"
+    STATIC = "static members of groups"
+    KIP_848 = "KIP-848 groups"
     CREATE_ON_WRITE = "creating a topic by writing to it"
     UNKNOWN_PARTITION = "telling that a partition is not there"
     CREATE_ON_READ = "creating a topic by reading it"
@@ -150,6 +155,7 @@ class Driver(ABC):
     name: str
     toolchain: ClassVar[str | None] = None
     cannot: ClassVar[Mapping[Ability, str]] = {}
+    shares_with_itself_only: ClassVar[bool] = False  # it has no assignor that others know
 
     def __init__(self, kafka: str, zmq: str) -> None:
         """kafka, zmq: addresses of the broker's two doors."""
@@ -177,6 +183,12 @@ class Driver(ABC):
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
     ) -> Reader: ...
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        """A member of a group, from the beginning where the group has committed nothing; it commits by itself, all of
+        what it has read at the latest when it is closed. instance: the name of a static one.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def bounds(self, topic: str) -> tuple[int, int]:

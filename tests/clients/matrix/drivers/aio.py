@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -14,8 +14,11 @@ from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
+    HEARTBEAT_MS,
     TIMEOUT_S,
+    Ability,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -109,6 +112,7 @@ def received(record: Any) -> Received:
 
 class AioKafka(Driver):
     name = "aiokafka"
+    cannot: ClassVar[Mapping[Ability, str]] = {Ability.KIP_848: "does not know it"}
 
     def __init__(self, kafka: str, zmq: str) -> None:
         super().__init__(kafka, zmq)
@@ -153,6 +157,16 @@ class AioKafka(Driver):
             bootstrap_servers=self.bootstrap, client_id=self.client_id, enable_auto_commit=False, **own)
         await consumer.start()
         return consumer
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        async def begin() -> AIOKafkaConsumer:
+            consumer = AIOKafkaConsumer(
+                topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
+                group_instance_id=instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS)
+            await consumer.start()
+            return consumer
+
+        return AioKafkaReader(self.loop, self.loop.run(begin()))
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

@@ -19,10 +19,12 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     CREATE_TIME,
     DEFAULTS,
+    HEARTBEAT_MS,
     LOG_APPEND_TIME,
     TIMEOUT_S,
     Ability,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -179,6 +181,22 @@ class ConsoleReader(StreamReader):
             LOG_APPEND_TIME if kind == b"LogAppendTime" else CREATE_TIME)
 
 
+class Ended(StreamReader):
+    """A member of a group is told to end, so that it commits and leaves."""
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=TIMEOUT_S)
+
+
+class KcatMember(Ended, KcatReader):
+    pass
+
+
+class ConsoleMember(Ended, ConsoleReader):
+    pass
+
+
 class Kcat(Driver):
     name = "kcat"
     cannot: ClassVar[Mapping[Ability, str]] = {
@@ -188,6 +206,8 @@ class Kcat(Driver):
         Ability.ERRORS: "tells librdkafka's texts only",
         Ability.BYTES: "made for text",
         Ability.CREATE_ON_READ: "reading creates nothing",
+        Ability.KIP_848: "with a librdkafka older than that",
+        Ability.STATIC: "in the library: see confluent-kafka",
     }
 
     @classmethod
@@ -232,6 +252,11 @@ class Kcat(Driver):
             max_partition_fetch_bytes=size, receive_message_max_bytes=size and 2 * size,
             isolation_level="read_committed" if settings.committed else None), MARK.encode())
 
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        return KcatMember(self.command(
+            "-G", group, "-u", "-f", f"%p %o %T %K %S\n%k%s%h{MARK}", topic,
+            auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS), MARK.encode())
+
     def asked(self, *arguments: str) -> str:
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, timeout=2 * TIMEOUT_S)
         if done.returncode != 0:
@@ -275,7 +300,7 @@ class JavaConsole(Driver):
         Ability.PARTITIONS: "of one partition, or in a group",
         Ability.RESET: library, Ability.LIMITS: library, Ability.ERRORS: library, Ability.ACKS: library,
         Ability.GZIP: library, Ability.SNAPPY: library, Ability.LZ4: library, Ability.ZSTD: library,
-        Ability.COMMITTED: library, Ability.CREATE_ON_READ: library, Ability.ABANDON: library, Ability.KEYED: library,
+        Ability.STATIC: library, Ability.COMMITTED: library, Ability.CREATE_ON_READ: library, Ability.ABANDON: library, Ability.KEYED: library,
         Ability.PATIENCE: "the console producer gives up after three tries unless told otherwise",
         Ability.SEEK_TIME: "by offset only", Ability.SEEK_END: "resolved later, so that nobody can say what comes first",
     }
@@ -315,6 +340,14 @@ class JavaConsole(Driver):
         return ConsoleReader(self.command(
             "consumer.ConsoleConsumer", topic, "--partition", str(partitions[0]), "--offset",
             "earliest" if start.kind == "beginning" else str(start.at), *own,
+            *[part for one in options for part in ("--formatter-property", one)]), b"\n")
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        options = [f"print.{name}=true" for name in ("timestamp", "partition", "offset", "headers", "key")]
+        return ConsoleMember(self.command(
+            "consumer.ConsoleConsumer", topic, "--group", group, "--from-beginning",
+            "--command-property", f"group.protocol={protocol}",
+            *(["--command-property", f"heartbeat.interval.ms={HEARTBEAT_MS}"] if protocol == "classic" else []),
             *[part for one in options for part in ("--formatter-property", one)]), b"\n")
 
     def bounds(self, topic: str) -> tuple[int, int]:

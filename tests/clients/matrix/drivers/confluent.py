@@ -8,14 +8,23 @@ from functools import cached_property
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
+    HEARTBEAT_MS,
     TIMEOUT_S,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -155,6 +164,27 @@ class Confluent(Driver):
             places[0].offset = end if start.kind == "end" else places[0].offset
         consumer.assign(places)
         return ConfluentReader(consumer)
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        own = {
+            "group.id": group, "group.protocol": protocol, "group.instance.id": instance, "auto.offset.reset": "earliest",
+            "heartbeat.interval.ms": HEARTBEAT_MS if protocol == "classic" else None}
+        consumer = confluent_kafka.Consumer(self.settings(**{k: v for k, v in own.items() if v is not None}))
+        consumer.subscribe([topic])
+        return ConfluentReader(consumer)
+
+    def shares(self, group: str) -> list[int]:
+        """How many partitions each member of a group has; none while they are being shared."""
+        told = self.admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group].result(TIMEOUT_S)
+        if told.state != ConsumerGroupState.STABLE:
+            return []
+        return sorted(len(member.assignment.topic_partitions) for member in told.members)
+
+    def committed(self, topic: str, group: str) -> dict[int, int]:
+        """The offset that the group has committed for each partition for which it has."""
+        asked = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_S)
+        told = asked[group].result(TIMEOUT_S).topic_partitions
+        return {each.partition: each.offset for each in told if each.topic == topic and each.offset >= 0}
 
     @staticmethod
     def offset_of(start: Start) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,9 +20,11 @@ from typing import Any, ClassVar
 from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
+    HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -49,6 +52,7 @@ class Program:
         self.command = command
         self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
+        self.turn = threading.Lock()
 
     def call(self, op: str, **fields: Any) -> dict[str, Any]:
         """Raises Refused if the program answers with an error."""
@@ -57,9 +61,10 @@ class Program:
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env={**os.environ, **self.environment})
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"op": op, **fields}).encode() + b"\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        with self.turn:
+            self.process.stdin.write(json.dumps({"op": op, **fields}).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         assert line, f"{self.command[0]} ended with exit code {self.process.wait()} in {op}"
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -113,11 +118,11 @@ class JsonWriter(Writer):
 
 
 class JsonReader(Reader):
-    def __init__(self, program: Program, place: dict[str, Any], settings: Settings) -> None:
+    def __init__(self, program: Program, place: dict[str, Any], settings: Settings, op: str = "reader") -> None:
         self.program = program
         self.number = next(_numbers)
         self.is_open = True
-        program.call("reader", id=self.number, settings=in_words(settings), **place)
+        program.call(op, id=self.number, settings=in_words(settings), **place)
 
     def read(self, count: int) -> list[Received]:
         told = self.program.call("read", id=self.number, count=count, timeout_ms=int(TIMEOUT_S * 1000))
@@ -154,6 +159,10 @@ class JsonLines(Driver):
     ) -> Reader:
         return JsonReader(
             self.program, self.place(topic, partitions=list(partitions), start=start.kind, at=start.at), settings)
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        place = self.place(topic, group=group, protocol=protocol, instance=instance, heartbeat_ms=HEARTBEAT_MS)
+        return JsonReader(self.program, place, DEFAULTS, op="member")
 
     def bounds(self, topic: str) -> tuple[int, int]:
         first, end = self.program.call("bounds", **self.place(topic))["offsets"]
@@ -193,6 +202,7 @@ class Java(JsonLines):
 class FranzGo(JsonLines):
     name = "franz-go"
     toolchain = "go"
+    cannot: ClassVar[Mapping[Ability, str]] = {Ability.KIP_848: "only where it is told that this is an experiment"}
     program = Program([str(FRANZ_GO)], {})
 
     @classmethod
@@ -203,14 +213,16 @@ class FranzGo(JsonLines):
 class KafkaJs(JsonLines):
     name = "kafkajs"
     toolchain = "npm"
-    no_groups = "reads in consumer groups only, which zafka has not yet"
     cannot: ClassVar[Mapping[Ability, str]] = {
-        Ability.READ: no_groups,
+        Ability.READ: "reads in groups only, from where the group has committed",
+        Ability.STATIC: "does not know it",
+        Ability.KIP_848: "does not know it",
         Ability.LZ4: "in a plugin only, which is not maintained",
         Ability.ZSTD: "in a plugin only, which is not maintained",
         Ability.UNKNOWN_PARTITION: "drops such a record without a word",
         Ability.LIMITS: "has none: the broker's limit is its own",
     }
+    shares_with_itself_only = True
     program = Program(["node", str(FOREIGN / "js" / "driver.js")], {"NODE_PATH": str(KAFKAJS)})
 
     @classmethod

@@ -14,9 +14,11 @@ from kafka.errors import BrokerResponseError, KafkaError
 from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
+    HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -81,7 +83,10 @@ def received(record: Any) -> Received:
 
 class KafkaPython(Driver):
     name = "kafka-python"
-    cannot: ClassVar[Mapping[Ability, str]] = {Ability.ABANDON: "closing it without giving it time fails, and it goes on sending"}
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        Ability.ABANDON: "closing it without giving it time fails, and it goes on sending",
+        Ability.KIP_848: "does not know it",
+    }
 
     def expresses(self, sample: Sample) -> bool:
         """It takes no record without key and value, and no header without a value."""
@@ -115,6 +120,11 @@ class KafkaPython(Driver):
         return KafkaConsumer(
             bootstrap_servers=self.bootstrap, client_id=self.client_id, enable_auto_commit=False,
             consumer_timeout_ms=TIMEOUT_S * 1000, **own)
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        return KafkaPythonReader(KafkaConsumer(
+            topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group, group_instance_id=instance,
+            auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS, consumer_timeout_ms=TIMEOUT_S * 1000))
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

@@ -11,9 +11,11 @@ import zafka
 from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
+    HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
     Driver,
+    Protocol,
     Reader,
     Received,
     Refused,
@@ -86,6 +88,7 @@ class Zafka(Driver):
     name = "zafka, Kafka's protocol"
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.COMMITTED: "there are no transactions yet",
+        Ability.KIP_848: "not in our own client yet",
         Ability.CREATE_ON_READ: "creates nothing unasked",
         Ability.CREATE_ON_WRITE: "creates nothing unasked, and says how to",
     }
@@ -120,6 +123,14 @@ class Zafka(Driver):
 
     def consumer(self, settings: Settings = DEFAULTS) -> zafka.Consumer:
         return zafka.Consumer(**self.consumer_options(settings))
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        return OurReader(zafka.Consumer(topic, **self.member_options(group, instance)))
+
+    def member_options(self, group: str, instance: str | None) -> dict[str, Any]:
+        return self.options | {
+            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": instance,
+            "heartbeat_interval": HEARTBEAT_MS / 1000}
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

@@ -11,6 +11,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     TIMEOUT_S,
+    Protocol,
     Reader,
     Received,
     Settings,
@@ -106,6 +107,11 @@ class AsyncZafka(ZafkaDoor):
         producer = zafka.AsyncProducer(**self.producer_options(settings))
         asked(self.loop, producer.start())
         return AsyncWriter(self.loop, producer, topic, partition)
+
+    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, instance))
+        asked(self.loop, consumer.start())
+        return AsyncReader(self.loop, consumer)
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

@@ -46,6 +46,9 @@ type call struct {
 	Bootstrap  string   `json:"bootstrap"`
 	ClientID   string   `json:"client_id"`
 	Topic      string   `json:"topic"`
+	Group      string   `json:"group"`
+	Instance   *string  `json:"instance"`
+	Heartbeat  int      `json:"heartbeat_ms"`
 	Partition  *int32   `json:"partition"`
 	Partitions []int32  `json:"partitions"`
 	Start      string   `json:"start"`
@@ -120,7 +123,15 @@ func perform(asked call) (answer, error) {
 		return nil, openReader(asked)
 	case "read":
 		return read(asked)
+	case "member":
+		return nil, join(asked)
 	case "close":
+		if asked := clients[asked.ID]; asked.call.Group != "" {
+			// What was read is committed at intervals, unless it is asked for.
+			if err := asked.client.CommitUncommittedOffsets(context.Background()); err != nil {
+				return nil, err
+			}
+		}
 		clients[asked.ID].client.Close()
 		delete(clients, asked.ID)
 		return nil, nil
@@ -269,6 +280,18 @@ func openReader(asked call) error {
 		places[partition] = from
 	}
 	own = append(own, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{asked.Topic: places}))
+	client, err := kgo.NewClient(own...)
+	clients[asked.ID] = &open{client: client, call: asked}
+	return err
+}
+
+func join(asked call) error {
+	own := append(base(asked), kgo.ConsumerGroup(asked.Group), kgo.ConsumeTopics(asked.Topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.Balancers(kgo.RangeBalancer()), // others know no other one of its
+		kgo.HeartbeatInterval(time.Duration(asked.Heartbeat)*time.Millisecond))
+	if asked.Instance != nil {
+		own = append(own, kgo.InstanceID(*asked.Instance))
+	}
 	client, err := kgo.NewClient(own...)
 	clients[asked.ID] = &open{client: client, call: asked}
 	return err

@@ -69,6 +69,7 @@ public class Driver {
                 for (Future<RecordMetadata> future : futures) offsets.add(future.get().offset());
             }
             case "reader" -> open(id, call);
+            case "member" -> join(id, call);
             case "read" -> read(id, call, answer.putArray("records"));
             case "close" -> {
                 if (producers.containsKey(id)) producers.remove(id).close(LONG);
@@ -151,6 +152,19 @@ public class Driver {
             case "offset" -> consumer.seek(first, call.get("at").asLong());
             default -> consumer.seek(first, consumer.offsetsForTimes(Map.of(first, call.get("at").asLong())).get(first).offset());
         }
+    }
+
+    static void join(int id, JsonNode call) {
+        Properties own = settings(call);
+        own.put("group.id", call.get("group").asText());
+        own.put("group.protocol", call.get("protocol").asText());
+        own.put("auto.offset.reset", "earliest");
+        put(own, "group.instance.id", call.get("instance"));
+        if (call.get("protocol").asText().equals("classic")) put(own, "heartbeat.interval.ms", call.get("heartbeat_ms"));
+        Consumer<byte[], byte[]> consumer = new KafkaConsumer<>(own, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.subscribe(List.of(call.get("topic").asText()));
+        consumers.put(id, consumer);
+        fetched.put(id, new ArrayDeque<>());
     }
 
     static void read(int id, JsonNode call, ArrayNode records) {

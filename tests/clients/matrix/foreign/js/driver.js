@@ -1,4 +1,4 @@
-// kafkajs, driven by lines of JSON; see tests/clients/matrix/drivers/json_lines.py. It only writes: it reads in groups alone.
+// kafkajs, driven by lines of JSON; see tests/clients/matrix/drivers/json_lines.py.
 "use strict";
 
 const readline = require("node:readline");
@@ -7,6 +7,7 @@ const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, logLevel } = r
 CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
 
 const writers = new Map();
+const members = new Map();
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy };
 const ACKS = { 0: 0, 1: 1, all: -1 };
 const bytes = (packed) => (packed === null ? null : Buffer.from(packed, "base64"));
@@ -56,6 +57,43 @@ async function flush(call) {
   return { offsets };
 }
 
+const packed = (data) => (data === null || data === undefined ? null : data.toString("base64"));
+
+async function join(call) {
+  const consumer = client(call).consumer({ groupId: call.group, heartbeatInterval: call.heartbeat_ms });
+  const member = { consumer, records: [], wake: () => {} };
+  await consumer.connect();
+  await consumer.subscribe({ topics: [call.topic], fromBeginning: true });
+  await consumer.run({
+    eachMessage: async ({ partition, message }) => {
+      const headers = Object.entries(message.headers ?? {}).map(([name, value]) => [name, packed(value)]);
+      member.records.push({
+        partition, offset: Number(message.offset), key: packed(message.key), value: packed(message.value), headers,
+        timestamp: Number(message.timestamp), timestamp_type: null,
+      });
+      member.wake();
+    },
+  });
+  members.set(call.id, member);
+}
+
+async function read(call) {
+  const member = members.get(call.id);
+  const deadline = Date.now() + call.timeout_ms;
+  while (member.records.length < call.count && Date.now() < deadline) {
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, deadline - Date.now());
+      member.wake = () => { clearTimeout(timer); resolve(); };
+    });
+  }
+  return { records: member.records.splice(0, call.count) };
+}
+
+async function close(call) {
+  const { producer, consumer } = writers.get(call.id) ?? members.get(call.id);
+  await (producer ?? consumer).disconnect();
+}
+
 async function administer(call, act) {
   // It takes a topic that is not there for one that may come, and asks for seconds.
   const admin = client(call, { retries: 1 }).admin();
@@ -72,7 +110,9 @@ const perform = {
   writer: async (call) => void (await open(call)),
   send: async (call) => void send(call),
   flush,
-  close: async (call) => void (await writers.get(call.id).producer.disconnect()),
+  member: async (call) => void (await join(call)),
+  read,
+  close: async (call) => void (await close(call)),
   bounds: (call) => administer(call, async (admin) => {
     const [first] = (await admin.fetchTopicOffsets(call.topic)).filter((one) => one.partition === 0);
     return { offsets: [Number(first.low), Number(first.high)] };
