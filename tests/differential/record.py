@@ -3,7 +3,7 @@
     python -m tests.differential.record     writes it anew, against Apache Kafka (scripts/install-peers)
 
 Owns: a proxy on loopback whose address Kafka advertises, so that every request passes it. Kept of a request: client,
-connection, API, version, body, and what of the answer later requests name: a producer id, a session id, ids of topics.
+connection, API, version, body, and what of the answer later requests name: a producer id, a session id, a member's id, ids of topics.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.differential.group_jobs import GROUP_JOBS
 from tests.differential.jobs import JOBS
-from tests.differential.recorded import RECORDED
+from tests.differential.recorded import GIVEN, RECORDED
 from tests.differential.sides import KAFKA_SETTINGS
 from tests.powercut.systems import QUICK_START, Kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import read_request_header, read_response_header, response_reader
 
 # Asked again and again in the same words: once is enough.
-ONCE = (ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.LIST_OFFSETS, ApiKey.DESCRIBE_CLUSTER)
+ONCE = (
+    ApiKey.API_VERSIONS, ApiKey.METADATA, ApiKey.LIST_OFFSETS, ApiKey.DESCRIBE_CLUSTER, ApiKey.FIND_COORDINATOR,
+    ApiKey.HEARTBEAT, ApiKey.CONSUMER_GROUP_HEARTBEAT)
 
 
 class Proxy:
@@ -79,7 +82,7 @@ class Proxy:
 
     def _answer(self, frame: bytes, waiting: dict[int, dict[str, Any]]) -> None:
         asked = waiting.pop(int.from_bytes(frame[:4], "big", signed=True), None)
-        if asked is None or asked["api"] not in (ApiKey.METADATA, ApiKey.FETCH, ApiKey.INIT_PRODUCER_ID):
+        if asked is None or asked["api"] not in (ApiKey.METADATA, *GIVEN):
             return
         view = memoryview(frame)
         _, position = read_response_header(view, asked["api"], asked["version"])
@@ -87,7 +90,7 @@ class Proxy:
         if asked["api"] == ApiKey.METADATA:
             self.topics |= {topic.topic_id.hex(): topic.name for topic in answer.topics if any(topic.topic_id)}
         else:
-            asked["gave"] = answer.session_id if asked["api"] == ApiKey.FETCH else answer.producer_id
+            asked["gave"] = getattr(answer, GIVEN[asked["api"]])
 
 
 def _pass_on(source: socket.socket, sink: socket.socket, heard: Callable[[bytes], None]) -> None:
@@ -116,7 +119,7 @@ def main() -> None:
         broker.launch()
         try:
             broker.wait_ready()
-            for name, job in JOBS.items():
+            for name, job in {**JOBS, **GROUP_JOBS}.items():
                 proxy.client = name
                 job(f"127.0.0.1:{proxy.port}")
                 print(f"{name}: {sum(each['client'] == name for each in proxy.requests)} requests")

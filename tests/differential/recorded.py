@@ -21,18 +21,20 @@ from zafka.transport.kafka.codec import request_reader, request_writer
 
 RECORDED = Path(__file__).with_name("recorded.jsonl")
 TIMES_POSITION = 27  # of base and largest timestamp in a batch
+# What later requests name of an answer, besides the ids of topics.
+GIVEN = {ApiKey.FETCH: "session_id", ApiKey.INIT_PRODUCER_ID: "producer_id", ApiKey.JOIN_GROUP: "member_id"}
 WAIT_MS = 20  # where the client let its Fetch wait for longer
 
 
 class Recorded(msgspec.Struct):
-    """gave: the producer id or the session id that the answer told then; 0 or -1 if none."""
+    """gave: the producer id, session id or member's id that the answer told then; 0, -1 or nothing if none."""
 
     client: str
     connection: int
     api: int
     version: int
     body: str
-    gave: int = -1
+    gave: int | str = -1
 
     @property
     def frame(self) -> bytes:
@@ -67,6 +69,8 @@ def translate(value: Any, side: Side, topics: dict[bytes, str]) -> Any:
         return _batch(value, side) if value else value
     if isinstance(value, bytes) and value in topics:
         return side.saved[f"id of {topics[value]}"]
+    if isinstance(value, str):
+        return side.saved.get(f"recorded {ApiKey.JOIN_GROUP} {value}", value)
     if not isinstance(value, msgspec.Struct):
         return value
     fields = {name: translate(getattr(value, name), side, topics) for name in value.__struct_fields__}
@@ -74,6 +78,9 @@ def translate(value: Any, side: Side, topics: dict[bytes, str]) -> Any:
         fields["session_id"] = side.saved[f"recorded {ApiKey.FETCH} {fields['session_id']}"]
     if "max_wait_ms" in fields:
         fields["max_wait_ms"] = min(fields["max_wait_ms"], WAIT_MS)
+    for name in ("member_epoch", "generation_id_or_member_epoch"):
+        if fields.get(name, 0) > 0 and (epoch := side.saved.get(f"epoch of {fields['member_id']}")):
+            fields[name] = epoch
     return type(value)(**fields)
 
 

@@ -137,10 +137,10 @@ def run_recorded(sides: Sides) -> list[Difference]:
 def _replay(side: Side, asked: recorded.Recorded, topics: dict[bytes, str]) -> Outcome:
     body = recorded.write(asked, recorded.translate(asked.request, side, topics)) + recorded.rest(asked)
     outcome = side.wire.ask_bytes(asked.api, asked.version, body)
-    if asked.api in (ApiKey.FETCH, ApiKey.INIT_PRODUCER_ID):
-        answer = must(outcome)
-        side.save(
-            f"recorded {asked.api} {asked.gave}", answer.session_id if asked.api == ApiKey.FETCH else answer.producer_id)
+    if given := recorded.GIVEN.get(ApiKey(asked.api)):
+        side.save(f"recorded {asked.api} {asked.gave}", getattr(must(outcome), given))
+    if asked.api == ApiKey.CONSUMER_GROUP_HEARTBEAT:  # a KIP-848 member chooses its id, and is told its epoch
+        side.saved[f"epoch of {asked.request.member_id}"] = must(outcome).member_epoch
     if asked.api in (ApiKey.CREATE_TOPICS, ApiKey.CREATE_PARTITIONS):
         _wait_until_all_lead(side, [topic.name for topic in asked.request.topics])
         side.learn_topic_ids()
