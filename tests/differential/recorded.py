@@ -78,6 +78,9 @@ def translate(value: Any, side: Side, topics: dict[bytes, str]) -> Any:
         fields["session_id"] = side.saved[f"recorded {ApiKey.FETCH} {fields['session_id']}"]
     if "max_wait_ms" in fields:
         fields["max_wait_ms"] = min(fields["max_wait_ms"], WAIT_MS)
+    for name in ("member_epoch", "generation_id_or_member_epoch"):
+        if fields.get(name, 0) > 0 and (epoch := side.saved.get(f"epoch of {fields['member_id']}")):
+            fields[name] = epoch
     return type(value)(**fields)
 
 

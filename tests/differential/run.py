@@ -139,6 +139,8 @@ def _replay(side: Side, asked: recorded.Recorded, topics: dict[bytes, str]) -> O
     outcome = side.wire.ask_bytes(asked.api, asked.version, body)
     if given := recorded.GIVEN.get(ApiKey(asked.api)):
         side.save(f"recorded {asked.api} {asked.gave}", getattr(must(outcome), given))
+    if asked.api == ApiKey.CONSUMER_GROUP_HEARTBEAT:  # a KIP-848 member chooses its id, and is told its epoch
+        side.saved[f"epoch of {asked.request.member_id}"] = must(outcome).member_epoch
     if asked.api in (ApiKey.CREATE_TOPICS, ApiKey.CREATE_PARTITIONS):
         _wait_until_all_lead(side, [topic.name for topic in asked.request.topics])
         side.learn_topic_ids()
