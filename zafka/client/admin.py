@@ -70,6 +70,14 @@ class Admin(AdminBase):
         """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
         return run(self._describe_topics(names))
 
+    def coordinator_of(self, group_id: str) -> int:
+        """The id of the broker that a client is sent to for a group. Raises RequestTimedOut, BrokerRefused."""
+        return run(self._coordinator_of(group_id))
+
+    def api_versions(self) -> dict[str, tuple[int, int]]:
+        """First and last version of each API that brokers tell clients, by Kafka's names."""
+        return run(self._api_versions())
+
     def describe_configs(
         self, *, topic: str | None = None, broker: int | str | None = None, group: str | None = None,
         documentation: bool = False,

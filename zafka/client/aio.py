@@ -327,6 +327,14 @@ class AsyncAdmin(AsyncClient, AdminBase):
         """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
         return await self._run(self._describe_topics(names))
 
+    async def coordinator_of(self, group_id: str) -> int:
+        """The id of the broker that a client is sent to for a group. Raises RequestTimedOut, BrokerRefused."""
+        return await self._run(self._coordinator_of(group_id))
+
+    async def api_versions(self) -> dict[str, tuple[int, int]]:
+        """First and last version of each API that brokers tell clients, by Kafka's names."""
+        return await self._run(self._api_versions())
+
     async def describe_configs(
         self, *, topic: str | None = None, broker: int | str | None = None, group: str | None = None,
         documentation: bool = False,
