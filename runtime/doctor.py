@@ -14,25 +14,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
+
+from zafka.runtime.findings import Finding
+from zafka.runtime.group_doctor import check_groups
 
 if TYPE_CHECKING:
-    from zafka.client.admin import BrokerInfo
-
-Level = Literal["ok", "warning", "problem"]
+    from zafka.client.admin import BrokerInfo, TopicInfo
 
 OPEN_FILES_LEAST = 4096
 FLUSHES = 20
 FLUSH_SLOW_MS = 20.0
 CONNECT_S = 2.0
-
-
-class Finding(NamedTuple):
-    """level "problem": something will not work; "warning": it may not be what you want."""
-
-    level: Level
-    subject: str
-    text: str
 
 
 def check_machine(data_dir: Path) -> Iterator[Finding]:
@@ -79,9 +72,12 @@ def check_disk(data_dir: Path) -> Finding:
     return Finding("ok", "disk", text)
 
 
-def check_address(bootstrap: str, *, asked: bool) -> Iterator[Finding]:
-    """What a client is told at an address, and whether it could follow. asked: the user gave the address."""
+def check_address(bootstrap: str, *, asked: bool, group: str | None = None) -> Iterator[Finding]:
+    """What a client is told at an address, and whether it could follow. asked: the user gave the address.
+
+    group: tell of this group only, and to whom its members are sent."""
     from zafka.client.admin import Admin
+    from zafka.client.consumer import Consumer
     from zafka.client.errors import NoBroker, ZafkaError
 
     try:
@@ -92,19 +88,31 @@ def check_address(bootstrap: str, *, asked: bool) -> Iterator[Finding]:
             yield Finding("ok", "cluster", f"{cluster.cluster_id or 'without an id'} at {bootstrap}, answered in {answer_ms:.0f} ms")
             for broker in cluster.brokers:
                 yield check_broker(broker)
+            yield told_versions(admin.api_versions())
             topics = admin.describe_topics(admin.list_topics())
+            yield check_leaders(topics)
+            with Consumer(bootstrap_servers=bootstrap) as consumer:
+                yield from check_groups(admin, consumer, cluster, group)
     except NoBroker as error:
         yield Finding("problem" if asked else "warning", "cluster", str(error))
         return
     except ZafkaError as error:
         yield Finding("problem", "cluster", str(error))
-        return
+
+
+def told_versions(versions: dict[str, tuple[int, int]]) -> Finding:
+    """What a client may ask. Those that everybody needs, and both protocols of groups."""
+    told = [f"{name} {versions[name][0]} to {versions[name][1]}" for name in ("Produce", "Fetch", "Metadata") if name in versions]
+    kinds = [kind for kind, name in (("classic", "JoinGroup"), ("KIP-848", "ConsumerGroupHeartbeat")) if name in versions]
+    return Finding("ok", "protocol", f"{len(versions)} APIs: {', '.join(told)}; groups: {' and '.join(kinds) or 'none'}")
+
+
+def check_leaders(topics: list[TopicInfo]) -> Finding:
     count = sum(len(topic.partitions) for topic in topics)
     leaderless = [f"{topic.name}-{one.partition}" for topic in topics for one in topic.partitions if one.leader < 0]
     if leaderless:
-        yield Finding("problem", "topics", f"{len(leaderless)} of {count} partitions have no leader: {', '.join(leaderless[:5])}")
-    else:
-        yield Finding("ok", "topics", f"{len(topics)} with {count} partitions, all served")
+        return Finding("problem", "topics", f"{len(leaderless)} of {count} partitions have no leader: {', '.join(leaderless[:5])}")
+    return Finding("ok", "topics", f"{len(topics)} with {count} partitions, all served")
 
 
 def check_broker(broker: BrokerInfo) -> Finding:

@@ -27,7 +27,6 @@ VERSIONS = range(3)
 ADVERTISED = VERSIONS
 
 UNCLEAN = 1  # election type; 0 is the preferred leader's
-EMPTY_TOPICS_SINCE = 1  # so far Kafka leaves topics without a result out
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: ElectLeadersRequest) -> None:
@@ -41,8 +40,7 @@ def handle(gateway: Gateway, exchange: Exchange, request: ElectLeadersRequest) -
         for topic in gateway.cluster.topics_by_name.values():
             told = [elect(gateway, topic.name, index, request) for index in range(len(topic.partitions))]
             told = [each for each in told if each.error_code != ErrorCode.ELECTION_NOT_NEEDED]
-            if told or exchange.version >= EMPTY_TOPICS_SINCE:
-                results.append(ReplicaElectionResult(topic.name, told))
+            results.append(ReplicaElectionResult(topic.name, told))
     exchange.answer(ElectLeadersResponse(replica_election_results=results))
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "produce": "zafka.runtime.cli.produce:produce",
     "consume": "zafka.runtime.cli.consume:consume",
     "group": "zafka.runtime.cli.group:group",
+    "config": "zafka.runtime.cli.config:config",
     "log": "zafka.runtime.cli.log:log",
     "doctor": "zafka.runtime.cli.doctor:doctor",
     "chaos": "zafka.runtime.cli.chaos:chaos",

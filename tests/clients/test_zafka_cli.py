@@ -153,6 +153,18 @@ def test_status_and_doctor(zafka: Zafka, topic: str, broker: Broker) -> None:
     assert {"cluster", "broker 1", "topics"} <= {finding["subject"] for finding in findings if finding["level"] == "ok"}
 
 
+def test_doctor_tells_of_groups_and_where_their_members_are_sent(zafka: Zafka, topic: str, broker: Broker) -> None:
+    zafka("produce", topic, data="1\n2\n3\n")
+    group = f"g-{topic}"
+    with Admin(broker.bootstrap_servers) as admin:
+        admin.alter_group_offsets(group, {(topic, partition): 0 for partition in range(2)})
+    text = zafka("doctor", "-G", group)
+    assert f"ok       group {group}: clients are sent to broker 1 at " in text
+    assert f"WARNING  group {group}: nobody reads 3 records behind its offsets" in text
+    assert "groups: classic and KIP-848" in text
+    assert f"WARNING  group {group}-none: there is no such group now" in zafka("doctor", "-G", f"{group}-none")
+
+
 @pytest.mark.parametrize("measurement", ["produce", "consume", "latency", "end-to-end"])
 def test_bench_measures_and_leaves_no_topic(zafka: Zafka, measurement: str) -> None:
     load = ("--records", "300", "--size", "50", "--partitions", "3", "--rate", "1000", "--compression", "lz4")

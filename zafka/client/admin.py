@@ -15,6 +15,7 @@ from zafka.client.admin_base import (
     BrokerInfo,
     ClusterInfo,
     ConfigEntry,
+    ConfigOwner,
     NewTopic,
     PartitionInfo,
     TopicInfo,
@@ -69,21 +70,34 @@ class Admin(AdminBase):
         """Partitions and leaders of topics, in the order of the names. Raises UnknownTopic, BrokerRefused."""
         return run(self._describe_topics(names))
 
+    def coordinator_of(self, group_id: str) -> int:
+        """The id of the broker that a client is sent to for a group. Raises RequestTimedOut, BrokerRefused."""
+        return run(self._coordinator_of(group_id))
+
+    def api_versions(self) -> dict[str, tuple[int, int]]:
+        """First and last version of each API that brokers tell clients, by Kafka's names."""
+        return run(self._api_versions())
+
     def describe_configs(
-        self, *, topic: str | None = None, broker: int | None = None, documentation: bool = False
+        self, *, topic: str | None = None, broker: int | str | None = None, group: str | None = None,
+        documentation: bool = False,
     ) -> list[ConfigEntry]:
-        """The whole configuration of one topic or of one broker. Raises UnknownTopic, BrokerRefused."""
-        return run(self._describe_configs(topic, broker, documentation))
+        """The whole configuration of one topic, broker or group; of broker "" what was altered of all brokers.
+
+        Raises UnknownTopic, BrokerRefused.
+        """
+        return run(self._describe_configs(ConfigOwner(topic, broker, group), documentation))
 
     def alter_config(
-        self, topic: str, config: Mapping[str, Any], *, validate_only: bool = False
+        self, topic: str | None = None, config: Mapping[str, Any] | None = None, *, broker: int | str | None = None,
+        group: str | None = None, validate_only: bool = False,
     ) -> None:
-        """Change single keys of a topic's configuration; the others stay. In force when this returns.
+        """Change single keys of the configuration of a topic, a broker ("": of all) or a group; the others stay.
 
-        config: by Kafka's names; None takes a key's own value away, so that the cluster's default holds.
+        In force when this returns. config: by Kafka's names; None takes a key's own value away, so that the default holds.
         validate_only: change nothing, only say whether it could be done. Raises UnknownTopic, BrokerRefused.
         """
-        run(self._alter_config(topic, config, validate_only))
+        run(self._alter_config(ConfigOwner(topic, broker, group), config, validate_only))
 
     def create_partitions(
         self, topic: str, partitions: int, *, assignment: Iterable[Iterable[int]] | None = None,

@@ -52,6 +52,7 @@ from zafka.transport.kafka.messages.incremental_alter_configs import AlterableCo
 BY_BROKER_DEFAULT = -1
 RESOURCE_TOPIC = 2
 RESOURCE_BROKER = 4
+RESOURCE_GROUP = 32
 CONFIG_SET, CONFIG_DELETE = 0, 1  # operations of IncrementalAlterConfigs
 
 RETRY_S = 0.05
@@ -60,7 +61,7 @@ Results = list[tuple[str, int, str | None]]  # topic, error code, message
 Attempt = Callable[[list[str], float], Awaitable[Results]]  # topics, seconds
 
 # Kafka's ConfigSource and ConfigType.
-CONFIG_SOURCES = {1: "topic", 2: "broker dynamic", 3: "broker default dynamic", 4: "broker static", 5: "default"}
+CONFIG_SOURCES = {1: "topic", 2: "broker dynamic", 3: "broker default dynamic", 4: "broker static", 5: "default", 8: "group"}
 CONFIG_TYPES = ("unknown", "boolean", "string", "int", "short", "long", "double", "list", "class", "password")
 
 
@@ -117,6 +118,26 @@ class ConfigEntry(NamedTuple):
     read_only: bool
     is_sensitive: bool
     documentation: str | None
+
+
+class ConfigOwner(NamedTuple):
+    """Whose configuration is meant: one of these. broker: an id, or "" for what all brokers have."""
+
+    topic: str | None
+    broker: int | str | None
+    group: str | None
+
+    def resource(self, what: str) -> tuple[int, str, Target | int]:
+        """Its type, its name, and whom to ask. Raises ConfigError."""
+        if sum(each is not None for each in self) != 1:
+            raise ConfigError(f"{what} needs one of topic=, broker= and group=")
+        if self.topic is not None:
+            return RESOURCE_TOPIC, self.topic, Target.ANY
+        if self.group is not None:
+            return RESOURCE_GROUP, self.group, Target.ANY
+        if isinstance(self.broker, str) and self.broker:
+            raise ConfigError(f'broker= is a number, or "" for all brokers, not {self.broker!r}')
+        return RESOURCE_BROKER, str(self.broker), self.broker if isinstance(self.broker, int) else Target.ANY
 
 
 class AdminBase(GroupAdmin):
@@ -267,18 +288,12 @@ class AdminBase(GroupAdmin):
         )
         return ClusterInfo(cluster.cluster_id, cluster.controller_id, brokers)
 
-    async def _describe_configs(
-        self, topic: str | None, broker: int | None, documentation: bool
-    ) -> list[ConfigEntry]:
-        if (topic is None) == (broker is None):
-            raise ConfigError("describe_configs needs either topic= or broker=")
-        kind, name = (RESOURCE_TOPIC, topic) if topic is not None else (RESOURCE_BROKER, str(broker))
-        assert name is not None
+    async def _describe_configs(self, owner: ConfigOwner, documentation: bool) -> list[ConfigEntry]:
+        kind, name, target = owner.resource("describe_configs")
         resource = DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=None)
         request = DescribeConfigsRequest(
             resources=[resource], include_synonyms=False, include_documentation=documentation
         )
-        target: Target | int = Target.ANY if broker is None else broker
         answer: DescribeConfigsResponse = await self._core.ask(target, ApiKey.DESCRIBE_CONFIGS, request, self._timeout)
         result = answer.results[0]
         if result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
@@ -299,21 +314,24 @@ class AdminBase(GroupAdmin):
             for entry in sorted(result.configs, key=lambda entry: entry.name)
         ]
 
-    async def _alter_config(self, topic: str, config: Mapping[str, Any], validate_only: bool) -> None:
+    async def _alter_config(self, owner: ConfigOwner, config: Mapping[str, Any] | None, validate_only: bool) -> None:
+        kind, name, target = owner.resource("alter_config")
+        if config is None:
+            raise ConfigError("alter_config needs config=")
         operations = [
             AlterableConfig(key, CONFIG_DELETE if value is None else CONFIG_SET, None if value is None else str(value))
             for key, value in config.items()]
-        request = IncrementalAlterConfigsRequest([AlterConfigsResource(RESOURCE_TOPIC, topic, operations)], validate_only)
+        request = IncrementalAlterConfigsRequest([AlterConfigsResource(kind, name, operations)], validate_only)
 
         async def attempt(names: list[str], timeout_s: float) -> Results:
             # Repeated without harm: it says what shall be, not what to add.
             answer: IncrementalAlterConfigsResponse = await self._core.ask(
-                Target.CONTROLLER, ApiKey.INCREMENTAL_ALTER_CONFIGS, request, timeout_s)
+                Target.CONTROLLER if target is Target.ANY else target, ApiKey.INCREMENTAL_ALTER_CONFIGS, request, timeout_s)
             if any(result.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for result in answer.responses):
-                raise UnknownTopic(f"topic {topic!r} does not exist")
+                raise UnknownTopic(f"topic {name!r} does not exist")
             return [(result.resource_name, result.error_code, result.error_message) for result in answer.responses]
 
-        for name, code, detail in await self._until_certain([topic], attempt, ErrorCode.NONE):
+        for _, code, detail in await self._until_certain([name], attempt, ErrorCode.NONE):
             raise BrokerRefused(f"the configuration of {name!r} was not altered", code, detail)
 
     # -- partitions and records ------------------------------------------------------------------

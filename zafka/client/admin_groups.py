@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
+from zafka.client.channel import CLIENT_SOFTWARE
+from zafka.client.cluster import Target
 from zafka.client.core import check_count
 from zafka.client.errors import (
     BrokerRefused,
@@ -25,9 +27,12 @@ from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignme
 from zafka.client.group_requests import Coordinators, commit_errors, commit_request, fetch_committed, read_commit
 from zafka.client.life import ClientBase
 from zafka.client.records import Offsets, TopicPartition
+from zafka.client.version import VERSION
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
+    ApiVersionsRequest,
+    ApiVersionsResponse,
     ConsumerGroupDescribeRequest,
     DeleteGroupsRequest,
     DescribeGroupsRequest,
@@ -77,6 +82,17 @@ class GroupAdmin(ClientBase):
     @cached_property
     def _coordinators(self) -> Coordinators:
         return Coordinators(self._core)
+
+    async def _coordinator_of(self, group_id: str) -> int:
+        return await self._coordinators.find(group_id, time.monotonic() + self._timeout)
+
+    async def _api_versions(self) -> dict[str, tuple[int, int]]:
+        answer: ApiVersionsResponse = await self._core.ask(
+            Target.ANY, ApiKey.API_VERSIONS, ApiVersionsRequest(CLIENT_SOFTWARE, VERSION), self._timeout)
+        known = {int(key): key.name.title().replace("_", "") for key in ApiKey}
+        return {
+            known.get(each.api_key, str(each.api_key)): (each.min_version, each.max_version)
+            for each in sorted(answer.api_keys, key=lambda each: each.api_key)}
 
     async def _list_groups(self) -> list[GroupListing]:
         """Every broker lists the groups that it coordinates."""
