@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.drive_migration import GROUP, MORE, ORDERS, Classic, Mixed, subscription
-from zafka.actors.groups.embedded import MalformedEmbedded, read_assignment, read_subscription, write_assignment
+from zafka.actors.groups.embedded import write_assignment
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -143,8 +143,8 @@ def test_the_policy_says_which_way(tmp_path: Path, policy: str, up: bool, down: 
     (b"", b"", "consumer", "the embedded consumer protocol is malformed."),
     (subscription("orders"), b"", "connect", "the group does not use the consumer embedded protocol."),
     (subscription("orders"), write_assignment(1, {"orders": {1}})[:-4] + b"\0\0\0\1x", "consumer",
-     "an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before "
-     "re-attempting the upgrade.")])
+     ("an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before "
+      "re-attempting the upgrade."))])
 def test_what_cannot_be_said_in_the_other_protocol_stays_classic(
     mixed: Mixed, metadata: bytes, assignment: bytes, protocol_type: str, why: str
 ) -> None:
