@@ -161,6 +161,18 @@ def test_what_cannot_be_said_in_the_other_protocol_stays_classic(
     assert mixed.kind == ("classic", "Stable")
 
 
+def test_user_data_of_the_well_known_assignors_are_not_missed(mixed: Mixed) -> None:
+    member = mixed.classic()
+    member.ask_to_join()
+    mixed.pass_time(0.1)
+    assert member.take_join() == 0
+    member.sync({member.member_id: write_assignment(1, {"orders": ALL})[:-4] + b"\0\0\0\1x"})
+    assert member.take_sync() == 0
+    assert mixed.beat("new", 0).error_code == 0
+    let_go(member)
+    assert len(member.has) == 3
+
+
 def test_a_group_that_is_too_large_does_not_move(tmp_path: Path) -> None:
     mixed = begin(tmp_path, group_consumer_max_size="1", group_max_size="2")
     mixed.settle(mixed.classic(), mixed.classic())
