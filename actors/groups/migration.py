@@ -37,6 +37,8 @@ from zafka.transport.kafka.messages.consumer_group_heartbeat import (
 POLICY = "group.consumer.migration.policy"
 POLICIES = {"disabled": (False, False), "upgrade": (True, False), "downgrade": (False, True), "bidirectional": (True, True)}
 """Whether a group may become a consumer group, and whether a classic one. The last is Kafka's default."""
+OWN_ASSIGNORS = ("range", "roundrobin", "sticky", "cooperative-sticky")
+"""Nothing is lost with their user data. librdkafka's leaders send a member's own back to it, and Kafka then refuses."""
 
 logger = structlog.get_logger(__name__)
 
@@ -140,7 +142,7 @@ def records_of(group: ClassicGroup, topics: Mapping[str, Topic], wall_ms: int) -
     for member in group.members.values():
         metadata = _metadata_of(member, group.protocol)
         subscribed.update(metadata.subscribed_topic_names)
-        assigned = _assigned_to(member, topics, epoch)
+        assigned = _assigned_to(member, topics, epoch, group.protocol)
         for topic, has in assigned.items():
             if taken & {(topic, partition) for partition in has}:
                 raise CustomAssignor("a partition has two owners")
@@ -173,10 +175,10 @@ def _metadata_of(member: ClassicMember, protocol: str | None) -> records.Consume
             member.session_timeout_ms, [records.ClassicProtocol(*each) for each in member.protocols]))
 
 
-def _assigned_to(member: ClassicMember, topics: Mapping[str, Topic], epoch: int) -> Owned:
+def _assigned_to(member: ClassicMember, topics: Mapping[str, Topic], epoch: int, protocol: str | None) -> Owned:
     """Partitions of topics that are gone are nobody's."""
     partitions, user_data = read_assignment(member.assignment)
-    if user_data:
+    if user_data and protocol not in OWN_ASSIGNORS:
         raise CustomAssignor("an assignment has user data")
     return {
         topics[name].topic_id: dict.fromkeys(has, epoch) for name, has in partitions.items() if name in topics and has}

@@ -36,7 +36,9 @@ JOIN_VERSION, SYNC_VERSION, HEARTBEAT_VERSION, LEAVE_VERSION = 5, 3, 3, 3
 SESSION_MS, REBALANCE_MS = 1500, 1500
 BEAT_S = 0.25
 STALE = (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION)
-SETTINGS = {"group.min.session.timeout.ms": "500", "group.initial.rebalance.delay.ms": "100"}
+SETTINGS = {
+    "group.min.session.timeout.ms": "500", "group.initial.rebalance.delay.ms": "100",
+    "group.consumer.session.timeout.ms": str(SESSION_MS)}
 
 
 class Group:
@@ -55,6 +57,8 @@ class Group:
 
 
 class GroupMember(GroupClient):
+    commit_version = COMMIT_VERSION
+
     def __init__(self, simulation: Simulation, name: str, group: Group) -> None:
         super().__init__(simulation, name, group.name, group.topic)
         self.shared = group
@@ -102,8 +106,16 @@ class GroupMember(GroupClient):
     def _join(self) -> None:
         request = JoinGroupRequest(
             self.group, SESSION_MS, REBALANCE_MS, self.member_id, None, "consumer",
-            [JoinGroupRequestProtocol("range", b"")])
+            [JoinGroupRequestProtocol("range", self._metadata())])
         self.ask_coordinator(ApiKey.JOIN_GROUP, JOIN_VERSION, request, self._guard(self._on_joined), self._step(self._join))
+
+    def _metadata(self) -> bytes:
+        """What the others are to know of it: nothing."""
+        return b""
+
+    def _share(self, partitions: range) -> bytes:
+        """In words that only members need to understand."""
+        return bytes(partitions)
 
     def _guard(self, on_answer: Callable[[Any], None]) -> Callable[[Any], None]:
         life = self._life
@@ -127,7 +139,7 @@ class GroupMember(GroupClient):
     def _sync(self, members: list[str]) -> None:
         """members: all, if this one leads them."""
         assignments = [
-            SyncGroupRequestAssignment(member_id, bytes(range(index, self.shared.partitions, len(members))))
+            SyncGroupRequestAssignment(member_id, self._share(range(index, self.shared.partitions, len(members))))
             for index, member_id in enumerate(sorted(members))]
         request = SyncGroupRequest(self.group, self.generation, self.member_id, assignments=assignments)
         self.ask_coordinator(ApiKey.SYNC_GROUP, SYNC_VERSION, request, self._guard(self._on_synced),
@@ -137,15 +149,18 @@ class GroupMember(GroupClient):
         if answer.error_code:
             self._on_error(answer.error_code, self._join)
             return
+        self._take_share(answer.assignment)
+        self.after(BEAT_S * self.random.random(), self._step(self._beat))
+
+    def _take_share(self, share: bytes) -> None:
         group = self.shared
-        self.owned = list(answer.assignment)
+        self.owned = list(share)
         group.newest = max(group.newest, self.generation)
         for partition in self.owned:
             owner = group.owners.setdefault((self.generation, partition), self.member_id)
             if owner != self.member_id:
                 self.violate("two-owners", f"{partition} in generation {self.generation}: {owner} and {self.member_id}")
         self.engine.counts["shares of a generation"] += 1
-        self.after(BEAT_S * self.random.random(), self._step(self._beat))
 
     def _beat(self) -> None:
         choice = self.random.random()
@@ -197,7 +212,7 @@ class GroupMember(GroupClient):
         group, generation = self.shared, self.generation
         if 0 <= self.previous < generation and self.random.random() < 0.2:
             generation = self.previous
-        fenced = generation < group.newest
+        fenced = self._is_fenced(partition, generation)
         group.sent[partition] = max(group.sent[partition], offset)
         parts = [OffsetCommitRequestPartition(partition, offset, -1, "")]
         request = OffsetCommitRequest(
@@ -207,18 +222,21 @@ class GroupMember(GroupClient):
             error = answer.topics[0].partitions[0].error_code
             if not error:
                 if fenced:
-                    self.violate("fenced-commit", f"generation {generation} commits, and {group.newest} had begun")
+                    self.violate("fenced-commit", f"generation {generation} commits for {partition}, and a later had begun")
                 group.held[partition] = max(group.held[partition], offset)
                 self.engine.counts["offsets committed by members"] += 1
             if life != self._life:
                 return
-            if not error or generation < self.generation or error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            if not error or generation < self.generation or error == ErrorCode.STALE_MEMBER_EPOCH or error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 self._go_on()
             else:
                 self._on_error(error, self._beat)
 
         life = self._life
-        self.ask_coordinator(ApiKey.OFFSET_COMMIT, COMMIT_VERSION, request, on_answer, self._step(self._beat))
+        self.ask_coordinator(ApiKey.OFFSET_COMMIT, self.commit_version, request, on_answer, self._step(self._beat))
+
+    def _is_fenced(self, partition: int, generation: int) -> bool:
+        return generation < self.shared.newest
 
     # -- ends ----------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ class Scenario:
 
     producers: (topic, kind) of each; consumers, samplers: topics. last_fault: the end of a safety run. admin_rounds: 0 for no admin.
     deletes: topic whose records are deleted, "" for none. key_readers: of the compacted topic, if there is one.
-    committers, members: how many clients commit offsets by hand, and are members of one group.
+    committers, members: how many clients commit offsets by hand, and are members of one group. rolling: of another one,
+        which is rolled between the protocols.
     flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
     request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
@@ -48,6 +49,7 @@ class Scenario:
     key_readers: int = 0
     committers: int = 0
     members: int = 0
+    rolling: int = 0
     last_fault: str = ""
     flush_s: float = 0.004
     request_s: float = 4.0
@@ -61,6 +63,9 @@ class Scenario:
         return COMPACTED_TOPIC in self.topics
 
 
+ROLLING_SEEDS = 1  # the rest, divided by four
+
+
 def draw(seed: int, *, direct: bool = False) -> Scenario:
     """direct: idempotent producers write past the broker; a seed is the same run without it as ever."""
     random = Random(f"{seed}/scenario")
@@ -71,12 +76,14 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     faults_s = random.choice((2.0, 4.0, 6.0))
     groups = Random(f"{seed}/groups")
     committers, members = groups.choice((0, 0, 1, 3)), groups.choice((0, 0, 2, 3))
+    # In a stream of its own, for some seeds, so that the others mean what they did before there was KIP-848.
+    rolling = Random(f"{seed}/rolling").choice((2, 3)) if seed % 4 == ROLLING_SEEDS else 0
     arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     compacted = _draw_compacted(Random(f"{seed}/compacts")) if seed % 4 == 0 else None
     if compacted is not None:
         names += [f"cleaner {broker_ids[0]}", f"partition {COMPACTED_TOPIC}-0"] * 3
-    if committers or members:
+    if committers or members or rolling:
         names += [f"partition {GROUP_TOPIC}-{index}" for index in range(GROUP_PARTITIONS)] * 2
     scenario = Scenario(
         seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
@@ -90,7 +97,7 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     scenario.last_fault = random.choice(("", "cut" if fsync == "always" else "root", "root"))
     scenario.flush_s = random.choice((0.004, 0.004, 0.06, 0.4))
     scenario.request_s = random.choice((4.0, 4.0, 0.2))
-    scenario.committers, scenario.members = committers, members
+    scenario.committers, scenario.members, scenario.rolling = committers, members, rolling
     if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
         scenario.deletes = topics[-1].name  # retention takes from it, too
     snapshot_records = Random(f"{seed}/snapshots").choice((0, 0, 1, 3, 10))

@@ -26,6 +26,7 @@ from tests.simulation.faults import KINDS, Fault
 from tests.simulation.machine import Machine
 from tests.simulation.members import Group, GroupMember
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
+from tests.simulation.rolling import RollingGroup, RollingMember
 from tests.simulation.scenario import (
     ADMIN_TOPIC,
     COMPACTED_TOPIC,
@@ -76,6 +77,8 @@ class Simulation:
             self.clients.append(Committer(self, f"g{number}", "orders", scenario.batches, scenario.pause_s))
         group = Group("members", "orders", scenario.topics["orders"].partitions)
         self.clients += [GroupMember(self, f"m{number}", group) for number in range(scenario.members)]
+        rolling = RollingGroup("rolling", "orders", scenario.topics["orders"].partitions)
+        self.clients += [RollingMember(self, f"r{number}", rolling) for number in range(scenario.rolling)]
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.is_compacted:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.drive_migration import GROUP, MORE, ORDERS, Classic, Mixed, subscription
-from zafka.actors.groups.embedded import MalformedEmbedded, read_assignment, read_subscription, write_assignment
+from zafka.actors.groups.embedded import write_assignment
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -143,8 +143,8 @@ def test_the_policy_says_which_way(tmp_path: Path, policy: str, up: bool, down: 
     (b"", b"", "consumer", "the embedded consumer protocol is malformed."),
     (subscription("orders"), b"", "connect", "the group does not use the consumer embedded protocol."),
     (subscription("orders"), write_assignment(1, {"orders": {1}})[:-4] + b"\0\0\0\1x", "consumer",
-     "an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before "
-     "re-attempting the upgrade.")])
+     ("an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before "
+      "re-attempting the upgrade."))])
 def test_what_cannot_be_said_in_the_other_protocol_stays_classic(
     mixed: Mixed, metadata: bytes, assignment: bytes, protocol_type: str, why: str
 ) -> None:
@@ -159,6 +159,18 @@ def test_what_cannot_be_said_in_the_other_protocol_stays_classic(
     assert (answer.error_code, answer.error_message) == (
         ErrorCode.GROUP_ID_NOT_FOUND, f"Cannot upgrade classic group g to consumer group because {why}")
     assert mixed.kind == ("classic", "Stable")
+
+
+def test_user_data_of_the_well_known_assignors_are_not_missed(mixed: Mixed) -> None:
+    member = mixed.classic()
+    member.ask_to_join()
+    mixed.pass_time(0.1)
+    assert member.take_join() == 0
+    member.sync({member.member_id: write_assignment(1, {"orders": ALL})[:-4] + b"\0\0\0\1x"})
+    assert member.take_sync() == 0
+    assert mixed.beat("new", 0).error_code == 0
+    let_go(member)
+    assert len(member.has) == 3
 
 
 def test_a_group_that_is_too_large_does_not_move(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Real clients rolled from `group.protocol=classic` to `consumer` one by one, and back, while records come in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupType, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from zafka.testing import Broker
+
+TIMEOUT_S = 60.0
+PARTITIONS = 6
+MODERN = {"group.protocol": "consumer"}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    defaults = {"group.initial.rebalance.delay.ms": 0}
+    with Broker(topics={"range": PARTITIONS, "cooperative-sticky": PARTITIONS}, topology={"defaults": defaults}) as broker:
+        yield broker
+
+
+class Rolling:
+    """Members of a group, polled in turns while records are produced. read: the offsets of each partition that were read."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.topic = topic
+        self._bootstrap = {"bootstrap.servers": broker.bootstrap_servers}
+        self._producer = Producer(self._bootstrap)
+        self._watcher = Consumer({**self._bootstrap, "group.id": topic})  # never subscribes: it looks what is committed
+        self.admin = AdminClient(self._bootstrap)
+        self.consumers: list[Consumer] = []
+        self.read: dict[int, set[int]] = {number: set() for number in range(PARTITIONS)}
+        self.committed = dict.fromkeys(range(PARTITIONS), -1)
+        self.produced = 0
+
+    def join(self, settings: dict[str, str]) -> None:
+        consumer = Consumer({
+            **self._bootstrap, "group.id": self.topic, "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            **settings})
+        consumer.subscribe([self.topic], on_revoke=self._commit)
+        self.consumers.append(consumer)
+
+    def _commit(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """What it has read. One that was fenced cannot, and another reads it again."""
+        places = [each for each in consumer.position(partitions) if each.offset >= 0]
+        if places:
+            try:
+                consumer.commit(offsets=places, asynchronous=False)
+            except KafkaException as failed:
+                assert not failed.args[0].fatal(), failed
+
+    def replace(self, settings: dict[str, str]) -> None:
+        """The oldest member ends, and comes back with other settings."""
+        self.consumers.pop(0).close()
+        self.join(settings)
+        self.settle()
+
+    def settle(self) -> None:
+        """Everything is owned once and evenly, and all that was produced until now is read."""
+        share = PARTITIONS // len(self.consumers)
+        self._poll_until(lambda: [len(consumer.assignment()) for consumer in self.consumers] == [share] * len(self.consumers))
+        self._poll_until(lambda: sum(map(len, self.read.values())) == self.produced)
+        for consumer in self.consumers:
+            self._commit(consumer, consumer.assignment())
+        self._look()
+
+    def _look(self) -> None:
+        for each in self._watcher.committed([TopicPartition(self.topic, number) for number in range(PARTITIONS)], TIMEOUT_S):
+            assert each.offset >= self.committed[each.partition], "a committed offset went back"
+            self.committed[each.partition] = each.offset
+
+    def _poll_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, [len(consumer.assignment()) for consumer in self.consumers]
+            if self.produced < 3_000:
+                self._producer.produce(self.topic, b"x", partition=self.produced % PARTITIONS)
+                self.produced += 1
+            self._producer.poll(0)
+            for consumer in self.consumers:
+                if (message := consumer.poll(0.02)) is not None:
+                    assert message.error() is None, message.error()
+                    self.read[message.partition()].add(message.offset())
+
+    def kind(self) -> ConsumerGroupType:
+        (listed,) = [each for each in self.admin.list_consumer_groups().result().valid if each.group_id == self.topic]
+        return listed.type
+
+    def close(self) -> None:
+        for consumer in [*self.consumers, self._watcher]:
+            consumer.close()
+
+
+@pytest.mark.parametrize("assignor", ["range", "cooperative-sticky"])
+def test_members_are_rolled_to_the_other_protocol_and_back(broker: Broker, assignor: str) -> None:
+    classic = {"group.protocol": "classic", "partition.assignment.strategy": assignor, "heartbeat.interval.ms": "200"}
+    rolling = Rolling(broker, assignor)
+    try:
+        for _ in range(2):
+            rolling.join(classic)
+        rolling.settle()
+        assert rolling.kind() is ConsumerGroupType.CLASSIC
+        for settings, kind in ((MODERN, ConsumerGroupType.CONSUMER), (classic, ConsumerGroupType.CLASSIC)):
+            rolling.replace(settings)
+            assert rolling.kind() is ConsumerGroupType.CONSUMER, "mixed"
+            rolling.replace(settings)
+            assert rolling.kind() is kind
+        assert rolling.read == {number: set(range(rolling.committed[number])) for number in range(PARTITIONS)}
+    finally:
+        rolling.close()

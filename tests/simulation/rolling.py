@@ -1,0 +1,172 @@
+"""Members of a group that is rolled from one protocol to the other and back: each life of a member speaks one of the two.
+
+Owns: `RollingGroup` and `RollingMember`. The group moves between the protocols as its members come and go, mixed most of
+the time. A generation is a member epoch here, and the other way round: they count on together.
+Violations name themselves: two-owners (of a partition in one epoch), fenced-commit (a commit was taken for a partition that
+another member had been given in a later epoch), offset-back and offset-phantom as in `members.py`. A member is done when
+every partition has an owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.members import REBALANCE_MS, Group, GroupMember
+from zafka.actors.groups.embedded import read_assignment, write_assignment
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest, TopicPartitions
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+HEARTBEAT_VERSION, COMMIT_VERSION = 1, 9
+JOIN_EPOCH, LEAVE_EPOCH = 0, -1
+FENCED = (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.GROUP_ID_NOT_FOUND)
+
+
+class RollingGroup(Group):
+    """latest: of each partition the newest epoch in which somebody was given it, and who. has: what each member has now."""
+
+    def __init__(self, name: str, topic: str, partitions: int) -> None:
+        super().__init__(name, topic, partitions)
+        self.latest: dict[int, tuple[int, str]] = {}
+        self.has: dict[str, set[int]] = {}
+
+    @property
+    def all_owned(self) -> bool:
+        return set().union(*self.has.values()) == set(range(self.partitions))
+
+
+class RollingMember(GroupMember):
+    """modern: it speaks KIP-848 in this life, else the classic protocol, and gives all up to join."""
+
+    shared: RollingGroup
+    commit_version = COMMIT_VERSION
+
+    def __init__(self, simulation: Simulation, name: str, group: RollingGroup) -> None:
+        super().__init__(simulation, name, group)
+        self.name = name
+        self.modern = False
+        self._topic_id = b""
+        self._lives = 0
+
+    def _begin_anew(self, delay_s: float = 0.0) -> None:
+        self.shared.has[self.name] = set()
+        super()._begin_anew(delay_s)
+
+    def _be_born(self) -> None:
+        """Somebody restarts this member, perhaps with another configuration."""
+        self._lives += 1
+        self.modern = self.random.random() < 0.5
+        self.member_id = f"{self.name}-{self._lives}" if self.modern else ""
+
+    # -- both protocols ------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        if not self.member_id:
+            self._be_born()
+        if self.modern:
+            self._heartbeat(JOIN_EPOCH)
+        else:
+            super()._join()
+
+    def _take(self, owned: list[int]) -> None:
+        """It was given these, in its epoch."""
+        group, epoch = self.shared, self.generation
+        for partition in owned:
+            owner = group.owners.setdefault((epoch, partition), self.member_id)
+            if owner != self.member_id:
+                self.violate("two-owners", f"{partition} in epoch {epoch}: {owner} and {self.member_id}")
+            if epoch >= group.latest.get(partition, (-1, ""))[0]:
+                group.latest[partition] = epoch, self.member_id
+        self.owned = owned
+        group.has[self.name] = set(owned)
+        group.newest = max(group.newest, epoch)
+        self.engine.counts["shares of an epoch"] += 1
+
+    def _beat(self) -> None:
+        if self.modern and not self.owned:
+            self._end_or(lambda: self._heartbeat(self.generation))
+        elif self.modern and self.random.random() < 0.5:
+            self._look(self.random.choice(self.owned))
+        elif self.modern:
+            self._end_or(lambda: self._heartbeat(self.generation))
+        else:
+            super()._beat()
+
+    def _end_or(self, go_on: Callable[[], None]) -> None:
+        choice = self.random.random()
+        if not self.finishing and choice > 0.94:
+            self._vanish()
+        elif not self.finishing and choice > 0.88:
+            self._leave()
+        else:
+            go_on()
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        self.done = self.finishing and self.shared.all_owned
+
+    def _leave(self) -> None:
+        if not self.modern:
+            super()._leave()
+            return
+        request = ConsumerGroupHeartbeatRequest(self.group, self.member_id, LEAVE_EPOCH)
+        self.shared.has[self.name] = set()
+        self._be_born()
+        self.ask_coordinator(
+            ApiKey.CONSUMER_GROUP_HEARTBEAT, HEARTBEAT_VERSION, request,
+            self._guard(lambda answer: self._begin_anew(self.random.random())), self._step(self._begin_anew))
+
+    def _vanish(self) -> None:
+        self._be_born()
+        super()._vanish()
+
+    # -- classic -------------------------------------------------------------------------------
+
+    def _metadata(self) -> bytes:
+        """A subscription of version 0: who gives all up to join has nothing else to say."""
+        return b"\0\0\0\0\0\1" + len(self.topic).to_bytes(2, "big") + self.topic.encode() + b"\xff\xff\xff\xff"
+
+    def _share(self, partitions: range) -> bytes:
+        return write_assignment(0, {self.topic: partitions})
+
+    def _take_share(self, share: bytes) -> None:
+        self._take(sorted(read_assignment(share)[0].get(self.topic, ())))
+
+    # -- KIP-848 -------------------------------------------------------------------------------
+
+    def _heartbeat(self, epoch: int) -> None:
+        request = ConsumerGroupHeartbeatRequest(self.group, self.member_id, epoch, topic_partitions=[])
+        if epoch == JOIN_EPOCH:
+            request.rebalance_timeout_ms, request.subscribed_topic_names = REBALANCE_MS, [self.topic]
+        elif self.owned:
+            request.topic_partitions = [TopicPartitions(self._topic_id, self.owned)]
+
+        def on_answer(answer: Any) -> None:
+            if answer.error_code in FENCED or answer.error_code == ErrorCode.UNKNOWN_MEMBER_ID:
+                self._be_born()
+                self._begin_anew()
+            elif answer.error_code:
+                self.check_retriable(answer.error_code)
+                self.again(self._step(lambda: self._heartbeat(epoch)))
+            else:
+                self.previous = self.generation if answer.member_epoch > self.generation else self.previous
+                self.generation = answer.member_epoch
+                given = self.owned
+                if answer.assignment is not None:
+                    for topic in answer.assignment.topic_partitions:
+                        self._topic_id = topic.topic_id
+                    given = [each for topic in answer.assignment.topic_partitions for each in topic.partitions]
+                self._take(given)
+                self._go_on()
+
+        self.ask_coordinator(
+            ApiKey.CONSUMER_GROUP_HEARTBEAT, HEARTBEAT_VERSION, request, self._guard(on_answer),
+            self._step(lambda: self._heartbeat(epoch)))
+
+    def _is_fenced(self, partition: int, generation: int) -> bool:
+        epoch, owner = self.shared.latest.get(partition, (-1, self.member_id))
+        return epoch > generation and owner != self.member_id
