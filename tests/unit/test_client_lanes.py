@@ -275,6 +275,28 @@ def test_lanes_stay_within_buffer_memory(broker: FakeBroker) -> None:
     assert producer._accumulator.buffered_bytes == 0
 
 
+def test_a_batch_of_many_lengths_is_filled_by_few_lanes(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lane costs a lock and more: they neither get shorter and shorter at its end, nor too narrow in the next one."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    opened: list[Lane] = []
+
+    def open_lane(batch: ProducerBatch, **given: int) -> Lane:
+        opened.append(Lane(batch, **given))
+        return opened[-1]
+
+    monkeypatch.setattr("zafka.client.producer.now", lambda: 0.0)  # no lane is over in time
+    monkeypatch.setattr("zafka.client.accumulator.Lane", open_lane)
+    with Producer(broker.address, linger_ms=10_000, batch_size=100_000) as producer:
+        for _ in range(30_000):
+            producer.send("one", bytes(rng.randint(50, 150)))
+        producer.flush()
+        batches = producer.metrics().batches
+    print(f"{len(opened)} lanes, {batches} batches")
+    assert 30 <= batches <= 40 and len(opened) < 7 * batches
+
+
 def test_a_batch_leaves_when_it_has_lingered_and_nobody_asks(broker: FakeBroker) -> None:
     """Again and again: the I/O thread knows when to look, though not every batch wakes it."""
     with Producer(broker.address, linger_ms=20) as producer:

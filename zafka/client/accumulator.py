@@ -27,6 +27,7 @@ from zafka.storage.batch_builder import PLAIN_OVERHEAD_BYTES, BatchBuilder, NewR
 Piece = tuple[ProducerBatch, int, int]  # a batch, the index of its first record that is meant, how many are
 MayLeave = Callable[[str, int], bool]
 
+FULL_BUT = 16  # with less than this part of it free, a batch is full: lanes for the rest would be shorter and shorter
 STAYS_OPEN_S = 1.0  # beyond its linger, while it could not leave
 
 # Keys come again and again; murmur2 in Python costs more than a look-up.
@@ -38,8 +39,8 @@ class TopicRoute:
     """A topic as the producer sees it: where records go, and the open batch of each partition."""
 
     __slots__ = (
-        "current", "led", "longest", "longest_before", "name", "of_key", "open", "partition_count", "partitioner", "slot_count",
-        "sticky",
+        "current", "last_ms", "led", "longest", "longest_before", "name", "of_key", "open", "partition_count", "partitioner",
+        "slot_count", "sticky",
     )  # fmt: skip
 
     def __init__(self, name: str, batch_size: int, partitioner: Partitioner) -> None:
@@ -53,6 +54,7 @@ class TopicRoute:
         self.of_key: dict[bytes | None, int] = {}
         self.longest = self.longest_before = 0  # value that came alone: of the current batch, of the one before
         self.slot_count = SLOTS_FIRST  # of the next lane
+        self.last_ms = -1  # the timestamp of the last record that did not come by a lane
 
     def update(self, partition_count: int, led: tuple[int, ...]) -> None:
         """Take new metadata. A topic only grows; one that was deleted and made again smaller keeps its open batches."""
@@ -137,6 +139,10 @@ class Accumulator:
 
         None: there is no room for it. Raises ClientClosed.
         """
+        timestamp_ms, key, value, headers = record
+        # Records of one time are encoded together. One that has no neighbours is not worth it.
+        is_of_run = timestamp_ms == route.last_ms and value is not None and not headers
+        route.last_ms = timestamp_ms
         with self._lock:
             while True:
                 if self.buffered_bytes >= self.buffer_memory or self.ended is not None:
@@ -146,13 +152,16 @@ class Accumulator:
                 builder = batch.builder
                 before = builder.size_bytes
                 try:
-                    left = builder.extend((record,), self.batch_size)
+                    if is_of_run and value is not None:
+                        is_in = builder.append_value(timestamp_ms, value, self.batch_size, key) >= 0
+                    else:
+                        is_in = builder.extend((record,), self.batch_size) is None
                 except BaseException:
                     self._spoil(route, batch)
                     raise
-                if left is None:
+                if is_in:
                     self.buffered_bytes += builder.size_bytes - before
-                    return Delivery(batch, builder.record_count - 1, record[0])
+                    return Delivery(batch, builder.record_count - 1, timestamp_ms)
                 self._close(route, batch, full=True)
 
     def append_value(self, route: TopicRoute, value: bytes) -> Delivery | None:
@@ -181,8 +190,12 @@ class Accumulator:
         """Let values that are no longer than those of late into the batch without a lock, as many as there is room for."""
         route.longest = max(route.longest, value_bytes)
         value_bytes_max = max(route.longest, route.longest_before)
-        room = min(self.batch_size - batch.builder.size_bytes, self.buffer_memory - self.buffered_bytes)
-        slot_count = min(route.slot_count, room // (value_bytes_max + PLAIN_OVERHEAD_BYTES))
+        left = self.batch_size - batch.builder.size_bytes
+        slot_bytes = value_bytes_max + PLAIN_OVERHEAD_BYTES
+        slot_count = min(route.slot_count, min(left, self.buffer_memory - self.buffered_bytes) // slot_bytes)
+        if left < self.batch_size // FULL_BUT and left < route.slot_count * slot_bytes:
+            self._close(route, batch, full=True)
+            return
         if HAS_LANES and slot_count >= SLOTS_LEAST:
             lane = Lane(batch, slot_count=slot_count, value_bytes_max=value_bytes_max, timestamp_ms=timestamp_ms)
             # No Ctrl-C comes between these: there are no calls.
@@ -326,7 +339,8 @@ class Accumulator:
         route.open[batch.partition] = None
         if route.current is batch:
             route.current = None
-            route.longest, route.longest_before = 0, route.longest
+            # Few of a batch come alone. To forget its longest at once would have each lane be too narrow for some again.
+            route.longest, route.longest_before = 0, max(route.longest, route.longest_before * 7 // 8)
         del self._open[batch]
         (self._closed if whole else self._spoiled).append(batch)
         self._wake()
