@@ -1,10 +1,10 @@
 """Members of a group that is rolled from one protocol to the other and back: each life of a member speaks one of the two.
 
 Owns: `RollingGroup` and `RollingMember`. The group moves between the protocols as its members come and go, mixed most of
-the time. A generation is a member epoch here, and the other way round: they count on together.
-Violations name themselves: two-owners (of a partition in one epoch), fenced-commit (a commit was taken for a partition that
-another member had been given in a later epoch), offset-back and offset-phantom as in `members.py`. A member is done when
-every partition has an owner.
+the time. A generation is a member epoch here, and the other way round.
+Violations name themselves: two-owners (of a partition in one epoch, at the same time: a group that was empty counts anew, as
+in Kafka), fenced-commit (a commit was taken for a partition that another member has in a later epoch), offset-back and
+offset-phantom as in `members.py`. A member is done when every partition has an owner.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ FENCED = (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.GROUP_ID_NOT_FOUND)
 
 
 class RollingGroup(Group):
-    """latest: of each partition the newest epoch in which somebody was given it, and who. has: what each member has now."""
+    """has: by member its epoch and what it has in it now."""
 
     def __init__(self, name: str, topic: str, partitions: int) -> None:
         super().__init__(name, topic, partitions)
-        self.latest: dict[int, tuple[int, str]] = {}
-        self.has: dict[str, set[int]] = {}
+        self.has: dict[str, tuple[int, set[int]]] = {}
 
     @property
     def all_owned(self) -> bool:
-        return set().union(*self.has.values()) == set(range(self.partitions))
+        return set().union(*(has for _, has in self.has.values())) == set(range(self.partitions))
 
 
 class RollingMember(GroupMember):
@@ -53,7 +52,7 @@ class RollingMember(GroupMember):
         self._lives = 0
 
     def _begin_anew(self, delay_s: float = 0.0) -> None:
-        self.shared.has[self.name] = set()
+        self.shared.has.pop(self.name, None)
         super()._begin_anew(delay_s)
 
     def _be_born(self) -> None:
@@ -72,17 +71,21 @@ class RollingMember(GroupMember):
         else:
             super()._join()
 
+    def _on_error(self, error: int, step: Callable[[], None]) -> None:
+        if error in FENCED:
+            self._be_born()
+            self._begin_anew()
+        else:
+            super()._on_error(error, step)
+
     def _take(self, owned: list[int]) -> None:
         """It was given these, in its epoch."""
         group, epoch = self.shared, self.generation
-        for partition in owned:
-            owner = group.owners.setdefault((epoch, partition), self.member_id)
-            if owner != self.member_id:
-                self.violate("two-owners", f"{partition} in epoch {epoch}: {owner} and {self.member_id}")
-            if epoch >= group.latest.get(partition, (-1, ""))[0]:
-                group.latest[partition] = epoch, self.member_id
+        for other, (its_epoch, has) in group.has.items():
+            if other != self.name and its_epoch == epoch and has.intersection(owned):
+                self.violate("two-owners", f"{has.intersection(owned)} in epoch {epoch}: {other} and {self.name}")
         self.owned = owned
-        group.has[self.name] = set(owned)
+        group.has[self.name] = epoch, set(owned)
         group.newest = max(group.newest, epoch)
         self.engine.counts["shares of an epoch"] += 1
 
@@ -114,7 +117,7 @@ class RollingMember(GroupMember):
             super()._leave()
             return
         request = ConsumerGroupHeartbeatRequest(self.group, self.member_id, LEAVE_EPOCH)
-        self.shared.has[self.name] = set()
+        self.shared.has.pop(self.name, None)
         self._be_born()
         self.ask_coordinator(
             ApiKey.CONSUMER_GROUP_HEARTBEAT, HEARTBEAT_VERSION, request,
@@ -168,5 +171,6 @@ class RollingMember(GroupMember):
             self._step(lambda: self._heartbeat(epoch)))
 
     def _is_fenced(self, partition: int, generation: int) -> bool:
-        epoch, owner = self.shared.latest.get(partition, (-1, self.member_id))
-        return epoch > generation and owner != self.member_id
+        return any(
+            other != self.name and epoch > generation and partition in has
+            for other, (epoch, has) in self.shared.has.items())

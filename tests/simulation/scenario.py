@@ -63,7 +63,7 @@ class Scenario:
         return COMPACTED_TOPIC in self.topics
 
 
-ROLLING_SEEDS = 1  # the rest, divided by four
+ROLLING_SEEDS = 5  # the rest, divided by eight
 
 
 def draw(seed: int, *, direct: bool = False) -> Scenario:
@@ -77,7 +77,7 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     groups = Random(f"{seed}/groups")
     committers, members = groups.choice((0, 0, 1, 3)), groups.choice((0, 0, 2, 3))
     # In a stream of its own, for some seeds, so that the others mean what they did before there was KIP-848.
-    rolling = Random(f"{seed}/rolling").choice((2, 3)) if seed % 4 == ROLLING_SEEDS else 0
+    rolling = Random(f"{seed}/rolling").choice((2, 3)) if seed % 8 == ROLLING_SEEDS else 0
     arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     compacted = _draw_compacted(Random(f"{seed}/compacts")) if seed % 4 == 0 else None
