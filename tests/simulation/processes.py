@@ -54,6 +54,7 @@ from zafka.runtime.processes import Program
 from zafka.transport.arena import Offer
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.mailbox import Mailbox
+from zafka.transport.stream import SCHEME as STREAMS
 
 if TYPE_CHECKING:
     from tests.simulation.connections import Connection
@@ -99,6 +100,18 @@ class Runtime(ActorRuntime):
         return mails
 
 
+def without_streams(endpoint: str) -> str:
+    """Simulated sockets promise what streams do: they go with their process, and who hung up is told of or awaited."""
+    return endpoint.replace(STREAMS, "ipc://")
+
+
+class SimulatedMailbox(Mailbox):
+    """Dials streams as ZeroMQ sockets, the only ones that the simulated network has."""
+
+    def connect(self, name: str, incarnation: int, endpoint: str) -> None:
+        super().connect(name, incarnation, without_streams(endpoint))
+
+
 class Process:
     """One incarnation of an actor. What it does runs in greenlets: a flush suspends it, as it would a process."""
 
@@ -118,7 +131,8 @@ class Process:
         self.disk = ProcessDisk(machine.disk, self, machine.disk_random, machine.flush_s)
         self.context = Context(machine.network, self)
         context: Any = self.context
-        self.mailbox = Mailbox(context, start.name, start.incarnation, AnyMessage, endpoint=start.inbox)
+        self.mailbox = SimulatedMailbox(
+            context, start.name, start.incarnation, AnyMessage, endpoint=without_streams(start.inbox))
         self.mailbox.map_arena = self._map_arena
         self.runtime = Runtime(
             start, self.mailbox, self.disk, clock=self.clock, perform_other=self.perform_other)
