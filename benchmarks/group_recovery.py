@@ -207,12 +207,9 @@ def recovery_s(broker: Broker, phase: str, group: str) -> float:
 
 
 def _until_same_generation(members: list[Member], pool: ThreadPoolExecutor) -> None:
-    """Who came first joins again for those who came later."""
-    while True:
-        behind = [member for member in members if member.heartbeat()]
-        if not behind:
-            return
-        for each in [pool.submit(member.settle) for member in behind]:
+    """All join again for those who came later: one alone would wait for the others, who do not know of it."""
+    while any(list(map(Member.heartbeat, members))):
+        for each in [pool.submit(member.settle) for member in members]:
             each.result(GIVE_UP_S)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_VERSION, COMMIT_VERSION = 1, 9
 JOIN_EPOCH, LEAVE_EPOCH = 0, -1
+FIRST_EPOCH = 1  # of one member only: where two have it, the group was empty between, and one has not heard that it is out
 FENCED = (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.GROUP_ID_NOT_FOUND)
 
 
@@ -82,7 +83,7 @@ class RollingMember(GroupMember):
         """It was given these, in its epoch."""
         group, epoch = self.shared, self.generation
         for other, (its_epoch, has) in group.has.items():
-            if other != self.name and its_epoch == epoch and has.intersection(owned):
+            if other != self.name and its_epoch == epoch > FIRST_EPOCH and has.intersection(owned):
                 self.violate("two-owners", f"{has.intersection(owned)} in epoch {epoch}: {other} and {self.name}")
         self.owned = owned
         group.has[self.name] = epoch, set(owned)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.readiness import readable
 from tests.unit.client_fake_broker import FakeBroker, FakePartition
 from zafka.actors.direct import AnswerDirect
 from zafka.actors.direct_door import DirectDoor
@@ -62,7 +62,7 @@ class FakeLeader:
     def _serve(self) -> None:
         while not self._stop.is_set():
             if not self._door.has_left:
-                select.select([self._door], [], [], 0.01)
+                readable(self._door, 0.01)
             answers = []
             for mail in self._door.read():
                 self.batches += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import struct
 import tempfile
@@ -14,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from tests.readiness import readable
 from zafka.actors import direct_door
 from zafka.actors.actor import Mail
 from zafka.actors.direct import DIRECT, AnswerDirect, DirectProduce
@@ -41,14 +41,14 @@ class Host:
         """Read until as many requests have come."""
         mails: list[Mail] = []
         while len(mails) < count:
-            assert self.door.has_left or select.select([self.door], [], [], WAIT_S)[0], "nothing comes"
+            assert self.door.has_left or readable(self.door, WAIT_S), "nothing comes"
             mails += self.door.read()
         assert len(mails) == count
         return mails
 
     def accept(self) -> None:
         """Take in who has dialled; nothing of it is a request."""
-        assert select.select([self.door], [], [], WAIT_S)[0]
+        assert readable(self.door, WAIT_S)
         assert self.door.read() == []
 
     def answer(self, *mails: Mail, error: int = 0, message: str = "") -> None:
@@ -126,7 +126,7 @@ def test_a_large_batch_comes_in_pieces(host: Host, guest: Guest) -> None:
     sending.start()
     mails: list[Mail] = []
     while len(mails) < 2:
-        assert select.select([host.door], [], [], WAIT_S)[0]
+        assert readable(host.door, WAIT_S)
         mails += host.door.read()
     sending.join()
     assert [bytes(mail.records) for mail in mails] == [batch, b"behind"] and host.door._kept_bytes == 0
@@ -180,7 +180,7 @@ def test_after_an_error_for_good_the_connection_goes_on(host: Host, guest: Guest
     framed(1, b"batch", INCARNATION - 1), framed(1, b""), struct.pack(">I", 0), struct.pack(">I", 17 << 20), b"\xff" * 9, b"GET / HTTP/1.1\r\n"])
 def test_who_does_not_speak_our_language_is_ended(host: Host, guest: Guest, said: bytes) -> None:
     guest.socket.sendall(said)
-    assert select.select([host.door], [], [], WAIT_S)[0]
+    assert readable(host.door, WAIT_S)
     while not host.bad:
         assert host.door.read() == []
     assert guest.hears_the_end() and len(host.bad) == 1
@@ -194,7 +194,7 @@ def test_a_turn_takes_so_many_requests_and_the_next_one_the_rest(
     sizes: list[int] = []
     mails: list[Mail] = []
     while len(mails) < 25:
-        assert host.door.has_left or select.select([host.door], [], [], WAIT_S)[0]
+        assert host.door.has_left or readable(host.door, WAIT_S)
         came = host.door.read()
         sizes.append(len(came))
         mails += came
@@ -257,7 +257,7 @@ def test_who_keeps_most_for_frames_without_an_end_is_ended(
         guest.socket.sendall(framed(1, b"x" * 30_000)[:-1])
         greedy.socket.sendall(framed(1, b"x" * 200_000)[:90_000])
         while not host.bad:
-            assert select.select([host.door], [], [], WAIT_S)[0]
+            assert readable(host.door, WAIT_S)
             assert host.door.read() == []
         assert greedy.hears_the_end() and len(host.bad) == 1
     guest.socket.sendall(b"x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.readiness import readable
 from zafka.actors.start import INHERITED_FD, ActorStart, CustomStart
 from zafka.runtime.fork_client import (
     Exited,
@@ -57,7 +57,7 @@ def reports(server: ForkServerClient, until: Callable[[Report], bool]) -> list[R
     """Everything that it tells until there is a report of this kind."""
     told: list[Report] = []
     while not any(map(until, told)):
-        assert select.select([server.socket], [], [], TIMEOUT_S)[0], f"nothing came after {told}"
+        assert readable(server.socket, TIMEOUT_S), f"nothing came after {told}"
         told += server.receive()
     return told
 
@@ -126,10 +126,10 @@ def test_a_root_that_goes_with_news_unread_leaves_it_without_a_word(
     server: ForkServerClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As one does whose topology is refused while its fork server says that it is ready."""
-    assert select.select([server.socket], [], [], TIMEOUT_S)[0]
+    assert readable(server.socket, TIMEOUT_S)
     server.socket.shutdown(socket.SHUT_RD)
     server.socket.close()
-    assert select.select([server.pidfd], [], [], TIMEOUT_S)[0]
+    assert readable(server.pidfd, TIMEOUT_S)
     server.socket = socket.socket()
     server.close()
     assert server.exit_code == 0
@@ -168,10 +168,10 @@ def test_death_of_the_server_takes_all_children_with_it(server: ForkServerClient
     spawn(server, "wait")
     reports(server, spawned)
     os.kill(server.pid, signal.SIGKILL)
-    assert select.select([server.pidfds[1]], [], [], TIMEOUT_S)[0], "the child lives on"
+    assert readable(server.pidfds[1], TIMEOUT_S), "the child lives on"
     with pytest.raises(ForkServerGone):
         while True:
-            select.select([server.socket], [], [], TIMEOUT_S)
+            readable(server.socket, TIMEOUT_S)
             server.receive()
     assert server.confirm_all_dead(TIMEOUT_S)
 
@@ -205,7 +205,7 @@ def test_nobody_outlives_the_root(root: tuple[subprocess.Popen[str], int, int]) 
     pidfds = [os.pidfd_open(pid) for pid in others]
     process.kill()
     for pidfd in pidfds:
-        assert select.select([pidfd], [], [], 1.0)[0], "a process is alive a second after the root's death"
+        assert readable(pidfd, 1.0), "a process is alive a second after the root's death"
         os.close(pidfd)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.actor_signals import kill
+from tests.readiness import readable
 from zafka.runtime import control
 from zafka.runtime.errors import NotRunning, Refused
 from zafka.runtime.server_watch import ServerWatch
@@ -77,7 +78,7 @@ class Up:
 
     def ready(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], TIMEOUT_S)[0], f"not ready: {self.err}"
+        assert readable(self.process.stdout, TIMEOUT_S), f"not ready: {self.err}"
         line = self.process.stdout.readline()
         assert line, f"not ready: {self.err}"
         ready: dict[str, Any] = json.loads(line)
@@ -128,7 +129,7 @@ def pidfds(actors: dict[str, dict[str, Any]]) -> list[int]:
 
 def assert_all_dead(fds: list[int], within_s: float = 2.0) -> None:
     for fd in fds:
-        assert select.select([fd], [], [], within_s)[0], "somebody lives on"
+        assert readable(fd, within_s), "somebody lives on"
         os.close(fd)
 
 
@@ -261,7 +262,7 @@ def test_all_stopped_at_once_come_back(up: Callable[..., Up]) -> None:
     for name in names:
         kill(tree.data_dir, name, signal.SIGSTOP)
     for fd in pidfds({name: before[name] for name in names}):
-        assert select.select([fd], [], [], TIMEOUT_S)[0], "a stopped actor was not killed"
+        assert readable(fd, TIMEOUT_S), "a stopped actor was not killed"
         os.close(fd)
     tree.wait_for(all_run)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import select
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from tests.readiness import readable
 from zafka.runtime.errors import CannotStart, TreeFailed
 from zafka.runtime.fork_client import ForkServerClient, ForkServerGone
 from zafka.runtime.server_holder import ServerHolder
@@ -31,7 +31,7 @@ class Holder:
         return ForkServerClient(self.modules)
 
     def receive_once(self) -> None:
-        assert select.select([self.holder.server.socket], [], [], TIMEOUT_S)[0], "nothing came"
+        assert readable(self.holder.server.socket, TIMEOUT_S), "nothing came"
         assert self.holder.receive() == []  # it has no children
 
     def await_end(self) -> int | None:
