@@ -116,7 +116,7 @@ class StreamLink(Link):
         self.dialled = dialled
 
     def write(self, head: bytes, records: Buffer | None) -> None:
-        if not self.port.closed:
+        if not self.port.hung_up:
             if not self.port.send(head, records):
                 raise zmq.Again
         elif not self.dialled:

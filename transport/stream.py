@@ -4,7 +4,8 @@ Owns: `Stream`, one connection and what its socket did not take or has not given
 others dial. Used by one thread. Never blocks. Takes the place of ZeroMQ where every request passes, because a hop
 costs one wake-up instead of three (docs/decisions/0026-streams-between-broker-and-partitions.md).
 Invariants: a message comes whole or not at all, in the order of sending; what was sent before the other end died can still be read.
-May fail with OSError from making an `Acceptor`; a broken connection is a `Stream` that is `closed`.
+May fail with OSError from making an `Acceptor`; a broken connection is a `Stream` that has `hung_up`, and is `closed` when all
+that had come is read. Only then its descriptor is free for another, so an event loop never watches somebody else's.
 
 A message: length of the head u32, length of the record bytes u32, head, record bytes; big-endian.
 """
@@ -36,18 +37,18 @@ def stream_endpoint(endpoint: str) -> str:
 class Stream:
     """One end of a connection.
 
-    closed: by us or by the other end; nothing comes or goes any more. has_frame: `read` gives more without new
-    bytes. blocked: the socket did not take all; `flush` when it is writable.
+    hung_up: nothing goes to the other end any more; what it has said can still be read. closed: nothing comes either.
+    has_frame: `read` gives more without new bytes. blocked: the socket did not take all; `flush` when it is writable.
     """
 
-    __slots__ = ("_filled", "_kept", "_out", "_socket", "_whole", "closed", "fd", "has_frame")
+    __slots__ = ("_filled", "_kept", "_out", "_socket", "_whole", "closed", "fd", "has_frame", "hung_up")
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self._socket = connected
         self.fd = connected.fileno()
-        self.closed = False
+        self.closed = self.hung_up = False
         self.has_frame = False
         self._kept: bytes | bytearray = b""  # what was read and not given yet
         self._whole: bytearray | None = None  # the message that is being read by itself
@@ -78,7 +79,7 @@ class Stream:
     # -- sending -------------------------------------------------------------------------------
 
     def send(self, head: bytes, records: Buffer | None) -> bool:
-        """Send one message; False if what was sent before has not left yet: nothing was taken."""
+        """Send one message; False if what was sent before has not left yet: nothing was taken. To one who has hung up it is lost."""
         if self._out and not self.flush():
             return False
         if records is None:
@@ -101,7 +102,7 @@ class Stream:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self.close()
+            self.hung_up = True
             return
         for piece in pieces:
             if sent < len(piece):
@@ -170,7 +171,7 @@ class Stream:
 
     def close(self) -> None:
         if not self.closed:
-            self.closed = True
+            self.closed = self.hung_up = True
             self.has_frame = False
             self._out.clear()
             self._socket.close()

@@ -431,3 +431,22 @@ def test_a_waiter_finds_mail_whose_signal_a_send_took_away(world: World) -> None
         world.mailbox.send(SUPERVISOR, Started(number))
         assert waiter.wait(TIMEOUT_MS / 1000) == [port]
         assert [received.body for received in world.mailbox.receive(10, ports=[port])] == [Ready()]
+
+
+def test_a_broker_that_died_under_our_words_does_not_keep_the_waiter_awake(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    endpoint = f"unix://{tmp_path}/broker"
+    broker = Mailbox(context, *BROKER, AnyMessage, endpoint=endpoint)
+    ours = Mailbox(context, *ME, AnyMessage)
+    ours.connect(*BROKER, endpoint)
+    (stream,) = ours.ports()
+    waiter = Waiter(ours, None)
+    assert waiter.wait(0.0) == []
+    broker.close()
+    assert ours.send(BROKER, Ready()), "mail for a dead broker is lost until the supervisor has spoken"
+    assert waiter.wait(TIMEOUT_MS / 1000) == [stream]
+    assert ours.receive(10, ports=[stream]) == [] and ours.ports() == []
+    assert waiter.wait(0.0) == []
+    assert ours.send(BROKER, Ready())
+    ours.close()
+    context.term()

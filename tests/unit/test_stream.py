@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from pathlib import Path
@@ -113,9 +114,16 @@ def test_nobody_to_dial(tmp_path: Path) -> None:
     assert Stream.dial(f"unix://{tmp_path}/inbox").closed
 
 
-def test_writing_to_one_who_hung_up_closes() -> None:
+def test_who_hung_up_is_not_written_to_and_still_heard() -> None:
+    """The descriptor stays until all is read: another file that took its number would be watched in its place."""
     theirs, ours = socket.socketpair()
-    theirs.close()
     stream = Stream(ours)
-    assert stream.send(b"hello?", None)  # as with any socket, the first may go nowhere
+    theirs.sendall(framed([(b"last words", b"")]))
+    theirs.close()
+    assert stream.send(b"hello?", None) and stream.hung_up
+    assert stream.send(b"hello?", None) and not stream.blocked
+    assert not stream.closed and os.fstat(stream.fd)
+    assert read_all(stream, 2) == [(b"last words", b"")]
     assert stream.closed
+    with pytest.raises(OSError):
+        os.fstat(stream.fd)
