@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,9 +193,7 @@ def recovery_s(broker: Broker, phase: str, group: str) -> float:
         members[0].find()
         with ThreadPoolExecutor(MEMBERS) as pool:
             try:
-                for each in [pool.submit(member.settle) for member in members[:-1]]:
-                    each.result(GIVE_UP_S)
-                _until_same_generation(members[:-1], pool)
+                _gather(broker, members[:-1], pool)
                 return _commits(broker, members[0]) if phase == "commit" else _joins(broker, phase, members, pool, ended)
             finally:
                 ended.set()
@@ -206,11 +204,22 @@ def recovery_s(broker: Broker, phase: str, group: str) -> float:
             member.close()
 
 
-def _until_same_generation(members: list[Member], pool: ThreadPoolExecutor) -> None:
-    """All join again for those who came later: one alone would wait for the others, who do not know of it."""
-    while any(list(map(Member.heartbeat, members))):
-        for each in [pool.submit(member.settle) for member in members]:
-            each.result(GIVE_UP_S)
+def _gather(broker: Broker, members: list[Member], pool: ThreadPoolExecutor) -> None:
+    """Have these be a stable group. They live until they are: who came first must hear of those who come later."""
+    gathered = threading.Event()
+    lives = [pool.submit(member.live, gathered) for member in members]
+    try:
+        _wait_for(lives, lambda: _are_whole(broker, members))
+    finally:
+        gathered.set()
+    for each in lives:
+        each.result(GIVE_UP_S)
+
+
+def _are_whole(broker: Broker, members: list[Member]) -> bool:
+    """All of them, and nobody else, in one generation."""
+    return len({member.generation for member in members}) == 1 and (
+        describe(members[0].group, broker) == f"Stable {len(members)}")
 
 
 def _joins(
@@ -219,24 +228,23 @@ def _joins(
     *others, last = members
     generation = others[0].generation
     lives = [pool.submit(last.live, ended)]
-    _wait_for(lambda: others[0].heartbeat() == ErrorCode.REBALANCE_IN_PROGRESS)
+    _wait_for(lives, lambda: others[0].heartbeat() == ErrorCode.REBALANCE_IN_PROGRESS)
     if phase == "sync":
         for member in members:
             member.may_sync.clear()
         lives += [pool.submit(member.live, ended) for member in others]
-        _wait_for(lambda: all(member.generation > generation for member in members))
+        _wait_for(lives, lambda: all(member.generation > generation for member in members))
         for member in members:
             if not member.joined[member.generation]:
                 member.may_sync.set()  # all but the leader, which keeps them waiting
-        _wait_for(lambda: describe(others[0].group, broker) == "CompletingRebalance")
+        _wait_for(lives, lambda: describe(others[0].group, broker) == "CompletingRebalance")
     began_s = time.perf_counter()
     broker.kill(COORDINATORS)
     for member in members:
         member.may_sync.set()
     if phase == "join":
         lives += [pool.submit(member.stay, ended) for member in others]
-    _wait_for(lambda: len({member.generation for member in members}) == 1
-              and describe(others[0].group, broker) == f"Stable {MEMBERS}")
+    _wait_for(lives, lambda: _are_whole(broker, members))
     took_s = time.perf_counter() - began_s
     ended.set()
     for each in lives:
@@ -265,9 +273,13 @@ def describe(group: str, broker: Broker) -> str:
     return f"{state} {len(found.members)}" if state == "Stable" else state
 
 
-def _wait_for(is_so: Callable[[], bool]) -> None:
+def _wait_for(lives: list[Future[None]], is_so: Callable[[], bool]) -> None:
+    """Raises what a member has raised, who is waited for in vain."""
     gives_up_s = time.perf_counter() + GIVE_UP_S
     while not is_so():
+        for each in lives:
+            if each.done():
+                each.result()
         if time.perf_counter() > gives_up_s:
             raise RuntimeError(f"not so within {GIVE_UP_S:g} s")
         time.sleep(0.01)
