@@ -18,6 +18,7 @@ from zafka.actors import broker_shell, cluster_state as cs, messages
 from zafka.actors.messages import AnyMessage
 from zafka.actors.start import SUPERVISOR, ActorStart, BrokerStart, ListenerStart
 from zafka.storage import disk
+from zafka.transport import stream
 from zafka.transport.door import read_message, write_message
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
@@ -75,7 +76,7 @@ class Stage:
         self.segment.touch()
         self.exit_code: int | None = None
         self.start = ActorStart(
-            "broker 1", 3, "", "", self._arguments(), 1, f"ipc://{run_dir}/root", f"ipc://{run_dir}/a1.3", 0.1)
+            "broker 1", 3, "", "", self._arguments(), 1, f"ipc://{run_dir}/root", f"unix://{run_dir}/a1.3", 0.1)
         self.run_dir = run_dir
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -103,7 +104,7 @@ class Stage:
             cs.BrokerRegistered(1, 3, "", register.endpoints), cs.LeaderChanged(topic_id("t"), 0, 1, 0, 0, [1], 4)]
         records = make_batch(*map(cs.encode_event, events))
         self.coordinator.tell(messages.ClusterRecords(4, 4), records=records)
-        self.partition.mailbox.connect(*BROKER, f"ipc://{self.run_dir}/a1.3")
+        self.partition.mailbox.connect(*BROKER, f"unix://{self.run_dir}/a1.3")
         self.partition.tell(messages.ReplicaUp("t", 0, topic_id("t"), 0))
         self.partition.wait_for(messages.BecomeLeader)
         self.partition.tell(messages.Serving(0), advanced(0, 0, inode=self.inode))
@@ -195,6 +196,23 @@ def test_a_record_goes_in_and_out_over_tcp(stage: Stage, cached: bool, monkeypat
     asked, _ = stage.partition.wait_for(messages.Locate)
     stage.partition.tell(messages.Located(asked.request_id, 0, 0, stage.inode, 0, len(batch), 1, 1, 0))
     assert late.answer(ApiKey.FETCH, 12).responses[0].partitions[0].records == batch
+
+
+@pytest.fixture
+def nothing_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that take little at once, and no mail but what is asked for. To be asked for before `stage`."""
+    monkeypatch.setattr(stream, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(Mailbox, "pulse", lambda mailbox: None)
+
+
+@pytest.mark.usefixtures("nothing_helps", "stage")
+def test_what_a_partition_did_not_take_at_once_follows_by_itself(stage: Stage) -> None:
+    """Far more than the kernel holds, and nothing is sent behind it."""
+    client = TcpClient(stage.kafka)
+    batch = make_batch(bytes(4_000_000))
+    client.send((ApiKey.PRODUCE, 9, produce(batch)))
+    _, records = stage.partition.wait_for(messages.Produce)
+    assert records == batch
 
 
 def test_the_zmq_door_leads_to_the_same_gateway(stage: Stage) -> None:

@@ -52,6 +52,13 @@ def test_what_is_not_in_the_page_cache_is_not_waited_for(file: File) -> None:
     assert in_page_cache(file, SIZE - 1) == (disk.pread_cached(file, SIZE, 0) is not None)
 
 
+def test_what_is_cached_in_part_is_for_a_thread(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, position, flags: preadv(fd, [memoryview(buffers[0])[:10]], position))
+    monkeypatch.setattr(disks, "READ_NOWAIT", 1)
+    assert PosixDisk().pread_cached(file, SIZE, 0) is None
+
+
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP, errno.EIO])
 def test_only_an_error_of_the_disk_is_one(file: File, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def preadv(*_: object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
@@ -13,6 +14,7 @@ from zafka.actors.actor import Mail
 from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import Part
 from zafka.actors.gateway.gateway import WOKEN_PER_TURN
+from zafka.actors.gateway.routes import only_grew
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
@@ -134,3 +136,13 @@ def test_news_while_another_partition_is_asked_are_not_missed(tmp_path: Path) ->
     bench.tell(bench.partitions["t", 1], located)
     (wanted,) = bench.of(ReadFiles)
     assert len(wanted.slices) == 2
+
+
+@pytest.mark.parametrize("news", [
+    {"segment_base_offset": 5}, {"inode": 8}, {"leader_epoch": 2}, {"log_start_offset": 1}, {"last_stable_offset": 3}])
+def test_only_more_of_the_same_may_wait(news: dict[str, int]) -> None:
+    """Whatever else is new is worth a look by those who wait for many bytes, too."""
+    before = messages.Advanced(1, 0, 4, 4, 0, 7, 400)
+    grown = msgspec.structs.replace(before, high_watermark=9, last_stable_offset=9, end_position=900)
+    assert only_grew(before, grown)
+    assert not only_grew(before, msgspec.structs.replace(grown, **news))

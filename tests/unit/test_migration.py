@@ -208,3 +208,14 @@ def test_members_that_wait_while_their_group_is_converted_are_told_to_join_again
     let_go(first)
     assert second.join() == 0
     assert mixed.describe().members[0].member_type == 0
+
+
+@pytest.mark.parametrize("policy", ["disabled", "bidirectional"])
+def test_nobody_is_in_a_group_that_begins_anew_in_the_other_protocol(tmp_path: Path, policy: str) -> None:
+    """An empty group is moved by whoever comes, whatever the policy says of groups with members (Kafka: classicGroupJoin)."""
+    mixed = begin(tmp_path, group_consumer_migration_policy=policy)
+    answer = mixed.beat("new", 0)
+    assert mixed.beat("new", -1).error_code == 0 and answer.error_code == 0
+    member = mixed.classic()
+    mixed.settle(member)
+    assert (mixed.kind, member.generation) == (("classic", "Stable"), 1)
