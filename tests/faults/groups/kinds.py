@@ -6,7 +6,11 @@ Owns: the list, and how a process of each kind is started.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.targets import KAFKA_LIB
@@ -16,7 +20,7 @@ JAVA_ASSIGNORS = "org.apache.kafka.clients.consumer"
 
 
 class Kind(NamedTuple):
-    """settings: of the client, in its words; those of Java on its command line.
+    """settings: of the client, in its words.
 
     door: "kafka" or "zmq". session: how the client is told after how many seconds of silence it is gone; None where the
     broker says it (KIP-848).
@@ -30,22 +34,27 @@ class Kind(NamedTuple):
 
     def command(self, broker: Broker, topic: str, group: str, session_s: float | None) -> list[str]:
         bootstrap = broker.bootstrap_servers if self.door == "kafka" else broker.zmq_bootstrap_servers
-        if self.client == "java":
-            return self._java(bootstrap, topic, group, session_s)
         settings = dict(self.settings)
         if session_s is not None and not self.is_kip_848:
-            settings |= {"session.timeout.ms": int(session_s * 1000)} if self.client == "confluent" else {
-                "session_timeout": session_s}
+            settings |= {"session_timeout": session_s} if self.client == "ours" else {"session.timeout.ms": int(session_s * 1000)}
+        if self.client == "java":
+            return self._java({"topic": topic, "bootstrap.servers": bootstrap, "group.id": group, **settings})
         task = {"kind": self.client, "bootstrap": bootstrap, "topic": topic, "group": group, "settings": settings}
         return [sys.executable, "-m", "tests.faults.groups.member", json.dumps(task)]
 
-    def _java(self, bootstrap: str, topic: str, group: str, session_s: float | None) -> list[str]:
-        session = [] if session_s is None or self.is_kip_848 else ["--session-timeout", str(int(session_s * 1000))]
+    def _java(self, settings: dict[str, Any]) -> list[str]:
         return [
             "java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-            "-cp", f"{KAFKA_LIB}/*", "org.apache.kafka.tools.VerifiableConsumer", "--bootstrap-server", bootstrap,
-            "--topic", topic, "--group-id", group, "--reset-policy", "earliest",
-            *session, *(part for option in self.settings.items() for part in option)]
+            "-cp", f"{KAFKA_LIB}/*:{_compiled().name}", "Member", *(f"{name}={value}" for name, value in settings.items())]
+
+
+@cache
+def _compiled() -> tempfile.TemporaryDirectory[str]:
+    """Where Member.java is compiled to, once for all members; it goes with this process."""
+    directory = tempfile.TemporaryDirectory(prefix="zafka-java-member-")
+    source = Path(__file__).with_name("Member.java")
+    subprocess.run(["javac", "-cp", f"{KAFKA_LIB}/*", "-d", directory.name, str(source)], check=True)
+    return directory
 
 
 def _librdkafka(assignor: str) -> Kind:
@@ -59,7 +68,8 @@ def _ours(assignor: str, door: str) -> Kind:
 
 
 def _java(assignor: str) -> Kind:
-    return Kind(f"Java {assignor}", "java", {"--assignment-strategy": f"{JAVA_ASSIGNORS}.{assignor}"})
+    settings = {"partition.assignment.strategy": f"{JAVA_ASSIGNORS}.{assignor}", "heartbeat.interval.ms": 300}
+    return Kind(f"Java {assignor}", "java", settings)
 
 
 CLASSIC = tuple(map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")))
@@ -70,8 +80,8 @@ KIP_848 = tuple(
 OURS = tuple(_ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
 JAVA = (
-    *map(_java, ("RangeAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
-    *(Kind(f"Java KIP-848 {assignor}", "java", {"--group-protocol": "consumer", "--group-remote-assignor": assignor},
+    *map(_java, ("RangeAssignor", "RoundRobinAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
+    *(Kind(f"Java KIP-848 {assignor}", "java", {"group.protocol": "consumer", "group.remote.assignor": assignor},
            is_kip_848=True) for assignor in ("uniform", "range")),
 )
 KINDS = (*CLASSIC, *KIP_848, *OURS, *JAVA)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import subprocess
 import tempfile
 import threading
@@ -62,11 +61,9 @@ class Member:
             self._events.append(event)
 
     def leave(self) -> None:
-        """In order. SIGTERM is for Java, which does not look at its input."""
+        """In order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        if "java" in str(self.process.args[0]):  # type: ignore[index]
-            self.process.send_signal(signal.SIGTERM)
 
     def finish(self, *, wait_s: float = END_S) -> int:
         code = self.process.wait(wait_s)
@@ -148,8 +145,7 @@ class Team:
                 raise AssertionError(f"{self.kind.name}: {self.failures}")
 
     def _ended(self, member: Member, code: int) -> None:
-        # A Java that was told to end by SIGTERM says 143.
-        if code not in ((0, 143) if self.kind.client == "java" else (0,)):
+        if code:
             self.failures.append(f"{member.name} ended with {code}: {member.error}")
 
     # -- what they see ---------------------------------------------------------------------------
