@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.faults.groups.kinds import KINDS, Kind
+from tests.faults.groups.kinds import KINDS, Kind, Mix, needs_java
 from tests.faults.groups.team import SESSION_S, Team
 from tests.faults.loads import ConfluentLoad, Shared, end_offsets, places, read_everything
 from zafka.runtime.errors import RuntimeFault
@@ -97,13 +97,13 @@ class Watcher(threading.Thread):
 class Campaign:
     """Everything of one run. problems: what may not be, at its end."""
 
-    def __init__(self, broker: Broker, kinds: Sequence[Kind], seed: int) -> None:
+    def __init__(self, broker: Broker, kinds: Sequence[Kind | Mix], seed: int) -> None:
         self.broker = broker
         self.random = random.Random(seed)
         self.shared = Shared()
         self.where = places(TOPIC, PARTITIONS)
         self.load = ConfluentLoad(broker.bootstrap_servers, self.where, self.shared, records_a_turn=2)
-        self.teams = [Team(kind, broker, TOPIC, PARTITIONS) for kind in kinds]
+        self.teams = [Team(kind, broker, TOPIC, PARTITIONS, self.random.randrange(2**32)) for kind in kinds]
         self.killer = Killer(broker, self.random.randrange(2**32))
         self.watcher = Watcher(broker, self.teams)
         self.problems: list[object] = []
@@ -126,6 +126,14 @@ class Campaign:
         for team in self.teams:
             team.crash()
         self.wait_until_shared()
+
+    def replace(self, kinds: Sequence[Kind]) -> None:
+        """One after the other ends in order, and one of these kinds comes for it."""
+        for team in self.teams:
+            for member, kind in zip(list(team.members), kinds, strict=True):
+                team.leave(member)
+                team.join(kind, may_crash=False)
+                self.wait_until_shared()
 
     def wait_until_shared(self) -> None:
         self.wait(lambda: all(team.is_shared() for team in self.teams), "shared")
@@ -190,7 +198,7 @@ class Campaign:
 
 
 @contextlib.contextmanager
-def campaign(kinds: Sequence[Kind], seed: int) -> Iterator[Campaign]:
+def campaign(kinds: Sequence[Kind | Mix], seed: int) -> Iterator[Campaign]:
     topology = {"supervision": {"intensity": 1_000_000}}
     with Broker(topics={TOPIC: PARTITIONS}, topology=topology, defaults=DEFAULTS) as broker:
         run = Campaign(broker, kinds, seed)
@@ -209,7 +217,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed or random.randrange(1, 2**31)
     parts = options.kinds.split(",") if options.kinds else []
-    kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and kind.client != "java")]
+    kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and not needs_java(kind))]
     print(f"SEED={seed} minutes={options.minutes:g}: {', '.join(kind.name for kind in kinds)}", flush=True)
     with campaign(kinds, seed) as run:
         run.join(2, may_crash=True)

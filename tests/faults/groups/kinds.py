@@ -11,12 +11,18 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.targets import KAFKA_LIB
 from zafka.testing import Broker
 
 JAVA_ASSIGNORS = "org.apache.kafka.clients.consumer"
+
+# How each client is told after how many seconds of silence it is gone, and in which parts of one.
+SESSION = {
+    "confluent": ("session.timeout.ms", 1000), "java": ("session.timeout.ms", 1000),
+    "kafka-python": ("session_timeout_ms", 1000), "aiokafka": ("session_timeout_ms", 1000), "ours": ("session_timeout", 1)}
 
 
 class Kind(NamedTuple):
@@ -32,11 +38,15 @@ class Kind(NamedTuple):
     door: str = "kafka"
     is_kip_848: bool = False
 
+    def drawn(self, random: Random) -> Kind:
+        return self
+
     def command(self, broker: Broker, topic: str, group: str, session_s: float | None) -> list[str]:
         bootstrap = broker.bootstrap_servers if self.door == "kafka" else broker.zmq_bootstrap_servers
         settings = dict(self.settings)
         if session_s is not None and not self.is_kip_848:
-            settings |= {"session_timeout": session_s} if self.client == "ours" else {"session.timeout.ms": int(session_s * 1000)}
+            name, unit = SESSION[self.client]
+            settings[name] = int(session_s * unit)
         if self.client == "java":
             return self._java({"topic": topic, "bootstrap.servers": bootstrap, "group.id": group, **settings})
         task = {"kind": self.client, "bootstrap": bootstrap, "topic": topic, "group": group, "settings": settings}
@@ -46,6 +56,21 @@ class Kind(NamedTuple):
         return [
             "java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
             "-cp", f"{KAFKA_LIB}/*:{_compiled().name}", "Member", *(f"{name}={value}" for name, value in settings.items())]
+
+
+class Mix(NamedTuple):
+    """A group whose members are of several kinds, and speak both protocols; all who are classic know the same assignor."""
+
+    name: str
+    classic: tuple[Kind, ...]
+    modern: tuple[Kind, ...]
+
+    @property
+    def client(self) -> str:
+        return "mixed"
+
+    def drawn(self, random: Random) -> Kind:
+        return random.choice(self.classic if random.random() < 0.5 else self.modern)
 
 
 @cache
@@ -67,21 +92,39 @@ def _ours(assignor: str, door: str) -> Kind:
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
 
-def _java(assignor: str) -> Kind:
+def _python(client: str, assignor: str) -> Kind:
+    return Kind(f"{client} {assignor}", client, {"assignor": assignor, "heartbeat_interval_ms": 300})
+
+
+def _java(name: str, assignor: str) -> Kind:
     settings = {"partition.assignment.strategy": f"{JAVA_ASSIGNORS}.{assignor}", "heartbeat.interval.ms": 300}
-    return Kind(f"Java {assignor}", "java", settings)
+    return Kind(f"Java {name}", "java", settings)
 
 
-CLASSIC = tuple(map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")))
-KIP_848 = tuple(
-    Kind(f"confluent-kafka KIP-848 {assignor}", "confluent",
-         {"group.protocol": "consumer", "group.remote.assignor": assignor}, is_kip_848=True)
-    for assignor in ("uniform", "range"))
+# Of each client, by assignor.
+LIBRDKAFKA = {name: _librdkafka(name) for name in ("range", "roundrobin", "cooperative-sticky")}
+JAVA = {name: _java(name, assignor) for name, assignor in (
+    ("range", "RangeAssignor"), ("roundrobin", "RoundRobinAssignor"), ("sticky", "StickyAssignor"),
+    ("cooperative-sticky", "CooperativeStickyAssignor"))}
+KAFKA_PYTHON = {name: _python("kafka-python", name) for name in ("range", "roundrobin", "sticky", "cooperative-sticky")}
+AIOKAFKA = {name: _python("aiokafka", name) for name in ("range", "roundrobin", "sticky")}
 OURS = tuple(_ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
-JAVA = (
-    *map(_java, ("RangeAssignor", "RoundRobinAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
-    *(Kind(f"Java KIP-848 {assignor}", "java", {"group.protocol": "consumer", "group.remote.assignor": assignor},
-           is_kip_848=True) for assignor in ("uniform", "range")),
+LIBRDKAFKA_848, JAVA_848 = (
+    tuple(Kind(f"{name} KIP-848 {assignor}", client, {"group.protocol": "consumer", "group.remote.assignor": assignor},
+               is_kip_848=True) for assignor in ("uniform", "range"))
+    for name, client in (("confluent-kafka", "confluent"), ("Java", "java")))
+CLASSIC = (*LIBRDKAFKA.values(), *KAFKA_PYTHON.values(), *AIOKAFKA.values())
+
+# Groups that are rolled from one protocol to the other, or are mixed for good. Some members give all up to join, others do not.
+MIXES = (
+    Mix("mixed of Python's", (LIBRDKAFKA["range"], KAFKA_PYTHON["range"], AIOKAFKA["range"], OURS[0]), LIBRDKAFKA_848),
+    Mix("mixed of cooperative Python's", (LIBRDKAFKA["cooperative-sticky"], KAFKA_PYTHON["cooperative-sticky"], OURS[3]), LIBRDKAFKA_848),
+    Mix("mixed Java", (JAVA["range"],), JAVA_848),
+    Mix("mixed cooperative Java", (JAVA["cooperative-sticky"],), JAVA_848),
 )
-KINDS = (*CLASSIC, *KIP_848, *OURS, *JAVA)
+KINDS: tuple[Kind | Mix, ...] = (*CLASSIC, *LIBRDKAFKA_848, *OURS, *JAVA.values(), *JAVA_848, *MIXES)
+
+
+def needs_java(kind: Kind | Mix) -> bool:
+    return "Java" in kind.name

@@ -12,12 +12,13 @@ import subprocess
 import tempfile
 import threading
 import time
+from random import Random
 from typing import IO
 
 from tests.faults.groups import events
 from tests.faults.groups.events import Event, in_order, parse
 from tests.faults.groups.history import GroupHistory
-from tests.faults.groups.kinds import Kind
+from tests.faults.groups.kinds import Kind, Mix
 from zafka.testing import Broker
 
 END_S = 90.0
@@ -81,8 +82,9 @@ class Member:
 class Team:
     """members: those who are there. events: of all who ever were. observations: when it was asked, and what was committed."""
 
-    def __init__(self, kind: Kind, broker: Broker, topic: str, partitions: int) -> None:
+    def __init__(self, kind: Kind | Mix, broker: Broker, topic: str, partitions: int, seed: int) -> None:
         self.kind = kind
+        self.random = Random(seed)
         self.group = f"g{next(_NUMBERS)}-{kind.client}"
         self.members: list[Member] = []
         self.history = GroupHistory(partitions)
@@ -99,9 +101,12 @@ class Team:
 
     # -- who comes and goes ----------------------------------------------------------------------
 
-    def join(self, *, may_crash: bool) -> None:
-        """may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
-        command = self.kind.command(self._broker, self._topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
+    def join(self, kind: Kind | None = None, *, may_crash: bool) -> None:
+        """kind: of those that the group may have, any one if it is not said.
+
+        may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
+        kind = kind or self.kind.drawn(self.random)
+        command = kind.command(self._broker, self._topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
         self.joins += 1
         self.members.append(Member(
             f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
