@@ -3,7 +3,8 @@
 Owns: `CooperativeMember`. Whoever leads a generation gives nobody what another one says it has; who is told to have less
 gives up the rest and joins again, and then it is anybody's. What is no longer a member's in the eyes of the coordinator (it
 was fenced, or does not know its generation) is lost to it at once.
-Violations are those of `rolling.py`, in whatever generations two have the same; two-owners also where a leader is told so.
+Violations are those of `rolling.py`; two-owners also where a leader is told so, and where somebody is given, in a generation of
+classic members alone, what another one said to have when it joined that.
 Source: KIP-429.
 """
 
@@ -81,6 +82,19 @@ class CooperativeMember(RollingMember):
                 owners[partition] = max(before, (held_in, each.member_id))
         return {partition: owner for partition, (_, owner) in owners.items()}
 
+    def _on_joined(self, answer: Any) -> None:
+        claimed = [] if answer.error_code else self.owned
+        super()._on_joined(answer)
+        for partition in claimed:
+            self._compare(self.shared.claims, self.shared.owners, partition)
+
+    def _compare(self, mine: dict[tuple[int, int], str], theirs: dict[tuple[int, int], str], partition: int) -> None:
+        """What this one says to have, or is given, nobody else is given or says to have in this generation."""
+        place = self.generation, partition
+        mine[place] = self.name
+        if theirs.get(place, self.name) != self.name and not self.modern_share:
+            self.violate("two-owners", f"{partition} in generation {self.generation}: also {theirs[place]} was given it, or had it")
+
     def _on_synced(self, answer: Any) -> None:
         had = set(self.owned)
         super()._on_synced(answer)
@@ -90,3 +104,5 @@ class CooperativeMember(RollingMember):
     def _take_share(self, share: bytes) -> None:
         super()._take_share(share)
         self.held_in = self.generation
+        for partition in self.owned:
+            self._compare(self.shared.owners, self.shared.claims, partition)

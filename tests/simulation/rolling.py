@@ -35,11 +35,12 @@ class Holding(NamedTuple):
 
 
 class RollingGroup(Group):
-    """has: by member."""
+    """has: by member. claims: by generation and partition who said, when it joined, that it has it (`cooperative.py`)."""
 
     def __init__(self, name: str, topic: str, partitions: int) -> None:
         super().__init__(name, topic, partitions)
         self.has: dict[str, Holding] = {}
+        self.claims: dict[tuple[int, int], str] = {}
 
     @property
     def all_owned(self) -> bool:

@@ -13,10 +13,12 @@ import argparse
 import contextlib
 import random
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -181,6 +183,13 @@ class Campaign:
         read_everything(self.broker.bootstrap_servers, self.where, self.shared)
         self.problems = [*self.shared.problems(), *(problem for team in self.teams for problem in team.judge(ends))]
 
+    def keep(self) -> Path:
+        """Leave behind, for who looks for the reason, what all members told: a file for each group."""
+        directory = Path(tempfile.mkdtemp(prefix="zafka-groups-"))
+        for team in self.teams:
+            (directory / team.group).write_text("\n".join(map(str, team.happened())))
+        return directory
+
     def close(self) -> None:
         """Also where it failed: no process is left."""
         for thread in (self.killer, self.watcher):
@@ -225,6 +234,8 @@ def main() -> int:
         run.finish()
         print(run.told())
         print(*run.problems[:40], sep="\n")
+        if run.problems:
+            print(f"what the members told: {run.keep()}")
     print("FAILED" if run.problems else "nothing skipped, nothing again, one owner each")
     return 1 if run.problems else 0
 

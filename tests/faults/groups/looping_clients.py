@@ -45,7 +45,7 @@ def kafka_python(listener: Listener, task: Task) -> Client:
     from kafka.coordinator.assignors.range import RangePartitionAssignor
     from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
     from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from kafka.errors import CommitFailedError, KafkaTimeoutError, RetriableError
+    from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError, RetriableError
     from kafka.structs import OffsetAndMetadata
 
     assignors = {each.name: each for each in (
@@ -82,7 +82,7 @@ def kafka_python(listener: Listener, task: Task) -> Client:
                     wait(consumer._coordinator._commit_offsets_sync_async(wanted))
                 else:
                     consumer.commit(wanted)
-            except (CommitFailedError, RetriableError, KafkaTimeoutError) as failed:
+            except (CommitFailedError, RebalanceInProgressError, RetriableError, KafkaTimeoutError) as failed:
                 raise CommitRefused(str(failed), is_final=isinstance(failed, CommitFailedError)) from failed
 
         def close(self) -> None:

@@ -172,9 +172,12 @@ class Team:
     def observed(self, asked_ms: float, committed: dict[int, int]) -> None:
         self._observations.append((asked_ms, committed))
 
+    def happened(self) -> list[Event]:
+        return in_order(self._events)
+
     def judge(self, ends: dict[int, int]) -> list[str]:
         """All that happened, in order; each answer about commits against what was known when it was asked for."""
-        happened = in_order(self._events)
+        happened = self.happened()
         at = 0
         for asked_ms, committed in self._observations:
             while at < len(happened) and happened[at].at_ms < asked_ms:
