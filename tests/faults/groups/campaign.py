@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, ConsumerGroupType, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.faults.groups.kinds import KINDS, Kind, Mix, needs_java
@@ -30,7 +30,7 @@ from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker
 
 TOPIC, PARTITIONS = "orders", 6
-PATIENCE_S = 120.0
+PATIENCE_S, RESTS_AFTER_S = 120.0, 20.0
 POLL_S = 0.02
 KILL_EVERY_S = (0.2, 1.0)
 TARGETS = (
@@ -41,17 +41,20 @@ DEFAULTS = {
 
 
 class Killer(threading.Thread):
-    """Kills a process now and then. done: whom, how often."""
+    """Kills a process now and then. done: whom, how often. rests: not now."""
 
     def __init__(self, broker: Broker, seed: int) -> None:
         super().__init__(daemon=True)
         self.done: Counter[str] = Counter()
         self.must_end = threading.Event()
+        self.rests = False
         self._broker = broker
         self._random = random.Random(seed)
 
     def run(self) -> None:
         while not self.must_end.wait(self._random.uniform(*KILL_EVERY_S)):
+            if self.rests:
+                continue
             target = self._random.choice(TARGETS)
             if target.endswith("*"):
                 target = target[:-1] + str(self._random.randrange(4))
@@ -72,7 +75,7 @@ class Watcher(threading.Thread):
         self.asked = 0
         self.must_end = threading.Event()
         # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
-        self._admin = AdminClient({
+        self.admin = AdminClient({
             "bootstrap.servers": broker.bootstrap_servers, "log_level": 2, "metadata.recovery.strategy": "none"})
         self._teams = teams
 
@@ -83,7 +86,7 @@ class Watcher(threading.Thread):
 
     def ask(self, team: Team) -> None:
         asked_ms = time.time_ns() / 1e6
-        future = self._admin.list_consumer_group_offsets(
+        future = self.admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(team.group)], request_timeout=PATIENCE_S)[team.group]
         with contextlib.suppress(KafkaException):  # a coordinator that was just killed
             told = future.result(PATIENCE_S).topic_partitions
@@ -130,12 +133,22 @@ class Campaign:
         self.wait_until_shared()
 
     def replace(self, kinds: Sequence[Kind]) -> None:
-        """One after the other ends in order, and one of these kinds comes for it."""
+        """One of each of these kinds comes, one after the other, and for each the one ends who is there for longest, if any is."""
         for team in self.teams:
-            for member, kind in zip(list(team.members), kinds, strict=True):
-                team.leave(member)
+            before = list(team.members)
+            for at, kind in enumerate(kinds):
+                if before:
+                    team.leave(before[at])
                 team.join(kind, may_crash=False)
                 self.wait_until_shared()
+
+    def wait_until_of(self, kind: ConsumerGroupType) -> None:
+        """Anybody is told that all groups are of this type."""
+        def is_so() -> bool:
+            listed = self.watcher.admin.list_consumer_groups(request_timeout=PATIENCE_S).result().valid
+            return {team.group for team in self.teams} <= {each.group_id for each in listed if each.type is kind}
+
+        self.wait(is_so, kind.name)
 
     def wait_until_shared(self) -> None:
         self.wait(lambda: all(team.is_shared() for team in self.teams), "shared")
@@ -156,12 +169,17 @@ class Campaign:
                 self.wait_until_shared()
 
     def wait(self, is_so: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
+        """Whose leave found no coordinator is a member until its session ends, and that begins anew with each coordinator: in
+        time nobody is killed any more."""
+        begun_s = time.monotonic()
         while not is_so():
-            assert time.monotonic() < deadline_s, f"not {what}: {[team.told() for team in self.teams]}"
+            waited_s = time.monotonic() - begun_s
+            self.killer.rests = waited_s > RESTS_AFTER_S
+            assert waited_s < PATIENCE_S, f"not {what}: {[team.told() for team in self.teams]}"
             for team in self.teams:
                 team.check()
             threading.Event().wait(POLL_S)
+        self.killer.rests = False
 
     # -- a run -----------------------------------------------------------------------------------
 

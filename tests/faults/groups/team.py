@@ -22,7 +22,7 @@ from tests.faults.groups.kinds import Kind, Mix
 from zafka.testing import Broker
 
 END_S = 90.0
-SESSION_S, STEADY_SESSION_S = 3.0, 60.0  # of those who may crash, and of the others
+SESSION_S, STEADY_SESSION_S = 3.0, 30.0  # of those who may crash, and of the others
 _NUMBERS = itertools.count()
 
 
