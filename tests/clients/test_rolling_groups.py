@@ -14,13 +14,18 @@ from zafka.testing import Broker
 TIMEOUT_S = 60.0
 PARTITIONS = 6
 MODERN = {"group.protocol": "consumer"}
+CLASSIC = {"group.protocol": "classic", "heartbeat.interval.ms": "200"}
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
-    defaults = {"group.initial.rebalance.delay.ms": 0}
-    with Broker(topics={"range": PARTITIONS, "cooperative-sticky": PARTITIONS}, topology={"defaults": defaults}) as broker:
+    with begin("bidirectional") as broker:
         yield broker
+
+
+def begin(policy: str) -> Broker:
+    defaults = {"group.initial.rebalance.delay.ms": 0, "group.consumer.migration.policy": policy}
+    return Broker(topics={"range": PARTITIONS, "cooperative-sticky": PARTITIONS}, topology={"defaults": defaults})
 
 
 class Rolling:
@@ -97,7 +102,7 @@ class Rolling:
 
 @pytest.mark.parametrize("assignor", ["range", "cooperative-sticky"])
 def test_members_are_rolled_to_the_other_protocol_and_back(broker: Broker, assignor: str) -> None:
-    classic = {"group.protocol": "classic", "partition.assignment.strategy": assignor, "heartbeat.interval.ms": "200"}
+    classic = CLASSIC | {"partition.assignment.strategy": assignor}
     rolling = Rolling(broker, assignor)
     try:
         for _ in range(2):
@@ -112,3 +117,20 @@ def test_members_are_rolled_to_the_other_protocol_and_back(broker: Broker, assig
         assert rolling.read == {number: set(range(rolling.committed[number])) for number in range(PARTITIONS)}
     finally:
         rolling.close()
+
+
+def test_where_the_policy_forbids_the_way_back_classic_members_go_on_in_a_consumer_group() -> None:
+    """Once all are classic again they join, leave and share as in any group, and nothing comes twice."""
+    classic = CLASSIC | {"partition.assignment.strategy": "range"}
+    with begin("upgrade") as broker:
+        rolling = Rolling(broker, "range")
+        try:
+            for settings in (classic, classic):
+                rolling.join(settings)
+            rolling.settle()
+            for settings in (MODERN, classic, classic, classic):  # the last one ends a classic member for another one
+                rolling.replace(settings)
+                assert rolling.kind() is ConsumerGroupType.CONSUMER
+            assert rolling.read == {number: set(range(rolling.committed[number])) for number in range(PARTITIONS)}
+        finally:
+            rolling.close()

@@ -8,7 +8,7 @@ they stand on:
     disk.py         the disk as a process has it, call by call        connections.py  TCP between clients and brokers
     processes.py    a process: takes time, is stopped, is killed      machine.py      root, fork server, power
     clients.py, producers.py, consumers.py, admins.py                 clients, as state machines, in Kafka's bytes
-    committers.py, members.py         those of groups
+    committers.py, members.py, rolling.py, cooperative.py             those of groups
     arena.py        shared memory that is garbage once it is freed
     faults.py       the kinds of faults, and a plan of them           checks.py       what must hold at every step
     scenario.py     what a seed means                                 simulation.py   one run, and its verdict

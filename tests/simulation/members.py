@@ -7,7 +7,7 @@ older generation was taken, invariant 12), offset-back and offset-phantom as in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.clients import BACKOFF_S
@@ -15,7 +15,11 @@ from tests.simulation.committers import COMMIT_VERSION, FETCH_VERSION, GroupClie
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.heartbeat import HeartbeatRequest
-from zafka.transport.kafka.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from zafka.transport.kafka.messages.join_group import (
+    JoinGroupRequest,
+    JoinGroupRequestProtocol,
+    JoinGroupResponseMember,
+)
 from zafka.transport.kafka.messages.leave_group import LeaveGroupRequest, MemberIdentity
 from zafka.transport.kafka.messages.offset_commit import (
     OffsetCommitRequest,
@@ -58,6 +62,7 @@ class Group:
 
 class GroupMember(GroupClient):
     commit_version = COMMIT_VERSION
+    assignor = "range"
 
     def __init__(self, simulation: Simulation, name: str, group: Group) -> None:
         super().__init__(simulation, name, group.name, group.topic)
@@ -106,14 +111,14 @@ class GroupMember(GroupClient):
     def _join(self) -> None:
         request = JoinGroupRequest(
             self.group, SESSION_MS, REBALANCE_MS, self.member_id, None, "consumer",
-            [JoinGroupRequestProtocol("range", self._metadata())])
+            [JoinGroupRequestProtocol(self.assignor, self._metadata())])
         self.ask_coordinator(ApiKey.JOIN_GROUP, JOIN_VERSION, request, self._guard(self._on_joined), self._step(self._join))
 
     def _metadata(self) -> bytes:
         """What the others are to know of it: nothing."""
         return b""
 
-    def _share(self, partitions: range) -> bytes:
+    def _share(self, partitions: Iterable[int]) -> bytes:
         """In words that only members need to understand."""
         return bytes(partitions)
 
@@ -134,16 +139,18 @@ class GroupMember(GroupClient):
             self._on_error(answer.error_code, self._join)
         else:
             self.member_id, self.generation = answer.member_id, answer.generation_id
-            self._sync([each.member_id for each in answer.members])
+            self._sync(self._assign(answer.members))
 
-    def _sync(self, members: list[str]) -> None:
+    def _assign(self, members: list[JoinGroupResponseMember]) -> list[SyncGroupRequestAssignment]:
         """members: all, if this one leads them."""
-        assignments = [
+        return [
             SyncGroupRequestAssignment(member_id, self._share(range(index, self.shared.partitions, len(members))))
-            for index, member_id in enumerate(sorted(members))]
+            for index, member_id in enumerate(sorted(each.member_id for each in members))]
+
+    def _sync(self, assignments: list[SyncGroupRequestAssignment]) -> None:
         request = SyncGroupRequest(self.group, self.generation, self.member_id, assignments=assignments)
         self.ask_coordinator(ApiKey.SYNC_GROUP, SYNC_VERSION, request, self._guard(self._on_synced),
-                             self._step(lambda: self._sync(members)))
+                             self._step(lambda: self._sync(assignments)))
 
     def _on_synced(self, answer: Any) -> None:
         if answer.error_code:

@@ -3,14 +3,14 @@
 Owns: `RollingGroup` and `RollingMember`. The group moves between the protocols as its members come and go, mixed most of
 the time. A generation is a member epoch here, and the other way round.
 Violations name themselves: two-owners (of a partition in one epoch, at the same time: a group that was empty counts anew, as
-in Kafka), fenced-commit (a commit was taken for a partition that another member has in a later epoch), offset-back and
+in Kafka; or a member is told that all is well, and another was given before what it has), fenced-commit (a commit was taken for a partition that another member has in a later epoch), offset-back and
 offset-phantom as in `members.py`. A member is done when every partition has an owner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulation.members import REBALANCE_MS, Group, GroupMember
 from zafka.actors.groups.embedded import read_assignment, write_assignment
@@ -27,22 +27,39 @@ FIRST_EPOCH = 1  # of one member only: where two have it, the group was empty be
 FENCED = (ErrorCode.FENCED_MEMBER_EPOCH, ErrorCode.GROUP_ID_NOT_FOUND)
 
 
+class Holding(NamedTuple):
+    """What a member has now, and its epoch. since: by partition the epoch in which it was given to it, and the time."""
+
+    epoch: int
+    since: dict[int, tuple[int, float]]
+
+
 class RollingGroup(Group):
-    """has: by member its epoch and what it has in it now."""
+    """has: by member. claims: by generation and partition who said, when it joined, that it has it (`cooperative.py`)."""
 
     def __init__(self, name: str, topic: str, partitions: int) -> None:
         super().__init__(name, topic, partitions)
-        self.has: dict[str, tuple[int, set[int]]] = {}
+        self.has: dict[str, Holding] = {}
+        self.claims: dict[tuple[int, int], str] = {}
 
     @property
     def all_owned(self) -> bool:
-        return set().union(*(has for _, has in self.has.values())) == set(range(self.partitions))
+        return set().union(*(has.since for has in self.has.values())) == set(range(self.partitions))
+
+    def given_away(self, name: str, asked_s: float) -> list[tuple[int, str]]:
+        """What this member has, and others were given after it, before it asked and was told that it is a member still."""
+        mine = self.has[name].since if name in self.has else {}
+        return [
+            (partition, other) for partition, (epoch, since_s) in mine.items() for other, theirs in self.has.items()
+            if other != name and partition in theirs.since and theirs.since[partition][0] > epoch
+            and since_s < theirs.since[partition][1] < asked_s]
 
 
 class RollingMember(GroupMember):
-    """modern: it speaks KIP-848 in this life, else the classic protocol, and gives all up to join."""
+    """modern: it speaks KIP-848 in this life, else the classic protocol, and gives all up to join. modern_share: of its lives."""
 
     shared: RollingGroup
+    modern_share = 0.5
     commit_version = COMMIT_VERSION
 
     def __init__(self, simulation: Simulation, name: str, group: RollingGroup) -> None:
@@ -51,6 +68,7 @@ class RollingMember(GroupMember):
         self.modern = False
         self._topic_id = b""
         self._lives = 0
+        self._asked_s = 0.0
 
     def _begin_anew(self, delay_s: float = 0.0) -> None:
         self.shared.has.pop(self.name, None)
@@ -59,7 +77,7 @@ class RollingMember(GroupMember):
     def _be_born(self) -> None:
         """Somebody restarts this member, perhaps with another configuration."""
         self._lives += 1
-        self.modern = self.random.random() < 0.5
+        self.modern = self.random.random() < self.modern_share
         self.member_id = f"{self.name}-{self._lives}" if self.modern else ""
 
     # -- both protocols ------------------------------------------------------------------------
@@ -82,13 +100,30 @@ class RollingMember(GroupMember):
     def _take(self, owned: list[int]) -> None:
         """It was given these, in its epoch."""
         group, epoch = self.shared, self.generation
-        for other, (its_epoch, has) in group.has.items():
-            if other != self.name and its_epoch == epoch > FIRST_EPOCH and has.intersection(owned):
-                self.violate("two-owners", f"{has.intersection(owned)} in epoch {epoch}: {other} and {self.name}")
+        for other, has in group.has.items():
+            both = has.since.keys() & set(owned)
+            if other != self.name and has.epoch == epoch > FIRST_EPOCH and both:
+                self.violate("two-owners", f"{both} in epoch {epoch}: {other} and {self.name}")
+        before = group.has[self.name].since if self.name in group.has else {}
         self.owned = owned
-        group.has[self.name] = epoch, set(owned)
+        group.has[self.name] = Holding(
+            epoch, {partition: before.get(partition, (epoch, self.engine.now_s)) for partition in owned})
         group.newest = max(group.newest, epoch)
         self.engine.counts["shares of an epoch"] += 1
+
+    def ask_coordinator(self, *request: Any) -> None:
+        self._asked_s = self.engine.now_s  # one request at a time
+        super().ask_coordinator(*request)
+
+    def _check_sole(self) -> None:
+        """It was told that it is a member, in the epoch that it knows."""
+        for partition, other in self.shared.given_away(self.name, self._asked_s):
+            self.violate("two-owners", f"{partition} was given to {other}, and {self.name} has it still and is a member")
+
+    def _on_beaten(self, answer: Any) -> None:
+        if answer.error_code in (0, ErrorCode.REBALANCE_IN_PROGRESS):
+            self._check_sole()
+        super()._on_beaten(answer)
 
     def _beat(self) -> None:
         if self.modern and not self.owned:
@@ -134,7 +169,7 @@ class RollingMember(GroupMember):
         """A subscription of version 0: who gives all up to join has nothing else to say."""
         return b"\0\0\0\0\0\1" + len(self.topic).to_bytes(2, "big") + self.topic.encode() + b"\xff\xff\xff\xff"
 
-    def _share(self, partitions: range) -> bytes:
+    def _share(self, partitions: Iterable[int]) -> bytes:
         return write_assignment(0, {self.topic: partitions})
 
     def _take_share(self, share: bytes) -> None:
@@ -157,6 +192,8 @@ class RollingMember(GroupMember):
                 self.check_retriable(answer.error_code)
                 self.again(self._step(lambda: self._heartbeat(epoch)))
             else:
+                if epoch != JOIN_EPOCH:
+                    self._check_sole()
                 self.previous = self.generation if answer.member_epoch > self.generation else self.previous
                 self.generation = answer.member_epoch
                 given = self.owned
@@ -173,5 +210,5 @@ class RollingMember(GroupMember):
 
     def _is_fenced(self, partition: int, generation: int) -> bool:
         return any(
-            other != self.name and epoch > generation and partition in has
-            for other, (epoch, has) in self.shared.has.items())
+            other != self.name and has.epoch > generation and partition in has.since
+            for other, has in self.shared.has.items())

@@ -19,6 +19,7 @@ from tests.simulation.clients import Client
 from tests.simulation.committers import Committer, GroupClient, Witness
 from tests.simulation.compacted import KeyReader, KeyWriter
 from tests.simulation.consumers import Consumer, FullReader, Sampler
+from tests.simulation.cooperative import CooperativeMember
 from tests.simulation.deleters import Deleter
 from tests.simulation.direct import DirectProducer
 from tests.simulation.engine import BEGIN_S, Engine, Violation
@@ -79,6 +80,8 @@ class Simulation:
         self.clients += [GroupMember(self, f"m{number}", group) for number in range(scenario.members)]
         rolling = RollingGroup("rolling", "orders", scenario.topics["orders"].partitions)
         self.clients += [RollingMember(self, f"r{number}", rolling) for number in range(scenario.rolling)]
+        cooperating = RollingGroup("cooperating", "orders", scenario.topics["orders"].partitions)
+        self.clients += [CooperativeMember(self, f"o{number}", cooperating, scenario.modern_share) for number in range(scenario.cooperating)]
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.is_compacted:

@@ -1,7 +1,7 @@
 """Groups under load while everything is killed: who owned, read and committed what, as the members themselves tell it.
 
-events.py       what a member tells, in the words of Kafka's VerifiableConsumer, so that that can be a member too
-member.py       a member: a process that reads, commits and tells
+events.py       what a member tells, in the words of Kafka's VerifiableConsumer and a few more
+member.py       a member: a process that reads, commits and tells; Member.java: the same in Java
 history.py      the judge: what of all that may not be
 campaign.py     members of many groups come, go and crash, processes are killed: `make groups`, and tests/faults/test_groups.py
 """

@@ -13,22 +13,24 @@ import argparse
 import contextlib
 import random
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, ConsumerGroupType, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.faults.groups.kinds import KINDS, Kind
+from tests.faults.groups.kinds import KINDS, Kind, Mix, needs_java
 from tests.faults.groups.team import SESSION_S, Team
 from tests.faults.loads import ConfluentLoad, Shared, end_offsets, places, read_everything
 from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker
 
 TOPIC, PARTITIONS = "orders", 6
-PATIENCE_S = 120.0
+PATIENCE_S, RESTS_AFTER_S = 120.0, 20.0
 POLL_S = 0.02
 KILL_EVERY_S = (0.2, 1.0)
 TARGETS = (
@@ -39,17 +41,20 @@ DEFAULTS = {
 
 
 class Killer(threading.Thread):
-    """Kills a process now and then. done: whom, how often."""
+    """Kills a process now and then. done: whom, how often. rests: not now."""
 
     def __init__(self, broker: Broker, seed: int) -> None:
         super().__init__(daemon=True)
         self.done: Counter[str] = Counter()
         self.must_end = threading.Event()
+        self.rests = False
         self._broker = broker
         self._random = random.Random(seed)
 
     def run(self) -> None:
         while not self.must_end.wait(self._random.uniform(*KILL_EVERY_S)):
+            if self.rests:
+                continue
             target = self._random.choice(TARGETS)
             if target.endswith("*"):
                 target = target[:-1] + str(self._random.randrange(4))
@@ -70,7 +75,7 @@ class Watcher(threading.Thread):
         self.asked = 0
         self.must_end = threading.Event()
         # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
-        self._admin = AdminClient({
+        self.admin = AdminClient({
             "bootstrap.servers": broker.bootstrap_servers, "log_level": 2, "metadata.recovery.strategy": "none"})
         self._teams = teams
 
@@ -81,7 +86,7 @@ class Watcher(threading.Thread):
 
     def ask(self, team: Team) -> None:
         asked_ms = time.time_ns() / 1e6
-        future = self._admin.list_consumer_group_offsets(
+        future = self.admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(team.group)], request_timeout=PATIENCE_S)[team.group]
         with contextlib.suppress(KafkaException):  # a coordinator that was just killed
             told = future.result(PATIENCE_S).topic_partitions
@@ -97,13 +102,13 @@ class Watcher(threading.Thread):
 class Campaign:
     """Everything of one run. problems: what may not be, at its end."""
 
-    def __init__(self, broker: Broker, kinds: Sequence[Kind], seed: int) -> None:
+    def __init__(self, broker: Broker, kinds: Sequence[Kind | Mix], seed: int) -> None:
         self.broker = broker
         self.random = random.Random(seed)
         self.shared = Shared()
         self.where = places(TOPIC, PARTITIONS)
         self.load = ConfluentLoad(broker.bootstrap_servers, self.where, self.shared, records_a_turn=2)
-        self.teams = [Team(kind, broker, TOPIC, PARTITIONS) for kind in kinds]
+        self.teams = [Team(kind, broker, TOPIC, PARTITIONS, self.random.randrange(2**32)) for kind in kinds]
         self.killer = Killer(broker, self.random.randrange(2**32))
         self.watcher = Watcher(broker, self.teams)
         self.problems: list[object] = []
@@ -127,6 +132,24 @@ class Campaign:
             team.crash()
         self.wait_until_shared()
 
+    def replace(self, kinds: Sequence[Kind]) -> None:
+        """One of each of these kinds comes, one after the other, and for each the one ends who is there for longest, if any is."""
+        for team in self.teams:
+            before = list(team.members)
+            for at, kind in enumerate(kinds):
+                if before:
+                    team.leave(before[at])
+                team.join(kind, may_crash=False)
+                self.wait_until_shared()
+
+    def wait_until_of(self, kind: ConsumerGroupType) -> None:
+        """Anybody is told that all groups are of this type."""
+        def is_so() -> bool:
+            listed = self.watcher.admin.list_consumer_groups(request_timeout=PATIENCE_S).result().valid
+            return {team.group for team in self.teams} <= {each.group_id for each in listed if each.type is kind}
+
+        self.wait(is_so, kind.name)
+
     def wait_until_shared(self) -> None:
         self.wait(lambda: all(team.is_shared() for team in self.teams), "shared")
 
@@ -146,12 +169,17 @@ class Campaign:
                 self.wait_until_shared()
 
     def wait(self, is_so: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + PATIENCE_S
+        """Whose leave found no coordinator is a member until its session ends, and that begins anew with each coordinator: in
+        time nobody is killed any more."""
+        begun_s = time.monotonic()
         while not is_so():
-            assert time.monotonic() < deadline_s, f"not {what}: {[team.told() for team in self.teams]}"
+            waited_s = time.monotonic() - begun_s
+            self.killer.rests = waited_s > RESTS_AFTER_S
+            assert waited_s < PATIENCE_S, f"not {what}: {[team.told() for team in self.teams]}"
             for team in self.teams:
                 team.check()
             threading.Event().wait(POLL_S)
+        self.killer.rests = False
 
     # -- a run -----------------------------------------------------------------------------------
 
@@ -173,6 +201,13 @@ class Campaign:
         read_everything(self.broker.bootstrap_servers, self.where, self.shared)
         self.problems = [*self.shared.problems(), *(problem for team in self.teams for problem in team.judge(ends))]
 
+    def keep(self) -> Path:
+        """Leave behind, for who looks for the reason, what all members told: a file for each group."""
+        directory = Path(tempfile.mkdtemp(prefix="zafka-groups-"))
+        for team in self.teams:
+            (directory / team.group).write_text("\n".join(map(str, team.happened())))
+        return directory
+
     def close(self) -> None:
         """Also where it failed: no process is left."""
         for thread in (self.killer, self.watcher):
@@ -190,7 +225,7 @@ class Campaign:
 
 
 @contextlib.contextmanager
-def campaign(kinds: Sequence[Kind], seed: int) -> Iterator[Campaign]:
+def campaign(kinds: Sequence[Kind | Mix], seed: int) -> Iterator[Campaign]:
     topology = {"supervision": {"intensity": 1_000_000}}
     with Broker(topics={TOPIC: PARTITIONS}, topology=topology, defaults=DEFAULTS) as broker:
         run = Campaign(broker, kinds, seed)
@@ -209,7 +244,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed or random.randrange(1, 2**31)
     parts = options.kinds.split(",") if options.kinds else []
-    kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and kind.client != "java")]
+    kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and not needs_java(kind))]
     print(f"SEED={seed} minutes={options.minutes:g}: {', '.join(kind.name for kind in kinds)}", flush=True)
     with campaign(kinds, seed) as run:
         run.join(2, may_crash=True)
@@ -217,6 +252,8 @@ def main() -> int:
         run.finish()
         print(run.told())
         print(*run.problems[:40], sep="\n")
+        if run.problems:
+            print(f"what the members told: {run.keep()}")
     print("FAILED" if run.problems else "nothing skipped, nothing again, one owner each")
     return 1 if run.problems else 0
 

@@ -1,6 +1,6 @@
 """What a member of a group tells, a line of JSON each: the words of Kafka's VerifiableConsumer, and a few of ours.
 
-Owns: the words, and how a line is read. `partitions_lost`, `generation` and the cause in `offsets_committed` are ours;
+Owns: the words, and how a line is read. `partitions_lost` and `generation` are ours;
 `killed` nobody tells, who kills notes it.
 Source: org.apache.kafka.tools.VerifiableConsumer.
 """

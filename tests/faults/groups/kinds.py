@@ -6,7 +6,12 @@ Owns: the list, and how a process of each kind is started.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.targets import KAFKA_LIB
@@ -14,9 +19,14 @@ from zafka.testing import Broker
 
 JAVA_ASSIGNORS = "org.apache.kafka.clients.consumer"
 
+# How each client is told after how many seconds of silence it is gone, and in which parts of one.
+SESSION = {
+    "confluent": ("session.timeout.ms", 1000), "java": ("session.timeout.ms", 1000),
+    "kafka-python": ("session_timeout_ms", 1000), "aiokafka": ("session_timeout_ms", 1000), "ours": ("session_timeout", 1)}
+
 
 class Kind(NamedTuple):
-    """settings: of the client, in its words; those of Java on its command line.
+    """settings: of the client, in its words.
 
     door: "kafka" or "zmq". session: how the client is told after how many seconds of silence it is gone; None where the
     broker says it (KIP-848).
@@ -28,24 +38,48 @@ class Kind(NamedTuple):
     door: str = "kafka"
     is_kip_848: bool = False
 
+    def drawn(self, random: Random) -> Kind:
+        return self
+
     def command(self, broker: Broker, topic: str, group: str, session_s: float | None) -> list[str]:
         bootstrap = broker.bootstrap_servers if self.door == "kafka" else broker.zmq_bootstrap_servers
-        if self.client == "java":
-            return self._java(bootstrap, topic, group, session_s)
         settings = dict(self.settings)
         if session_s is not None and not self.is_kip_848:
-            settings |= {"session.timeout.ms": int(session_s * 1000)} if self.client == "confluent" else {
-                "session_timeout": session_s}
+            name, unit = SESSION[self.client]
+            settings[name] = int(session_s * unit)
+        if self.client == "java":
+            return self._java({"topic": topic, "bootstrap.servers": bootstrap, "group.id": group, **settings})
         task = {"kind": self.client, "bootstrap": bootstrap, "topic": topic, "group": group, "settings": settings}
         return [sys.executable, "-m", "tests.faults.groups.member", json.dumps(task)]
 
-    def _java(self, bootstrap: str, topic: str, group: str, session_s: float | None) -> list[str]:
-        session = [] if session_s is None or self.is_kip_848 else ["--session-timeout", str(int(session_s * 1000))]
+    def _java(self, settings: dict[str, Any]) -> list[str]:
         return [
             "java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-            "-cp", f"{KAFKA_LIB}/*", "org.apache.kafka.tools.VerifiableConsumer", "--bootstrap-server", bootstrap,
-            "--topic", topic, "--group-id", group, "--reset-policy", "earliest",
-            *session, *(part for option in self.settings.items() for part in option)]
+            "-cp", f"{KAFKA_LIB}/*:{_compiled().name}", "Member", *(f"{name}={value}" for name, value in settings.items())]
+
+
+class Mix(NamedTuple):
+    """A group whose members are of several kinds, and speak both protocols; all who are classic know the same assignor."""
+
+    name: str
+    classic: tuple[Kind, ...]
+    modern: tuple[Kind, ...]
+
+    @property
+    def client(self) -> str:
+        return "mixed"
+
+    def drawn(self, random: Random) -> Kind:
+        return random.choice(self.classic if random.random() < 0.5 else self.modern)
+
+
+@cache
+def _compiled() -> tempfile.TemporaryDirectory[str]:
+    """Where Member.java is compiled to, once for all members; it goes with this process."""
+    directory = tempfile.TemporaryDirectory(prefix="zafka-java-member-")
+    source = Path(__file__).with_name("Member.java")
+    subprocess.run(["javac", "-cp", f"{KAFKA_LIB}/*", "-d", directory.name, str(source)], check=True)
+    return directory
 
 
 def _librdkafka(assignor: str) -> Kind:
@@ -58,20 +92,39 @@ def _ours(assignor: str, door: str) -> Kind:
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
 
-def _java(assignor: str) -> Kind:
-    return Kind(f"Java {assignor}", "java", {"--assignment-strategy": f"{JAVA_ASSIGNORS}.{assignor}"})
+def _python(client: str, assignor: str) -> Kind:
+    return Kind(f"{client} {assignor}", client, {"assignor": assignor, "heartbeat_interval_ms": 300})
 
 
-CLASSIC = tuple(map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")))
-KIP_848 = tuple(
-    Kind(f"confluent-kafka KIP-848 {assignor}", "confluent",
-         {"group.protocol": "consumer", "group.remote.assignor": assignor}, is_kip_848=True)
-    for assignor in ("uniform", "range"))
+def _java(name: str, assignor: str) -> Kind:
+    settings = {"partition.assignment.strategy": f"{JAVA_ASSIGNORS}.{assignor}", "heartbeat.interval.ms": 300}
+    return Kind(f"Java {name}", "java", settings)
+
+
+# Of each client, by assignor.
+LIBRDKAFKA = {name: _librdkafka(name) for name in ("range", "roundrobin", "cooperative-sticky")}
+JAVA = {name: _java(name, assignor) for name, assignor in (
+    ("range", "RangeAssignor"), ("roundrobin", "RoundRobinAssignor"), ("sticky", "StickyAssignor"),
+    ("cooperative-sticky", "CooperativeStickyAssignor"))}
+KAFKA_PYTHON = {name: _python("kafka-python", name) for name in ("range", "roundrobin", "sticky", "cooperative-sticky")}
+AIOKAFKA = {name: _python("aiokafka", name) for name in ("range", "roundrobin", "sticky")}
 OURS = tuple(_ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
-JAVA = (
-    *map(_java, ("RangeAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
-    *(Kind(f"Java KIP-848 {assignor}", "java", {"--group-protocol": "consumer", "--group-remote-assignor": assignor},
-           is_kip_848=True) for assignor in ("uniform", "range")),
+LIBRDKAFKA_848, JAVA_848 = (
+    tuple(Kind(f"{name} KIP-848 {assignor}", client, {"group.protocol": "consumer", "group.remote.assignor": assignor},
+               is_kip_848=True) for assignor in ("uniform", "range"))
+    for name, client in (("confluent-kafka", "confluent"), ("Java", "java")))
+CLASSIC = (*LIBRDKAFKA.values(), *KAFKA_PYTHON.values(), *AIOKAFKA.values())
+
+# Groups that are rolled from one protocol to the other, or are mixed for good. Some members give all up to join, others do not.
+MIXES = (
+    Mix("mixed of Python's", (LIBRDKAFKA["range"], KAFKA_PYTHON["range"], AIOKAFKA["range"], OURS[0]), LIBRDKAFKA_848),
+    Mix("mixed of cooperative Python's", (LIBRDKAFKA["cooperative-sticky"], KAFKA_PYTHON["cooperative-sticky"], OURS[3]), LIBRDKAFKA_848),
+    Mix("mixed Java", (JAVA["range"],), JAVA_848),
+    Mix("mixed cooperative Java", (JAVA["cooperative-sticky"],), JAVA_848),
 )
-KINDS = (*CLASSIC, *KIP_848, *OURS, *JAVA)
+KINDS: tuple[Kind | Mix, ...] = (*CLASSIC, *LIBRDKAFKA_848, *OURS, *JAVA.values(), *JAVA_848, *MIXES)
+
+
+def needs_java(kind: Kind | Mix) -> bool:
+    return "Java" in kind.name

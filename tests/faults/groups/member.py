@@ -9,63 +9,34 @@ coordinators die is tried again; anything else ends it with an error, which its 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import operator
-import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from tests.faults.groups import events
+from tests.faults.groups.client import Client, CommitRefused, Listener, Records, Task
+from tests.faults.groups.clients import confluent, ours
+from tests.faults.groups.looping_clients import aiokafka, bridged, kafka_python
 
 COMMIT_EVERY_S = 0.3
 PATIENCE_S = 60.0
-POLL_S = 0.1
 RETRY_S = 0.02
-RECORDS_MAX = 200
-
-Records = list[tuple[int, int]]  # partition and offset, in the order in which they came
-
-
-class CommitRefused(Exception):
-    """is_final: what it would commit is no longer this member's."""
-
-    def __init__(self, why: str, *, is_final: bool) -> None:
-        self.is_final = is_final
-        super().__init__(why)
-
-
-class Listener(Protocol):
-    """What a consumer tells while it polls or closes: before it gives anything up, all that it took."""
-
-    def took(self, records: Records) -> None: ...
-
-    def on_assigned(self, partitions: Iterable[int], generation: int) -> None: ...
-
-    def on_revoked(self, partitions: Iterable[int]) -> None: ...
-
-    def on_lost(self, partitions: Iterable[int]) -> None: ...
-
-
-class Client(Protocol):
-    def poll(self) -> Records: ...
-
-    def commit(self, offsets: dict[int, int]) -> None:
-        """Raises CommitRefused."""
-
-    def close(self) -> None: ...
 
 
 class Member:
     """positions: offset after what was read of each partition that it has. committed: what was acknowledged of them."""
 
-    def __init__(self, connect: Callable[[Listener], Client]) -> None:
+    def __init__(self, task: Task) -> None:
+        self.topic = task.topic
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
-        self.client = connect(self)
+        self.client = CLIENTS[task.kind](self, task)
 
     def run(self, must_leave: threading.Event) -> None:
         next_s = 0.0
@@ -84,7 +55,7 @@ class Member:
             offsets = [offset for _, offset in group]
             # One line for each run without a gap, so that a gap is seen.
             starts = [0, *(at for at in range(1, len(offsets)) if offsets[at] != offsets[at - 1] + 1), len(offsets)]
-            runs += [{**where(partition), "minOffset": offsets[begin], "maxOffset": offsets[end - 1]}
+            runs += [{**self._where(partition), "minOffset": offsets[begin], "maxOffset": offsets[end - 1]}
                      for begin, end in itertools.pairwise(starts)]
             self.positions[partition] = offsets[-1] + 1
         if runs:
@@ -97,7 +68,7 @@ class Member:
             if self.positions.get(partition) not in (None, self.committed.get(partition))}
         deadline_s = time.monotonic() + PATIENCE_S
         while offsets:
-            told = [{**where(partition), "offset": offset} for partition, offset in offsets.items()]
+            told = [{**self._where(partition), "offset": offset} for partition, offset in offsets.items()]
             try:
                 self.client.commit(offsets)
             except CommitRefused as refused:
@@ -113,7 +84,7 @@ class Member:
     # -- told by the client ----------------------------------------------------------------------
 
     def on_assigned(self, partitions: Iterable[int], generation: int) -> None:
-        tell(events.ASSIGNED, partitions=list(map(where, partitions)), generation=generation)
+        tell(events.ASSIGNED, partitions=list(map(self._where, partitions)), generation=generation)
 
     def on_revoked(self, partitions: Iterable[int]) -> None:
         self.commit(partitions, is_last=True)
@@ -126,152 +97,36 @@ class Member:
         for partition in partitions:
             self.positions.pop(partition, None)
             self.committed.pop(partition, None)
-        tell(how, partitions=list(map(where, partitions)))
+        tell(how, partitions=list(map(self._where, partitions)))
 
-
-def where(partition: int) -> dict[str, Any]:
-    return {"topic": TASK["topic"], "partition": partition}
+    def _where(self, partition: int) -> dict[str, Any]:
+        return {"topic": self.topic, "partition": partition}
 
 
 def tell(name: str, **what: Any) -> None:
     print(json.dumps({"timestamp": time.time_ns() / 1e6, "name": name, **what}), flush=True)
 
 
-# -- the two clients -------------------------------------------------------------------------------
-
-
-def confluent(listener: Listener) -> Client:
-    """librdkafka: classic with any of its assignors, or KIP-848, as the settings say."""
-    import confluent_kafka
-    from confluent_kafka import KafkaError, KafkaException, TopicPartition
-
-    settings = TASK["settings"]
-    is_incremental = (
-        settings.get("group.protocol") == "consumer" or "cooperative" in settings.get("partition.assignment.strategy", ""))
-    # What a coordinator that is gone, or just back, makes of a request; and a rebalance that is not over.
-    again = {
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR,
-        KafkaError.REBALANCE_IN_PROGRESS, KafkaError.REQUEST_TIMED_OUT, KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._WAIT_COORD,
-        KafkaError._ALL_BROKERS_DOWN, KafkaError._DESTROY}
-    # What librdkafka reports while it connects again, and does by itself.
-    passing = {*again, KafkaError._RESOLVE, KafkaError._MAX_POLL_EXCEEDED}
-
-    def numbers(partitions: list[TopicPartition]) -> list[int]:
-        return [each.partition for each in partitions]
-
-    def on_assign(consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        listener.on_assigned(numbers(partitions), generation_of(consumer))
-        (consumer.incremental_assign if is_incremental else consumer.assign)(partitions)
-
-    taken: Records = []  # by the poll that is on its way, which may call back
-
-    def let_go(consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_unassign(partitions) if is_incremental else consumer.unassign()
-
-    def on_revoke(consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        listener.took(taken)
-        taken.clear()
-        listener.on_revoked(numbers(partitions))
-        let_go(consumer, partitions)
-
-    def on_lost(consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        listener.took(taken)
-        taken.clear()
-        listener.on_lost(numbers(partitions))
-        let_go(consumer, partitions)
-
-    class Confluent:
-        def __init__(self) -> None:
-            self.consumer = confluent_kafka.Consumer({
-                "bootstrap.servers": TASK["bootstrap"], "group.id": TASK["group"], "auto.offset.reset": "earliest",
-                "enable.auto.commit": False, "fetch.wait.max.ms": 100, "log_level": 2, **settings})
-            self.consumer.subscribe([TASK["topic"]], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
-
-        def poll(self) -> Records:
-            wait_s = POLL_S
-            while len(taken) < RECORDS_MAX and (message := self.consumer.poll(wait_s)) is not None:
-                wait_s = 0.0
-                error = message.error()
-                if error is None:
-                    partition, offset = message.partition(), message.offset()
-                    assert partition is not None and offset is not None
-                    taken.append((partition, offset))
-                elif error.code() not in passing:
-                    raise KafkaException(error)
-            records = taken.copy()
-            taken.clear()
-            return records
-
-        def commit(self, offsets: dict[int, int]) -> None:
-            wanted = [TopicPartition(TASK["topic"], partition, offset) for partition, offset in offsets.items()]
-            try:
-                answered = self.consumer.commit(offsets=wanted, asynchronous=False)
-            except KafkaException as failed:
-                raise CommitRefused(str(failed.args[0]), is_final=failed.args[0].code() not in again) from failed
-            for each in answered or ():
-                if each.error is not None:
-                    raise CommitRefused(str(each.error), is_final=each.error.code() not in again)
-
-        def close(self) -> None:
-            self.consumer.close()
-
-    return Confluent()
-
-
-def generation_of(consumer: Any) -> int:
-    """librdkafka tells it only in what it writes of a group's metadata: 7 bytes of magic, then the generation."""
-    [generation] = struct.unpack_from("<i", consumer.consumer_group_metadata(), len(b"CGMDv2:"))
-    return int(generation)
-
-
-def ours(listener: Listener) -> Client:
-    import zafka
-    from zafka.client.errors import CommitFailed, ZafkaError
-    from zafka.client.membership import Rebalance
-
-    def on_rebalance(event: Rebalance) -> None:
-        for partitions, told in ((event.lost, listener.on_lost), (event.revoked, listener.on_revoked)):
-            if partitions:
-                told([each.partition for each in partitions])
-        if event.assigned:
-            listener.on_assigned([each.partition for each in event.assigned], event.generation)
-
-    class Ours:
-        def __init__(self) -> None:
-            self.consumer = zafka.Consumer(
-                TASK["topic"], bootstrap_servers=TASK["bootstrap"], group_id=TASK["group"], auto_offset_reset="earliest",
-                enable_auto_commit=False, fetch_max_wait=0.1, on_rebalance=on_rebalance, **TASK["settings"])
-
-        def poll(self) -> Records:
-            return [(each.partition, each.offset) for each in self.consumer.poll(POLL_S, max_records=RECORDS_MAX)]
-
-        def commit(self, offsets: dict[int, int]) -> None:
-            try:
-                self.consumer.commit({(TASK["topic"], partition): offset for partition, offset in offsets.items()})
-            except ZafkaError as failed:
-                raise CommitRefused(str(failed), is_final=isinstance(failed, CommitFailed)) from failed
-
-        def close(self) -> None:
-            self.consumer.close()
-
-    return Ours()
-
-
-CLIENTS = {"confluent": confluent, "ours": ours}
-TASK: dict[str, Any] = {}
+CLIENTS: dict[str, Callable[[Listener, Task], Client]] = {
+    "confluent": confluent, "ours": ours, "kafka-python": kafka_python, "aiokafka": aiokafka}
 
 
 def main() -> int:
-    TASK.update(json.loads(sys.argv[1]))
+    task = Task(**json.loads(sys.argv[1]))
     must_leave = threading.Event()
 
     def listen() -> None:
         sys.stdin.buffer.read()
         must_leave.set()
 
+    def live() -> None:
+        Member(task).run(must_leave)
+
     threading.Thread(target=listen, daemon=True).start()
-    Member(CLIENTS[TASK["kind"]]).run(must_leave)
+    if task.kind == "aiokafka":
+        asyncio.run(bridged(live))
+    else:
+        live()
     return 0
 
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import subprocess
 import tempfile
 import threading
 import time
+from random import Random
 from typing import IO
 
 from tests.faults.groups import events
 from tests.faults.groups.events import Event, in_order, parse
 from tests.faults.groups.history import GroupHistory
-from tests.faults.groups.kinds import Kind
+from tests.faults.groups.kinds import Kind, Mix
 from zafka.testing import Broker
 
 END_S = 90.0
-SESSION_S, STEADY_SESSION_S = 3.0, 60.0  # of those who may crash, and of the others
+SESSION_S, STEADY_SESSION_S = 3.0, 30.0  # of those who may crash, and of the others
 _NUMBERS = itertools.count()
 
 
@@ -62,11 +62,9 @@ class Member:
             self._events.append(event)
 
     def leave(self) -> None:
-        """In order. SIGTERM is for Java, which does not look at its input."""
+        """In order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        if "java" in str(self.process.args[0]):  # type: ignore[index]
-            self.process.send_signal(signal.SIGTERM)
 
     def finish(self, *, wait_s: float = END_S) -> int:
         code = self.process.wait(wait_s)
@@ -84,8 +82,9 @@ class Member:
 class Team:
     """members: those who are there. events: of all who ever were. observations: when it was asked, and what was committed."""
 
-    def __init__(self, kind: Kind, broker: Broker, topic: str, partitions: int) -> None:
+    def __init__(self, kind: Kind | Mix, broker: Broker, topic: str, partitions: int, seed: int) -> None:
         self.kind = kind
+        self.random = Random(seed)
         self.group = f"g{next(_NUMBERS)}-{kind.client}"
         self.members: list[Member] = []
         self.history = GroupHistory(partitions)
@@ -102,9 +101,12 @@ class Team:
 
     # -- who comes and goes ----------------------------------------------------------------------
 
-    def join(self, *, may_crash: bool) -> None:
-        """may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
-        command = self.kind.command(self._broker, self._topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
+    def join(self, kind: Kind | None = None, *, may_crash: bool) -> None:
+        """kind: of those that the group may have, any one if it is not said.
+
+        may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
+        kind = kind or self.kind.drawn(self.random)
+        command = kind.command(self._broker, self._topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
         self.joins += 1
         self.members.append(Member(
             f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
@@ -148,8 +150,7 @@ class Team:
                 raise AssertionError(f"{self.kind.name}: {self.failures}")
 
     def _ended(self, member: Member, code: int) -> None:
-        # A Java that was told to end by SIGTERM says 143.
-        if code not in ((0, 143) if self.kind.client == "java" else (0,)):
+        if code:
             self.failures.append(f"{member.name} ended with {code}: {member.error}")
 
     # -- what they see ---------------------------------------------------------------------------
@@ -171,9 +172,12 @@ class Team:
     def observed(self, asked_ms: float, committed: dict[int, int]) -> None:
         self._observations.append((asked_ms, committed))
 
+    def happened(self) -> list[Event]:
+        return in_order(self._events)
+
     def judge(self, ends: dict[int, int]) -> list[str]:
         """All that happened, in order; each answer about commits against what was known when it was asked for."""
-        happened = in_order(self._events)
+        happened = self.happened()
         at = 0
         for asked_ms, committed in self._observations:
             while at < len(happened) and happened[at].at_ms < asked_ms:

@@ -1,0 +1,179 @@
+import java.io.IOException;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Properties;
+import java.util.stream.Collector;
+import java.util.stream.Collectors;
+import org.apache.kafka.clients.consumer.CommitFailedException;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RebalanceInProgressException;
+import org.apache.kafka.common.errors.RetriableException;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+
+/**
+ * A member of a group in Java: it does and tells what member.py does, in the same words.
+ *
+ * <pre>java -cp ... Member topic=... bootstrap.servers=... group.id=... NAME=VALUE ...</pre>
+ *
+ * Owns: one consumer. Kafka's own VerifiableConsumer does not commit what it gives up, and does not tell partitions that it
+ * lost from those that it gave up, so that its word cannot be judged as strictly.
+ */
+final class Member implements ConsumerRebalanceListener {
+    private static final Duration POLL = Duration.ofMillis(100);
+    private static final long COMMIT_EVERY_MS = 300;
+    private static final long PATIENCE_MS = 60_000;
+
+    private final String topic;
+    private final KafkaConsumer<byte[], byte[]> consumer;
+    /** Offset after what was read of each partition that it has; and what was acknowledged of them. */
+    private final Map<Integer, Long> positions = new HashMap<>();
+    private final Map<Integer, Long> committed = new HashMap<>();
+    private volatile boolean mustLeave;
+
+    private Member(String topic, Properties settings) {
+        this.topic = topic;
+        consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    }
+
+    public static void main(String[] arguments) {
+        Properties settings = new Properties();
+        settings.put("auto.offset.reset", "earliest");
+        settings.put("enable.auto.commit", "false");
+        settings.put("fetch.max.wait.ms", "100");
+        settings.put("max.poll.records", "200");
+        for (String argument : arguments) {
+            String[] setting = argument.split("=", 2);
+            settings.put(setting[0], setting[1]);
+        }
+        new Member((String) settings.remove("topic"), settings).run();
+    }
+
+    private void run() {
+        Thread listener = new Thread(this::waitForTheEnd);
+        listener.setDaemon(true);
+        listener.start();
+        consumer.subscribe(List.of(topic), this);
+        long next = 0;
+        while (!mustLeave) {
+            took(consumer.poll(POLL));
+            if (System.currentTimeMillis() >= next) {
+                commit(positions.keySet(), false);
+                next = System.currentTimeMillis() + COMMIT_EVERY_MS;
+            }
+        }
+        consumer.close();
+        tell("shutdown_complete", "");
+    }
+
+    private void waitForTheEnd() {
+        try {
+            System.in.readAllBytes();
+        } catch (IOException closed) {
+            // as good as its end
+        }
+        mustLeave = true;
+    }
+
+    private void took(Iterable<ConsumerRecord<byte[], byte[]>> records) {
+        List<long[]> runs = new ArrayList<>();
+        long[] run = null;
+        for (ConsumerRecord<byte[], byte[]> record : records) {
+            // One run for what has no gap, so that a gap is seen.
+            if (run == null || run[0] != record.partition() || run[2] + 1 != record.offset()) {
+                run = new long[] {record.partition(), record.offset(), record.offset()};
+                runs.add(run);
+            }
+            run[2] = record.offset();
+            positions.put(record.partition(), record.offset() + 1);
+        }
+        if (!runs.isEmpty()) {
+            tell("records_consumed", "\"partitions\": " + runs.stream().map(each -> where((int) each[0],
+                    ", \"minOffset\": " + each[1] + ", \"maxOffset\": " + each[2])).collect(list()));
+        }
+    }
+
+    /** isLast: they are given up when it returns, so it is tried until it is known what became of it. */
+    private void commit(Collection<Integer> partitions, boolean isLast) {
+        Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
+        for (int partition : partitions) {
+            Long position = positions.get(partition);
+            if (position != null && !Objects.equals(position, committed.get(partition))) {
+                offsets.put(new TopicPartition(topic, partition), new OffsetAndMetadata(position));
+            }
+        }
+        String told = "\"offsets\": " + offsets.entrySet().stream().map(each -> where(
+                each.getKey().partition(), ", \"offset\": " + each.getValue().offset())).collect(list());
+        long deadline = System.currentTimeMillis() + PATIENCE_MS;
+        while (!offsets.isEmpty()) {
+            try {
+                consumer.commitSync(offsets);
+                tell("offsets_committed", told + ", \"success\": true");
+                offsets.forEach((place, offset) -> committed.put(place.partition(), offset.offset()));
+                return;
+            } catch (RetriableException | CommitFailedException | RebalanceInProgressException refused) {
+                boolean isFinal = refused instanceof CommitFailedException;
+                if (isFinal || !isLast || System.currentTimeMillis() > deadline) {
+                    tell("offsets_committed", told + ", \"success\": false, \"error\": \"" + refused.getClass().getSimpleName() + "\"");
+                    return;
+                }
+            }
+        }
+    }
+
+    // -- told by the consumer, while it polls or closes
+
+    @Override
+    public void onPartitionsAssigned(Collection<TopicPartition> places) {
+        tell("partitions_assigned", partitions(places) + ", \"generation\": " + consumer.groupMetadata().generationId());
+    }
+
+    @Override
+    public void onPartitionsRevoked(Collection<TopicPartition> places) {
+        commit(places.stream().map(TopicPartition::partition).toList(), true);
+        forget("partitions_revoked", places);
+    }
+
+    @Override
+    public void onPartitionsLost(Collection<TopicPartition> places) {
+        forget("partitions_lost", places);
+    }
+
+    private void forget(String how, Collection<TopicPartition> places) {
+        for (TopicPartition place : places) {
+            positions.remove(place.partition());
+            committed.remove(place.partition());
+        }
+        tell(how, partitions(places));
+    }
+
+    // -- lines
+
+    private String partitions(Collection<TopicPartition> places) {
+        return "\"partitions\": " + places.stream().map(place -> where(place.partition(), "")).collect(list());
+    }
+
+    private String where(int partition, String more) {
+        return "{\"topic\": \"" + topic + "\", \"partition\": " + partition + more + "}";
+    }
+
+    private static Collector<CharSequence, ?, String> list() {
+        return Collectors.joining(", ", "[", "]");
+    }
+
+    private static void tell(String name, String more) {
+        Instant now = Instant.now(); // with microseconds, as the members of other clients tell it
+        System.out.println("{\"timestamp\": " + (now.getEpochSecond() * 1e3 + now.getNano() / 1e6)
+                + ", \"name\": \"" + name + "\"" + (more.isEmpty() ? "" : ", " + more) + "}");
+        System.out.flush();
+    }
+}

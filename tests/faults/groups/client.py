@@ -1,0 +1,53 @@
+"""What a member needs of a client, whichever it is, and what it tells while it polls.
+
+Owns: the words. clients.py: librdkafka and ours; looping_clients.py: those that live in an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+POLL_S = 0.1
+RECORDS_MAX = 200
+
+Records = list[tuple[int, int]]  # partition and offset, in the order in which they came
+
+
+class Task(NamedTuple):
+    """What a member is told to be. settings: of the client, in its words."""
+
+    kind: str
+    bootstrap: str
+    topic: str
+    group: str
+    settings: dict[str, Any]
+
+
+class CommitRefused(Exception):
+    """is_final: what it would commit is no longer this member's."""
+
+    def __init__(self, why: str, *, is_final: bool) -> None:
+        self.is_final = is_final
+        super().__init__(why)
+
+
+class Listener(Protocol):
+    """What a consumer tells while it polls or closes: before it gives anything up, all that it took."""
+
+    def took(self, records: Records) -> None: ...
+
+    def on_assigned(self, partitions: Iterable[int], generation: int) -> None: ...
+
+    def on_revoked(self, partitions: Iterable[int]) -> None: ...
+
+    def on_lost(self, partitions: Iterable[int]) -> None: ...
+
+
+class Client(Protocol):
+    def poll(self) -> Records: ...
+
+    def commit(self, offsets: dict[int, int]) -> None:
+        """Raises CommitRefused."""
+
+    def close(self) -> None: ...
