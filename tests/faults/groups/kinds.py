@@ -10,9 +10,19 @@ import sys
 from typing import Any, NamedTuple
 
 from benchmarks.targets import KAFKA_LIB
-from zafka.testing import Broker
 
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "confluent": {"socket.timeout.ms": 5000, "reconnect.backoff.max.ms": 200},
+    "ours": {"request_timeout": 5.0, "bootstrap_timeout": 60.0},
+}
 JAVA_ASSIGNORS = "org.apache.kafka.clients.consumer"
+
+
+class Doors(NamedTuple):
+    """Addresses of a broker, one for each protocol."""
+
+    kafka: str
+    zmq: str
 
 
 class Kind(NamedTuple):
@@ -28,8 +38,12 @@ class Kind(NamedTuple):
     door: str = "kafka"
     is_kip_848: bool = False
 
-    def command(self, broker: Broker, topic: str, group: str, session_s: float | None) -> list[str]:
-        bootstrap = broker.bootstrap_servers if self.door == "kafka" else broker.zmq_bootstrap_servers
+    def with_bad_network(self) -> Kind:
+        """The same, for a network on which answers may not come: it gives up and asks again soon."""
+        return self._replace(settings={**self.settings, **IMPATIENT[self.client]})
+
+    def command(self, doors: Doors, topic: str, group: str, session_s: float | None) -> list[str]:
+        bootstrap = doors.kafka if self.door == "kafka" else doors.zmq
         if self.client == "java":
             return self._java(bootstrap, topic, group, session_s)
         settings = dict(self.settings)
@@ -48,12 +62,12 @@ class Kind(NamedTuple):
             *session, *(part for option in self.settings.items() for part in option)]
 
 
-def _librdkafka(assignor: str) -> Kind:
+def librdkafka(assignor: str) -> Kind:
     settings = {"partition.assignment.strategy": assignor, "heartbeat.interval.ms": 300}
     return Kind(f"confluent-kafka {assignor}", "confluent", settings)
 
 
-def _ours(assignor: str, door: str) -> Kind:
+def ours(assignor: str, door: str) -> Kind:
     settings = {"partition_assignment_strategy": assignor, "heartbeat_interval": 0.3}
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
@@ -62,12 +76,12 @@ def _java(assignor: str) -> Kind:
     return Kind(f"Java {assignor}", "java", {"--assignment-strategy": f"{JAVA_ASSIGNORS}.{assignor}"})
 
 
-CLASSIC = tuple(map(_librdkafka, ("range", "roundrobin", "cooperative-sticky")))
+CLASSIC = tuple(map(librdkafka, ("range", "roundrobin", "cooperative-sticky")))
 KIP_848 = tuple(
     Kind(f"confluent-kafka KIP-848 {assignor}", "confluent",
          {"group.protocol": "consumer", "group.remote.assignor": assignor}, is_kip_848=True)
     for assignor in ("uniform", "range"))
-OURS = tuple(_ours(assignor, door) for assignor, door in (
+OURS = tuple(ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
 JAVA = (
     *map(_java, ("RangeAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
