@@ -329,4 +329,5 @@ class Door:
         self._closing = True
 
     def shut(self, linger_s: float) -> None:
+        self._watch.close()
         self.socket.close(linger=int(linger_s * 1000))

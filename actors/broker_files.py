@@ -3,11 +3,12 @@ if they have to come from the disk.
 
 Owns: `OpenFiles`, a few descriptors that are kept open; `read_checked`, for bytes that may have rotted.
 Invariants: only the file that was meant is read, whatever lies under its name by now; cold bytes whose CRC does not
-fit are never handed out.
+fit are never handed out. What cannot be opened or read must not end the broker, which has the other partitions to serve.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -54,31 +55,42 @@ class OpenFiles:
     def read(self, wanted: FileSlice) -> Buffer | ReadFault:
         """The bytes, fewer at the end of the file."""
         file = self._find(wanted)
-        return ReadFault.GONE if file is None else _read_or_fault(self.disk.pread, file, wanted)
+        return file if isinstance(file, ReadFault) else _read_or_fault(self.disk.pread, file, wanted)
 
     def read_cached(self, wanted: FileSlice) -> Buffer | ReadFault | None:
         """As `read_checked`; None if they are not all in the page cache."""
         file = self._find(wanted)
-        if file is None:
-            return ReadFault.GONE
+        if isinstance(file, ReadFault):
+            return file
         found = _read_or_fault(self.disk.pread_cached, file, wanted)
         return found if found is None or isinstance(found, ReadFault) else _checked(found, wanted)
 
-    def _find(self, wanted: FileSlice) -> File | None:
-        """The file that is meant, open, as the one that was used last; None if it is gone."""
+    def _find(self, wanted: FileSlice) -> File | ReadFault:
+        """The file that is meant, open, as the one that was used last."""
         file = self._open.pop(wanted.path, None)
         if file is not None and file.inode != wanted.inode:
             self.disk.close(file)
             file = None
         if file is None:
-            file = open_slice(self.disk, wanted)
-            if file is None:
-                return None
+            opened = self._open_slice(wanted)
+            if isinstance(opened, ReadFault):
+                return opened
+            file = opened
             if len(self._open) >= self.limit:
                 self.disk.close(self._open.pop(next(iter(self._open))))
         self._open[wanted.path] = file
         self._used.add(wanted.path)
         return file
+
+    def _open_slice(self, wanted: FileSlice) -> File | ReadFault:
+        """Where no more files may be open, those that we keep open for later go first."""
+        try:
+            return open_slice(self.disk, wanted)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                return _unreadable(wanted, error)
+        self.close()
+        return self._open_slice(wanted)
 
     def sweep(self) -> None:
         """Close what was not used since the last sweep, so that deleted segments give their room back."""
@@ -92,27 +104,30 @@ class OpenFiles:
         self._open.clear()
 
 
-def open_slice(disk: Disk, wanted: FileSlice) -> File | None:
-    """The file, None if it is not there or another one is."""
+def open_slice(disk: Disk, wanted: FileSlice) -> File | ReadFault:
+    """The file; `GONE` if it is not there or another one is. Raises OSError if it cannot be opened."""
     try:
         file = disk.open(Path(wanted.path))
     except FileNotFoundError:
-        return None
+        return ReadFault.GONE
     if file.inode == wanted.inode:
         return file
     disk.close(file)
-    return None
+    return ReadFault.GONE
 
 
 def _read_or_fault(
     pread: Callable[[File, int, int], Found], file: File, wanted: FileSlice
 ) -> Found | ReadFault:
-    """One place that the disk cannot read must not end the broker, which has the other partitions to serve."""
     try:
         return pread(file, wanted.length, wanted.position)
     except OSError as error:
-        logger.error("bytes that cannot be read", path=wanted.path, position=wanted.position, reason=str(error))
-        return ReadFault.UNREADABLE
+        return _unreadable(wanted, error)
+
+
+def _unreadable(wanted: FileSlice, error: OSError) -> ReadFault:
+    logger.error("bytes that cannot be read", path=wanted.path, position=wanted.position, reason=str(error))
+    return ReadFault.UNREADABLE
 
 
 def remove_directory(disk: Disk, path: Path) -> None:
@@ -127,9 +142,12 @@ def read_checked(disk: Disk, wanted: FileSlice) -> memoryview | ReadFault:
 
     For threads: shares nothing with `OpenFiles`.
     """
-    file = open_slice(disk, wanted)
-    if file is None:
-        return ReadFault.GONE
+    try:
+        file = open_slice(disk, wanted)
+    except OSError as error:
+        return _unreadable(wanted, error)
+    if isinstance(file, ReadFault):
+        return file
     try:
         found = _read_or_fault(disk.pread, file, wanted)
     finally:

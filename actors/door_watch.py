@@ -1,13 +1,15 @@
 """What libzmq does not bound at a ZeroMQ door: the number of connections, and a message whose last part never comes.
 
-Owns: nothing of libzmq's. It looks at the process's own sockets and asks the kernel what each has received: what came and
-was never read as a message lies in libzmq's memory. A connection beyond a bound is shut down, and libzmq cleans up.
+Owns: nothing of libzmq's; one descriptor that is spare, so that it can look when none is left. It looks at the
+process's own sockets and asks the kernel what each has received: what came and was never read as a message lies in
+libzmq's memory. A connection beyond a bound is shut down, and libzmq cleans up.
 Invariant: only connections of this door are touched: a socket is held by a descriptor of our own while it is looked at.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -18,6 +20,7 @@ CONNECTIONS_SPARE = 100  # beside those that may have a session: some are on the
 # Of one connection, read by libzmq and not yet by us: requests in flight, or a message without an end.
 UNREAD_BYTES_MAX = 256 << 20
 
+NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 _TCP_INFO_BYTES = 192
 _BYTES_RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received
 
@@ -40,6 +43,8 @@ class DoorWatch:
         self.on_bad_peer = on_bad_peer
         self._seen: dict[int, Seen] = {}  # by inode, oldest first
         self._others: set[int] = set()  # inodes of sockets that are not this door's
+        self._spare: int | None = None
+        self._keep_spare()
 
     def __repr__(self) -> str:
         return f"<DoorWatch {self.port} connections={len(self._seen)}>"
@@ -48,6 +53,27 @@ class DoorWatch:
         """End what is beyond the bounds. taken: bytes read as messages, by the descriptor that they came by.
 
         elsewhere: descriptors known to be others' for as long as they are in there: to look at thousands takes long."""
+        self.close()
+        try:
+            self._sweep(taken, elsewhere)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR:
+                raise
+            # libzmq took the spare one in between, for a connection: that is looked at the next time.
+        finally:
+            self._keep_spare()
+
+    def close(self) -> None:
+        """Give the spare descriptor back."""
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    def _keep_spare(self) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _sweep(self, taken: Mapping[int, int], elsewhere: AbstractSet[int]) -> None:
         sockets = _own_sockets(elsewhere)
         self._others &= sockets.keys()
         self._seen = {inode: seen for inode, seen in self._seen.items() if inode in sockets}

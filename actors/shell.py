@@ -109,6 +109,7 @@ class ActorRuntime:
         self._retry_s = RETRY_S
         self._retry_at_s = 0.0
         self._most_mail = 0  # in one turn since the last heartbeat
+        self._was_full = ""  # `mailbox.full` at the last heartbeat
         self._full = False  # the last receive ended at a limit
 
     def __repr__(self) -> str:
@@ -164,6 +165,10 @@ class ActorRuntime:
         if self.mailbox.unmapped:
             logger.warning("shared memory is not used", reason=self.mailbox.unmapped)
             self.mailbox.unmapped = ""
+        if self.mailbox.full and not self._was_full:
+            logger.warning("no room for who dials: they wait", reason=self.mailbox.full,
+                           help="raise the limit of open files (`ulimit -Hn`) or lower max.connections")
+        self._was_full = self.mailbox.full
         self._most_mail = 0
 
     # -- turns ---------------------------------------------------------------------------------

@@ -175,6 +175,11 @@ class Mailbox:
         """Messages that wait to be sent."""
         return sum(len(link.queue) for link in self._waiting.values())
 
+    @property
+    def full(self) -> str:
+        """Why who dials us over a stream has to wait until there is room; "" if nobody has to."""
+        return self._inbox.full if isinstance(self._inbox, Acceptor) else ""
+
     def ports(self) -> list[Port]:
         """All of them, to be polled for reading. The list changes with `connect`, `forget` and `receive`; `changes` counts that."""
         return self._ports
@@ -223,6 +228,8 @@ class Mailbox:
                 port.close(linger=int(linger_s * 1000))
             else:
                 port.close()
+        if isinstance(self._inbox, Acceptor):  # which is no port while it is full
+            self._inbox.close()
         self._ports.clear()
         self._links.clear()
         self._waiting.clear()
@@ -267,7 +274,10 @@ class Mailbox:
         return self._send(link, body, records, number)
 
     def pulse(self) -> None:
-        """To be called every heartbeat: has the other ends notice if the last mail to them was lost."""
+        """To be called every heartbeat: has the other ends notice if the last mail to them was lost, and has those be
+        taken in who dialled when there was no room."""
+        if self._inbox is not None and self._inbox not in self._ports:
+            self._add(self._inbox)
         for link in list(self._links.values()):
             pulse = link.numbers.pulse()
             if pulse is not None and not link.queue:
@@ -366,11 +376,17 @@ class Mailbox:
             if isinstance(port, Stream):
                 size += self._read_stream(port, messages_max - len(received), bytes_max - size, received)
             elif isinstance(port, Acceptor):
-                for stream in port.accept():
-                    self._add(stream)
+                self._accept(port)
             else:
                 size += self._read_socket(port, messages_max, bytes_max - size, received)
         return received
+
+    def _accept(self, inbox: Acceptor) -> None:
+        for stream in inbox.accept():
+            self._add(stream)
+        if inbox.full and inbox in self._ports:  # readable as long as somebody waits: whoever polls it would spin
+            self._ports.remove(inbox)
+            self.changes += 1
 
     def _read_stream(self, stream: Stream, messages_max: int, bytes_max: int, received: list[Received]) -> int:
         size = 0

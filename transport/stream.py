@@ -12,7 +12,7 @@ A message: length of the head u32, length of the record bytes u32, head, record 
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import socket
 from collections import deque
 from pathlib import Path
@@ -24,6 +24,7 @@ SCHEME = "unix://"
 READ_BYTES = 256 * 1024
 BUFFER_BYTES = 1 << 20  # asked of the kernel, which gives at most net.core.wmem_max
 BACKLOG = 4096
+NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # for one connection more
 _LENGTHS = Layout(">II")
 _HEADER = _LENGTHS.size
 _NOTHING = memoryview(b"")
@@ -178,11 +179,15 @@ class Stream:
 
 
 class Acceptor:
-    """The listening end. endpoint: "unix://" and a path. Raises OSError if it cannot be bound."""
+    """The listening end. endpoint: "unix://" and a path. Raises OSError if it cannot be bound.
+
+    full: why those who dial wait to be taken in; what they send waits in the kernel, and nothing of it is lost.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self._path = endpoint.removeprefix(SCHEME)
         self.closed = False
+        self.full = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.bind(self._path)
@@ -199,11 +204,18 @@ class Acceptor:
         return self.fd
 
     def accept(self) -> list[Stream]:
-        """Who has dialled since."""
+        """Who has dialled since, as far as there is room. While there is none (`full`), the descriptor stays readable."""
         accepted: list[Stream] = []
-        with contextlib.suppress(BlockingIOError):
+        self.full = ""
+        try:
             while True:
                 accepted.append(Stream(self._socket.accept()[0]))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self.full = str(error)
         return accepted
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class ReadFault(Enum):
 
     GONE = "no such file, or another one under its name"
     CORRUPT = "a batch whose CRC does not fit"
-    UNREADABLE = "the disk cannot read it"
+    UNREADABLE = "it cannot be opened or read"
 
 
 class FilesRead(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from benchmarks.targets import free_port
-from tests.faults.group_load import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
+from tests.faults.groups.load import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
 from tests.faults.keys import KEY_DEFAULTS, TOPICS as KEY_TOPICS, Keys
 from tests.faults.loads import (
     Client,

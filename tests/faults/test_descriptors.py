@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+import zafka
 from zafka.actors.broker_shell import connections_allowed
+from zafka.testing import Broker
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import request_header, request_writer, with_length
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
@@ -89,3 +93,52 @@ def is_again_served(client: socket.socket) -> bool:
     """One whole answer more, behind what is left of earlier ones."""
     client.sendall(HELLO)
     return bool(client.recv(1 << 16))
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, what
+        threading.Event().wait(0.02)
+
+
+def cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def test_without_a_descriptor_left_a_broker_lets_partitions_wait_and_serves_the_others() -> None:
+    """Whoever dials the broker has a place in the queue of its inbox, and is taken in when somebody else has gone."""
+    with Broker(topics={"old": 1}) as broker, ExitStack() as stack:
+        host, _, port = broker.bootstrap_servers.rpartition(":")
+        idle = [socket.create_connection((host, int(port)), WAIT_S) for _ in range(20)]
+        assert all(map(is_served, idle))
+        pid = broker.actor("broker 1")["pid"]
+        admin = stack.enter_context(zafka.Admin(broker.zmq_bootstrap_servers))
+        producer = stack.enter_context(zafka.Producer(broker.zmq_bootstrap_servers))
+        producer.send("old", b"before").result(WAIT_S)
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), hard))
+
+        creating = threading.Thread(target=admin.create_topic, args=("new", 3))
+        creating.start()
+        wait_until(lambda: "no room for who dials" in broker.log, broker.log)
+        with socket.create_connection((host, int(port)), WAIT_S) as stranger:
+            assert not is_served(stranger)
+        began_s, spent_s = time.monotonic(), cpu_s(pid)
+        while time.monotonic() < began_s + 1.5:  # more than one heartbeat
+            assert is_again_served(idle[0])
+            producer.send("old", b"meanwhile").result(WAIT_S)
+            threading.Event().wait(0.02)
+        assert cpu_s(pid) - spent_s < 1.0, "the broker turns round and round"
+        for each in idle:
+            each.close()
+        creating.join(WAIT_S)
+        assert not creating.is_alive()
+        wait_until(lambda: is_written(producer), "the new topic is not served")
+        assert broker.actor("broker 1")["pid"] == pid
+        assert broker.log.count("no room for who dials") == 1
+
+
+def is_written(producer: zafka.Producer) -> bool:
+    return all(producer.send("new", b"after", partition=number).result(WAIT_S).offset >= 0 for number in range(3))

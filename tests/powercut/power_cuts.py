@@ -19,7 +19,7 @@ from typing import Any
 
 import zafka
 from benchmarks.targets import kafka_missing
-from tests.faults.group_load import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
+from tests.faults.groups.load import GROUP_DEFAULTS, TOPIC as GROUP_TOPIC, Members, both_protocols
 from tests.faults.keys import KEY_DEFAULTS, TOPICS as KEY_TOPICS, Keys
 from tests.faults.loads import (
     Client,

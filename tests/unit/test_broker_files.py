@@ -145,3 +145,36 @@ def test_a_batch_that_goes_back_is_not_handed_out_though_its_crc_fits(segment: P
     """The CRC does not cover the base offset."""
     segment.write_bytes(ONE + TWO + make_batch(b"three", base_offset=1))
     assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
+
+
+class FewFiles(PosixDisk):
+    """May have so many files open."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open_now = 0
+
+    def open(self, path: Path, *, create: bool = False) -> File:
+        if self.open_now == self.limit:
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.open_now += 1
+        return super().open(path, create=create)
+
+    def close(self, file: File) -> None:
+        self.open_now -= 1
+        super().close(file)
+
+
+def test_files_kept_for_later_go_where_no_more_may_be_open(tmp_path: Path) -> None:
+    disk = FewFiles(2)
+    files = OpenFiles(disk)
+    for index in range(5):
+        path = tmp_path / f"{index}.log"
+        path.write_bytes(ONE)
+        assert files.read(slice_of(path)) == ONE
+        assert disk.open_now <= 2
+    files.close()
+    disk.limit = 0
+    for read in (files.read, files.read_cached, partial(read_checked, disk)):
+        assert read(slice_of(path)) is ReadFault.UNREADABLE
+    assert disk.open_now == 0

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.faults.groups import events
-from tests.faults.groups.events import Event, in_order, parse
+from tests.faults.groups.events import Event, in_order, parse, wanted_by
 from tests.faults.groups.history import GroupHistory
 
 
@@ -31,13 +31,21 @@ def read(member: str, first: int, last: int) -> Event:
     return Event(0, member, events.CONSUMED, consumed=((0, first, last),))
 
 
+def wanted(member: str, offset: int) -> Event:
+    return Event(0, member, events.WANTED, offsets=((0, offset),))
+
+
 def committed(member: str, offset: int) -> Event:
-    return Event(0, member, events.COMMITTED, committed=((0, offset),))
+    return Event(0, member, events.COMMITTED, offsets=((0, offset),))
 
 
-def told(*happened: Event, end: int = 10) -> list[str]:
+def refused(member: str, offset: int) -> Event:
+    return Event(0, member, events.COMMITTED, offsets=((0, offset),), is_refused=True)
+
+
+def told(*happened: Event, end: int = 10, may_be_cut_off: bool = False) -> list[str]:
     """The kinds of problems, of one partition with so many records."""
-    history = GroupHistory(1)
+    history = GroupHistory(1, may_be_cut_off=may_be_cut_off)
     for event in happened:
         history.take(event)
     history.ends(0, end)
@@ -62,11 +70,14 @@ def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
     ("skipped", (*BEGIN,)),
     ("skipped", (*BEGIN, read("a", 6, 9))),
     ("skipped", (*BEGIN, committed("a", 5), revoked("a", 0), assigned("b", 0), read("b", 6, 9))),
+    ("skipped", (*BEGIN, wanted("a", 3), killed("a"), assigned("b", 0), read("b", 4, 9))),
     ("twice", (*BEGIN, read("a", 4, 9))),
+    ("twice", (*BEGIN, refused("a", 5), revoked("a", 0), assigned("b", 0), read("b", 0, 9))),
     ("twice", (*BEGIN, committed("a", 3), revoked("a", 0), assigned("b", 0), read("b", 3, 9))),
     ("again", (*BEGIN, committed("a", 5), killed("a"), assigned("b", 0), read("b", 4, 9))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9), revoked("a", 0))),
+    ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), assigned("a", 0), read("a", 5, 9), lost("b", 0))),
     ("two owners in a generation", (
         assigned("a", 0, generation=3), read("a", 0, 9), committed("a", 10), revoked("a", 0), assigned("b", 0, generation=3))),
     ("generation went back", (assigned("a", 0, generation=3), revoked("a", 0), assigned("a", 0, generation=2), read("a", 0, 9))),
@@ -74,6 +85,41 @@ def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
 ])
 def test_what_may_not_be_is_told(kind: str, happened: tuple[Event, ...]) -> None:
     assert told(*happened) == [kind]
+
+
+@pytest.mark.parametrize("happened", [
+    # It learns only when it ends that somebody else was given what it has.
+    (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9), read("a", 5, 6), revoked("a", 0)),
+    # It is told so late that it was given a partition that another has it since.
+    (*BEGIN, committed("a", 5), revoked("a", 0), assigned("c", 0, generation=3), assigned("b", 0, generation=2), read("b", 5, 6),
+     read("c", 5, 9), lost("b", 0)),
+    # It gives up what it could not commit any more.
+    (*BEGIN, wanted("a", 5), refused("a", 5), revoked("a", 0), assigned("b", 0), read("b", 0, 9)),
+    # It is given anew what it has lost without knowing.
+    (*BEGIN, committed("a", 5), assigned("b", 0), killed("b"), assigned("a", 0), read("a", 5, 9)),
+])
+def test_who_was_cut_off_may_not_know_what_it_lost(happened: tuple[Event, ...]) -> None:
+    assert told(*happened, may_be_cut_off=True) == []
+    assert told(*happened) != []
+
+
+# Two commits of an owner, of which only the first is acknowledged; it is stopped, and another goes on from the second.
+ORDERLY = (
+    assigned("a", 0, generation=1), read("a", 0, 4), wanted("a", 5), committed("a", 5), read("a", 5, 6), wanted("a", 7),
+    assigned("b", 0, generation=2), read("b", 5, 9), wanted("b", 10), committed("b", 10), killed("a"))
+
+
+@pytest.mark.parametrize(("at", "instead", "found"), [
+    (0, ORDERLY[0], []),
+    (6, assigned("b", 0, generation=1), ["two owners in a generation"]),
+    (7, read("b", 4, 9), ["again"]),
+    (7, read("b", 8, 9), ["skipped"]),
+    (7, read("b", 5, 8), ["skipped"]),
+    (4, read("a", 6, 6), ["skipped"]),
+    (4, read("a", 4, 6), ["twice"]),
+])
+def test_what_those_cut_off_may_not_do_is_told_as_well(at: int, instead: Event, found: list[str]) -> None:
+    assert told(*ORDERLY[:at], instead, *ORDERLY[at + 1:], may_be_cut_off=True) == found
 
 
 def test_commits_are_held_against_what_was_acknowledged_and_delivered() -> None:
@@ -85,6 +131,16 @@ def test_commits_are_held_against_what_was_acknowledged_and_delivered() -> None:
     history.ends(0, 5)
     assert [problem.partition(":")[0] for problem in history.problems()] == [
         "commit went back", "commit went back", "commit ahead"]
+
+
+def test_what_is_told_of_commits_is_held_also_against_what_was_told_before() -> None:
+    """Nobody heard the acknowledgement of the second commit, but who asked was told of it."""
+    history = GroupHistory(1, may_be_cut_off=True)
+    for event in (*BEGIN, wanted("a", 3), committed("a", 3), wanted("a", 5)):
+        history.take(event)
+    for offset in (5, 4):
+        history.observed(0, offset)
+    assert [problem.partition(":")[0] for problem in history.problems()] == ["commit went back"]
 
 
 def test_lines_are_read_as_java_writes_them_and_put_in_order() -> None:
@@ -99,5 +155,7 @@ def test_lines_are_read_as_java_writes_them_and_put_in_order() -> None:
     ordered = in_order(parse("m", json.dumps(line)) for line in lines)
     assert [event.name for event in ordered] == [
         events.CONSUMED, events.COMMITTED, events.REVOKED, events.ASSIGNED, events.COMMITTED]
-    assert [(event.consumed, event.committed) for event in ordered if event.name in (events.CONSUMED, events.COMMITTED)] == [
-        (((3, 4, 5),), ()), ((), ((3, 6),)), ((), ())]
+    assert [(event.consumed, event.offsets, event.is_refused)
+            for event in ordered if event.name in (events.CONSUMED, events.COMMITTED)] == [
+        (((3, 4, 5),), (), False), ((), ((3, 6),), False), ((), ((3, 9),), True)]
+    assert wanted_by(ordered[0]) == Event(5, "m", events.WANTED, offsets=((3, 6),))

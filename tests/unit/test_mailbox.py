@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import zmq
 from zafka.transport import mailbox as mailbox_module
 from zafka.transport.envelope import INLINE_BYTES_MAX
 from zafka.transport.mailbox import Mailbox, Received, has_mail
-from zafka.transport.stream import Stream
+from zafka.transport.stream import Acceptor, Stream
 
 TIMEOUT_MS = 10_000
 RECORDS = bytes(200)
@@ -266,6 +268,38 @@ def test_a_stream_that_nobody_reads_takes_up_again(tmp_path: Path) -> None:
     assert not stream.blocked and not partition.queued
     broker.close()
     partition.close()
+    context.term()
+
+
+def test_who_dials_when_there_is_no_descriptor_left_is_taken_in_later(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    endpoint = f"unix://{tmp_path}/broker"
+    broker = Mailbox(context, "broker", 1, Body, endpoint=endpoint)
+    known, late = (Mailbox(context, name, 1, Body) for name in ("known", "late"))
+    known.connect("broker", 1, endpoint)
+    assert known.send("broker", Note("here"))
+    assert bodies(receive(broker)) == [Note("here")]
+    late.connect("broker", 1, endpoint)
+    assert late.send("broker", Note("late"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # whatever is opened next gets this number, or a higher one
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        assert broker.receive(10) == [] and "open files" in broker.full
+        # Who is not taken in does not wake us for ever, and the others are heard.
+        assert not any(isinstance(port, Acceptor) for port in broker.ports())
+        assert known.send("broker", Note("still here"))
+        assert bodies(receive(broker)) == [Note("still here")]
+        broker.pulse()
+        assert broker.receive(10) == [] and broker.full
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    broker.pulse()
+    assert bodies(receive(broker)) == [Note("late")]
+    assert not broker.full and any(isinstance(port, Acceptor) for port in broker.ports())
+    for mailbox in (known, late, broker):
+        mailbox.close()
     context.term()
 
 

@@ -115,6 +115,7 @@ final class Member implements ConsumerRebalanceListener {
                 each.getKey().partition(), ", \"offset\": " + each.getValue().offset())).collect(list());
         long deadline = System.currentTimeMillis() + PATIENCE_MS;
         while (!offsets.isEmpty()) {
+            tell("offsets_wanted", told);
             try {
                 consumer.commitSync(offsets);
                 tell("offsets_committed", told + ", \"success\": true");

@@ -20,10 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, ConsumerGroupType, KafkaException
+from confluent_kafka import ConsumerGroupType
 from confluent_kafka.admin import AdminClient
 
-from tests.faults.groups.kinds import KINDS, Kind, Mix, needs_java
+from tests.faults.groups.kinds import KINDS, Doors, Kind, Mix, needs_java
+from tests.faults.groups.observer import Observer
 from tests.faults.groups.team import SESSION_S, Team
 from tests.faults.loads import ConfluentLoad, Shared, end_offsets, places, read_everything
 from zafka.runtime.errors import RuntimeFault
@@ -68,35 +69,28 @@ class Killer(threading.Thread):
 
 
 class Watcher(threading.Thread):
-    """Asks what the groups have committed, all the while, as an admin does."""
+    """Asks what the groups have committed, all the while."""
 
     def __init__(self, broker: Broker, teams: Sequence[Team]) -> None:
         super().__init__(daemon=True)
-        self.asked = 0
+        self.observers = [Observer(broker.bootstrap_servers, team, patience_s=PATIENCE_S) for team in teams]
         self.must_end = threading.Event()
-        # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
-        self.admin = AdminClient({
-            "bootstrap.servers": broker.bootstrap_servers, "log_level": 2, "metadata.recovery.strategy": "none"})
-        self._teams = teams
 
     def run(self) -> None:
         while not self.must_end.wait(POLL_S):
-            for team in self._teams:
-                self.ask(team)
+            self.ask()
 
-    def ask(self, team: Team) -> None:
-        asked_ms = time.time_ns() / 1e6
-        future = self.admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(team.group)], request_timeout=PATIENCE_S)[team.group]
-        with contextlib.suppress(KafkaException):  # a coordinator that was just killed
-            told = future.result(PATIENCE_S).topic_partitions
-            if not any(each.error for each in told):
-                team.observed(asked_ms, {each.partition: max(each.offset, 0) for each in told})
-                self.asked += 1
+    def ask(self) -> None:
+        for observer in self.observers:
+            observer.ask()
 
     def finish(self) -> None:
         self.must_end.set()
         self.join()
+
+    def close(self) -> None:
+        for observer in self.observers:
+            observer.close()
 
 
 class Campaign:
@@ -108,7 +102,13 @@ class Campaign:
         self.shared = Shared()
         self.where = places(TOPIC, PARTITIONS)
         self.load = ConfluentLoad(broker.bootstrap_servers, self.where, self.shared, records_a_turn=2)
-        self.teams = [Team(kind, broker, TOPIC, PARTITIONS, self.random.randrange(2**32)) for kind in kinds]
+        doors = Doors(broker.bootstrap_servers, broker.zmq_bootstrap_servers)
+        self.teams = [
+            Team(f"g{number}-{kind.client}", kind, doors, TOPIC, PARTITIONS, self.random.randrange(2**32))
+            for number, kind in enumerate(kinds)]
+        # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
+        self.admin = AdminClient({
+            "bootstrap.servers": broker.bootstrap_servers, "log_level": 2, "metadata.recovery.strategy": "none"})
         self.killer = Killer(broker, self.random.randrange(2**32))
         self.watcher = Watcher(broker, self.teams)
         self.problems: list[object] = []
@@ -145,7 +145,7 @@ class Campaign:
     def wait_until_of(self, kind: ConsumerGroupType) -> None:
         """Anybody is told that all groups are of this type."""
         def is_so() -> bool:
-            listed = self.watcher.admin.list_consumer_groups(request_timeout=PATIENCE_S).result().valid
+            listed = self.admin.list_consumer_groups(request_timeout=PATIENCE_S).result().valid
             return {team.group for team in self.teams} <= {each.group_id for each in listed if each.type is kind}
 
         self.wait(is_so, kind.name)
@@ -196,8 +196,7 @@ class Campaign:
         self.watcher.finish()
         for team in self.teams:
             team.close()
-        for team in self.teams:
-            self.watcher.ask(team)
+        self.watcher.ask()
         read_everything(self.broker.bootstrap_servers, self.where, self.shared)
         self.problems = [*self.shared.problems(), *(problem for team in self.teams for problem in team.judge(ends))]
 
@@ -213,6 +212,7 @@ class Campaign:
         for thread in (self.killer, self.watcher):
             if thread.is_alive():
                 thread.finish()
+        self.watcher.close()
         self.load.abandon()
         for team in self.teams:
             team.kill()
@@ -221,7 +221,7 @@ class Campaign:
         killed = "".join(f"\n    {count:4} {target}" for target, count in sorted(self.killer.done.items()))
         groups = "".join(f"\n    {team.told()}" for team in self.teams)
         return (f"killed: {self.killer.done.total()}{killed}\nwritten: {self.load.acknowledged}; "
-                f"commits asked for {self.watcher.asked} times\ngroups:{groups}")
+                f"commits asked for {sum(each.asked for each in self.watcher.observers)} times\ngroups:{groups}")
 
 
 @contextlib.contextmanager

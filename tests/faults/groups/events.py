@@ -1,7 +1,7 @@
 """What a member of a group tells, a line of JSON each: the words of Kafka's VerifiableConsumer, and a few of ours.
 
-Owns: the words, and how a line is read. `partitions_lost` and `generation` are ours;
-`killed` nobody tells, who kills notes it.
+Owns: the words, and how a line is read. `partitions_lost`, `offsets_wanted`, `generation` and the cause in `offsets_committed` are
+ours; `killed` nobody tells, who kills notes it.
 Source: org.apache.kafka.tools.VerifiableConsumer.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 ASSIGNED, REVOKED, LOST = "partitions_assigned", "partitions_revoked", "partitions_lost"
-CONSUMED, COMMITTED = "records_consumed", "offsets_committed"
+CONSUMED, WANTED, COMMITTED = "records_consumed", "offsets_wanted", "offsets_committed"
 CLOSED, KILLED = "shutdown_complete", "killed"
 ENDS = (REVOKED, LOST, CLOSED, KILLED)
 NO_GENERATION = -1
@@ -21,8 +21,9 @@ NO_GENERATION = -1
 class Event(NamedTuple):
     """at_ms: since the epoch, by the member's clock; all are on one machine. partitions: whose change of hands it is.
 
-    consumed: partition -> first and last offset, of consecutive records. committed: partition -> offset that the
-    coordinator acknowledged; empty if it refused. generation: of the group, or a KIP-848 member's epoch, where it is told.
+    consumed: partition, first and last offset of consecutive records. offsets: of each partition, which one a commit asks for
+    (told before it is asked), or asked for. is_refused: it was not acknowledged, and may have been made all the same.
+    generation: of the group, or a KIP-848 member's epoch, where it is told.
     """
 
     at_ms: float
@@ -30,7 +31,8 @@ class Event(NamedTuple):
     name: str
     partitions: tuple[int, ...] = ()
     consumed: tuple[tuple[int, int, int], ...] = ()
-    committed: tuple[tuple[int, int], ...] = ()
+    offsets: tuple[tuple[int, int], ...] = ()
+    is_refused: bool = False
     generation: int = NO_GENERATION
 
 
@@ -43,8 +45,8 @@ def parse(member: str, line: str) -> Event:
         float(told["timestamp"]), member, name,
         tuple(each["partition"] for each in partitions),
         tuple((each["partition"], each["minOffset"], each["maxOffset"]) for each in partitions) if name == CONSUMED else (),
-        tuple((each["partition"], each["offset"]) for each in told.get("offsets", ())) if told.get("success") else (),
-        told.get("generation", NO_GENERATION))
+        tuple((each["partition"], each["offset"]) for each in told.get("offsets", ())),
+        not told.get("success", True), told.get("generation", NO_GENERATION))
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:

@@ -5,7 +5,7 @@ zafka, nor of the clients.
 
 | kind | does not hold |
 |---|---|
-| skipped | each record is delivered: a reader begins no later than where its predecessor ended, and goes on without a gap |
+| skipped | each record is delivered: a reader begins no later than where its predecessor ended, nor than anybody tried to commit, and goes on without a gap; at the end somebody has read all |
 | again | no record whose commit was acknowledged is delivered again |
 | twice | a record is delivered twice only if the first reader crashed, or lost its partition, before it committed |
 | two owners | a partition has one owner at any time; one that lost it without knowing may believe for longer |
@@ -14,6 +14,10 @@ zafka, nor of the clients.
 | not its own | only the owner is given records |
 | commit went back | what is committed, as anybody is told, never falls behind what was acknowledged or told before |
 | commit ahead | and is never ahead of what was delivered |
+
+Where members are stopped, or cut off from their coordinator, for longer than their session (`may_be_cut_off`), they lose partitions
+without knowing, and may let go of them, or be told late that they were given them, as if they had them. Then who has a partition is what the
+generations say, and a commit that was refused at the last moment lets records come again.
 """
 
 from __future__ import annotations
@@ -34,15 +38,19 @@ class _Partition:
 
     owner: who has it; doubted: an owner before it who has not let go: he has lost it, or there are two.
     position: offset after the last record delivered to this owner, None before its first.
-    end: after the last that was delivered to anybody. committed: after the last whose commit was acknowledged.
+    end: after the last that was delivered to anybody. wanted: the highest that anybody tried to commit. committed: after the
+    last whose commit was acknowledged. is_refused: the last commit of it was not.
     excused: an owner crashed or lost it since somebody last began, so that what it had not committed comes again.
+    owners: by generation.
     """
 
     owner: str | None = None
     doubted: set[str] = field(default_factory=set)
     position: int | None = None
     end: int = 0
+    wanted: int = 0
     committed: int = 0
+    is_refused: bool = False
     observed: int = 0
     excused: bool = False
     owners: dict[int, str] = field(default_factory=dict)
@@ -51,7 +59,8 @@ class _Partition:
 class GroupHistory:
     """delivered, again: how many records came, and how many of them once more. lost: who lost partitions, how often."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, *, may_be_cut_off: bool = False) -> None:
+        self.may_be_cut_off = may_be_cut_off
         self.delivered = 0
         self.again = 0
         self.lost: Counter[str] = Counter()
@@ -77,10 +86,8 @@ class GroupHistory:
             case events.CONSUMED:
                 for partition, first, last in event.consumed:
                     self._consumed(event.member, partition, first, last)
-            case events.COMMITTED:
-                for partition, offset in event.committed:
-                    one = self._partitions[partition]
-                    one.committed = max(one.committed, offset)
+            case events.WANTED | events.COMMITTED:
+                self._commits(event)
 
     def observed(self, partition: int, offset: int) -> None:
         """What somebody else was told of commits; everything acknowledged before he asked has been taken."""
@@ -111,14 +118,28 @@ class GroupHistory:
             self._generations[event.member] = event.generation
         for partition in event.partitions:
             one = self._partitions[partition]
-            if one.owner is not None and one.owner != event.member:
-                one.doubted.add(one.owner)
-            one.owner, one.position = event.member, None
             if event.generation != NO_GENERATION:
                 first = one.owners.setdefault(event.generation, event.member)
                 if first != event.member:
                     self._tell("two owners in a generation",
                                f"partition {partition}, {event.generation}: {first} and {event.member}")
+                if self.may_be_cut_off and event.generation < max(one.owners):  # told late: others had it since
+                    one.doubted.add(event.member)
+                    continue
+            if event.member in one.doubted:
+                self._let_go_doubted(partition, one, event.member, is_involuntary=False)
+            if one.owner is not None and one.owner != event.member:
+                one.doubted.add(one.owner)
+            one.owner, one.position = event.member, None
+
+    def _commits(self, event: Event) -> None:
+        for partition, offset in event.offsets:
+            one = self._partitions[partition]
+            one.wanted = max(one.wanted, offset)
+            if event.name == events.COMMITTED:
+                one.is_refused = event.is_refused
+                if not event.is_refused:
+                    one.committed = max(one.committed, offset)
 
     def _let_go(self, event: Event, partitions: Iterable[int]) -> None:
         is_involuntary = event.name in (events.LOST, events.KILLED)
@@ -128,13 +149,16 @@ class GroupHistory:
             one = self._partitions[partition]
             if event.member not in (one.owner, *one.doubted):
                 continue
-            one.excused |= is_involuntary
+            one.excused |= is_involuntary or (self.may_be_cut_off and one.is_refused)
             if event.member in one.doubted:
-                one.doubted.discard(event.member)
-                if not is_involuntary:
-                    self._tell("two owners", f"partition {partition}: {event.member} still, and {one.owner} already")
+                self._let_go_doubted(partition, one, event.member, is_involuntary=is_involuntary)
             if event.member == one.owner:
                 one.owner, one.position = None, None
+
+    def _let_go_doubted(self, partition: int, one: _Partition, member: str, *, is_involuntary: bool) -> None:
+        one.doubted.discard(member)
+        if not is_involuntary and not self.may_be_cut_off:
+            self._tell("two owners", f"partition {partition}: {member} still, and {one.owner} already")
 
     def _settle(self, partition: int, one: _Partition) -> None:
         for member in sorted(one.doubted):
@@ -153,6 +177,8 @@ class GroupHistory:
         if one.position is None:
             if first > one.end:
                 self._tell("skipped", f"{where}: the one before had ended at {one.end}")
+            elif first > one.wanted:
+                self._tell("skipped", f"{where}: nobody tried to commit more than {one.wanted}")
             if first < one.committed:
                 self._tell("again", f"{where}: {one.committed} was committed")
             elif first < one.end and not one.excused and not one.doubted:

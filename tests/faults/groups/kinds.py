@@ -15,14 +15,24 @@ from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.targets import KAFKA_LIB
-from zafka.testing import Broker
 
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "confluent": {"socket.timeout.ms": 5000, "reconnect.backoff.max.ms": 200},
+    "ours": {"request_timeout": 5.0, "bootstrap_timeout": 60.0},
+}
 JAVA_ASSIGNORS = "org.apache.kafka.clients.consumer"
 
 # How each client is told after how many seconds of silence it is gone, and in which parts of one.
 SESSION = {
     "confluent": ("session.timeout.ms", 1000), "java": ("session.timeout.ms", 1000),
     "kafka-python": ("session_timeout_ms", 1000), "aiokafka": ("session_timeout_ms", 1000), "ours": ("session_timeout", 1)}
+
+
+class Doors(NamedTuple):
+    """Addresses of a broker, one for each protocol."""
+
+    kafka: str
+    zmq: str
 
 
 class Kind(NamedTuple):
@@ -41,8 +51,12 @@ class Kind(NamedTuple):
     def drawn(self, random: Random) -> Kind:
         return self
 
-    def command(self, broker: Broker, topic: str, group: str, session_s: float | None) -> list[str]:
-        bootstrap = broker.bootstrap_servers if self.door == "kafka" else broker.zmq_bootstrap_servers
+    def with_bad_network(self) -> Kind:
+        """The same, for a network on which answers may not come: it gives up and asks again soon."""
+        return self._replace(settings={**self.settings, **IMPATIENT[self.client]})
+
+    def command(self, doors: Doors, topic: str, group: str, session_s: float | None) -> list[str]:
+        bootstrap = doors.kafka if self.door == "kafka" else doors.zmq
         settings = dict(self.settings)
         if session_s is not None and not self.is_kip_848:
             name, unit = SESSION[self.client]
@@ -59,7 +73,7 @@ class Kind(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """A group whose members are of several kinds, and speak both protocols; all who are classic know the same assignor."""
+    """A group whose members are of several kinds, of one protocol or both; all who are classic know the same assignor."""
 
     name: str
     classic: tuple[Kind, ...]
@@ -70,7 +84,12 @@ class Mix(NamedTuple):
         return "mixed"
 
     def drawn(self, random: Random) -> Kind:
-        return random.choice(self.classic if random.random() < 0.5 else self.modern)
+        return random.choice(random.choice([kinds for kinds in (self.classic, self.modern) if kinds]))
+
+    def with_bad_network(self) -> Mix:
+        """As `Kind.with_bad_network`."""
+        classic, modern = (tuple(kind.with_bad_network() for kind in kinds) for kinds in (self.classic, self.modern))
+        return Mix(self.name, classic, modern)
 
 
 @cache
@@ -82,12 +101,12 @@ def _compiled() -> tempfile.TemporaryDirectory[str]:
     return directory
 
 
-def _librdkafka(assignor: str) -> Kind:
+def librdkafka(assignor: str) -> Kind:
     settings = {"partition.assignment.strategy": assignor, "heartbeat.interval.ms": 300}
     return Kind(f"confluent-kafka {assignor}", "confluent", settings)
 
 
-def _ours(assignor: str, door: str) -> Kind:
+def ours(assignor: str, door: str) -> Kind:
     settings = {"partition_assignment_strategy": assignor, "heartbeat_interval": 0.3}
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
@@ -102,13 +121,13 @@ def _java(name: str, assignor: str) -> Kind:
 
 
 # Of each client, by assignor.
-LIBRDKAFKA = {name: _librdkafka(name) for name in ("range", "roundrobin", "cooperative-sticky")}
+LIBRDKAFKA = {name: librdkafka(name) for name in ("range", "roundrobin", "cooperative-sticky")}
 JAVA = {name: _java(name, assignor) for name, assignor in (
     ("range", "RangeAssignor"), ("roundrobin", "RoundRobinAssignor"), ("sticky", "StickyAssignor"),
     ("cooperative-sticky", "CooperativeStickyAssignor"))}
 KAFKA_PYTHON = {name: _python("kafka-python", name) for name in ("range", "roundrobin", "sticky", "cooperative-sticky")}
 AIOKAFKA = {name: _python("aiokafka", name) for name in ("range", "roundrobin", "sticky")}
-OURS = tuple(_ours(assignor, door) for assignor, door in (
+OURS = tuple(ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
 LIBRDKAFKA_848, JAVA_848 = (
     tuple(Kind(f"{name} KIP-848 {assignor}", client, {"group.protocol": "consumer", "group.remote.assignor": assignor},

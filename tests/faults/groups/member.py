@@ -3,8 +3,9 @@
     python -m tests.faults.groups.member '{"kind": "confluent", "bootstrap": …, "topic": …, "group": …, "settings": {…}}'
 
 Owns: one consumer. It commits now and then, and all that it has read before it lets go of a partition; what is told is
-written before anything else happens, so that a crash hides nothing that others could see. What it may be told while
-coordinators die is tried again; anything else ends it with an error, which its parent sees.
+written before anything else happens, and that it wants to commit before it tries, so that a crash hides nothing that
+others could see. What it may be told while coordinators die is tried again; anything else ends it with an error, which
+its parent sees.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Member:
         deadline_s = time.monotonic() + PATIENCE_S
         while offsets:
             told = [{**self._where(partition), "offset": offset} for partition, offset in offsets.items()]
+            tell(events.WANTED, offsets=told)
             try:
                 self.client.commit(offsets)
             except CommitRefused as refused:

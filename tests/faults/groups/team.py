@@ -1,13 +1,14 @@
-"""One group of a campaign: its members' processes, what they told, and who has what just now.
+"""One group: its members' processes, what they told, and who has what just now.
 
-Owns: the processes; `close` or `kill` ends them. A thread for each reads what it tells.
+Owns: the processes; `close` or `kill` ends them. A thread for each reads what it tells. A member that ends by itself, or does
+not end when it should, is one of the problems.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,19 +19,20 @@ from typing import IO
 from tests.faults.groups import events
 from tests.faults.groups.events import Event, in_order, parse
 from tests.faults.groups.history import GroupHistory
-from tests.faults.groups.kinds import Kind, Mix
-from zafka.testing import Broker
+from tests.faults.groups.kinds import Doors, Kind, Mix
 
 END_S = 90.0
-SESSION_S, STEADY_SESSION_S = 3.0, 30.0  # of those who may crash, and of the others
-_NUMBERS = itertools.count()
+SESSION_S, STEADY_SESSION_S = 3.0, 60.0  # of those who may crash, and of the others
 
 
 class Member:
     """owned: by the events that have come; written by its thread alone."""
 
-    def __init__(self, name: str, command: list[str], *, may_crash: bool, take: threading.Lock, events_: list[Event]) -> None:
+    def __init__(
+        self, name: str, kind: Kind, command: list[str], *, may_crash: bool, take: threading.Lock, events_: list[Event],
+    ) -> None:
         self.name = name
+        self.kind = kind
         self.may_crash = may_crash
         self.owned: frozenset[int] = frozenset()
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `finish`)
@@ -51,7 +53,7 @@ class Member:
             event = parse(self.name, line)
             # A millisecond may see several things happen, but each member tells them in order.
             self._last_ms = max(event.at_ms, self._last_ms + 0.001)
-            self.note(event._replace(at_ms=self._last_ms))
+            self.note(event := event._replace(at_ms=self._last_ms))
 
     def note(self, event: Event) -> None:
         if event.name == events.ASSIGNED:
@@ -66,33 +68,61 @@ class Member:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def finish(self, *, wait_s: float = END_S) -> int:
-        code = self.process.wait(wait_s)
+    def finish(self) -> str:
+        """Wait until it has ended, as it was told to. Returns what is wrong with its end."""
+        wrong = ""
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            wrong = f"{self.name} did not end"
+            self.process.kill()
+            self.process.wait()
+        error = self._close()
+        if not wrong and self.process.returncode:
+            wrong = f"{self.name} ended with {self.process.returncode}"
+        return f"{wrong}: {error}" if wrong else ""
+
+    def kill(self) -> str:
+        """As `finish`: it may have ended before, by itself."""
+        ended_before = self.process.poll()
+        self.process.kill()
+        self.process.wait()
+        error = self._close()
+        return "" if ended_before is None else f"{self.name} ended with {ended_before}: {error}"
+
+    def _close(self) -> str:
+        """What it wrote last on stderr, which is closed, as are its pipes."""
         self.thread.join()
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.stdout.close()
         self.stderr.seek(0)
-        self.error = self.stderr.read().decode(errors="replace")[-2000:]
+        error = self.stderr.read().decode(errors="replace")[-2000:]
         self.stderr.close()
-        return code
+        return error
 
 
 class Team:
-    """members: those who are there. events: of all who ever were. observations: when it was asked, and what was committed."""
+    """members: those who are there. events: of all who ever were. observations: when it was asked, and what was committed.
 
-    def __init__(self, kind: Kind | Mix, broker: Broker, topic: str, partitions: int, seed: int) -> None:
+    kind: of members that join, unless another one is named. seed: of what they are, if the kind leaves that open.
+    may_be_cut_off: as in `GroupHistory`.
+    """
+
+    def __init__(
+        self, group: str, kind: Kind | Mix, doors: Doors, topic: str, partitions: int, seed: int, *, may_be_cut_off: bool = False,
+    ) -> None:
+        self.group = group
         self.kind = kind
         self.random = Random(seed)
-        self.group = f"g{next(_NUMBERS)}-{kind.client}"
         self.members: list[Member] = []
-        self.history = GroupHistory(partitions)
-        self.crashes = self.joins = 0
+        self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off)
+        self.joins = self.crashes = self.stops = 0
         self.failures: list[str] = []
-        self._broker = broker
-        self._topic = topic
-        self._partitions = partitions
+        self._doors = doors
+        self.topic = topic
+        self.partitions = partitions
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._observations: list[tuple[float, dict[int, int]]] = []
@@ -106,10 +136,10 @@ class Team:
 
         may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
         kind = kind or self.kind.drawn(self.random)
-        command = kind.command(self._broker, self._topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
+        command = kind.command(self._doors, self.topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
         self.joins += 1
         self.members.append(Member(
-            f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
+            f"{self.group}.{self.joins}", kind, command, may_crash=may_crash, take=self._lock, events_=self._events))
 
     def steady(self) -> list[Member]:
         return [member for member in self.members if not member.may_crash]
@@ -117,41 +147,46 @@ class Team:
     def leave(self, member: Member) -> None:
         self.members.remove(member)
         member.leave()
-        self._ended(member, member.finish())
+        self._note_end(member.finish())
 
     def crash(self, member: Member | None = None) -> None:
         if member is None:
             [member] = [each for each in self.members if each.may_crash]
         self.members.remove(member)
-        member.process.kill()
-        member.finish()
+        self._note_end(member.kill())
         self.crashes += 1
         member.note(Event(time.time_ns() / 1e6, member.name, events.KILLED))
+
+    def stop(self, member: Member, until: threading.Event, for_s: float) -> None:
+        """Hold it for so long, or until somebody wants all of this to end."""
+        self.stops += 1
+        member.process.send_signal(signal.SIGSTOP)
+        until.wait(for_s)
+        member.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         for member in self.members:
             member.leave()
         for member in self.members:
-            self._ended(member, member.finish())
+            self._note_end(member.finish())
         self.members.clear()
 
     def kill(self) -> None:
         for member in self.members:
-            member.process.kill()
-            member.finish()
+            member.kill()
         self.members.clear()
 
     def check(self) -> None:
-        """Raises AssertionError if a member ended by itself."""
-        for member in self.members:
-            if member.process.poll() is not None:
-                self.members.remove(member)
-                self._ended(member, member.finish())
-                raise AssertionError(f"{self.kind.name}: {self.failures}")
+        """Raises AssertionError if a member ended by itself, or not when it should."""
+        for member in [each for each in self.members if each.process.poll() is not None]:
+            self.members.remove(member)
+            self._note_end(member.finish() or f"{member.name} left by itself")
+        if self.failures:
+            raise AssertionError(f"{self.kind.name}: {self.failures}")
 
-    def _ended(self, member: Member, code: int) -> None:
-        if code:
-            self.failures.append(f"{member.name} ended with {code}: {member.error}")
+    def _note_end(self, wrong: str) -> None:
+        if wrong:
+            self.failures.append(wrong)
 
     # -- what they see ---------------------------------------------------------------------------
 
@@ -159,7 +194,7 @@ class Team:
         """All partitions are owned, each by one, and everybody has his share."""
         owned = [partition for member in self.members for partition in member.owned]
         sizes = [len(member.owned) for member in self.members]
-        return sorted(owned) == list(range(self._partitions)) and max(sizes) - min(sizes) <= 1
+        return sorted(owned) == list(range(self.partitions)) and max(sizes) - min(sizes) <= 1
 
     def has_read(self, ends: dict[int, int]) -> bool:
         with self._lock:
@@ -196,5 +231,6 @@ class Team:
     def told(self) -> str:
         lost = f", lost {dict(self.history.lost)}" if self.history.lost else ""
         owned = f", has {[sorted(member.owned) for member in self.members]}" if self.members else ""
-        return (f"{self.kind.name}: {self.joins} joined, {self.crashes} crashed, {self.history.delivered} delivered, "
+        stopped = f"{self.stops} stopped, " if self.stops else ""
+        return (f"{self.kind.name}: {self.joins} joined, {self.crashes} crashed, {stopped}{self.history.delivered} delivered, "
                 f"{self.history.again} of them again{lost}{owned}")
