@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.faults.groups import events
-from tests.faults.groups.events import Event, in_order, parse, wanted_by
+from tests.faults.groups.events import Event, in_order, parse
 from tests.faults.groups.history import GroupHistory
 
 
@@ -158,4 +158,3 @@ def test_lines_are_read_as_java_writes_them_and_put_in_order() -> None:
     assert [(event.consumed, event.offsets, event.is_refused)
             for event in ordered if event.name in (events.CONSUMED, events.COMMITTED)] == [
         (((3, 4, 5),), (), False), ((), ((3, 6),), False), ((), ((3, 9),), True)]
-    assert wanted_by(ordered[0]) == Event(5, "m", events.WANTED, offsets=((3, 6),))

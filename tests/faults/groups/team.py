@@ -29,10 +29,9 @@ class Member:
     """owned: by the events that have come; written by its thread alone."""
 
     def __init__(
-        self, name: str, kind: Kind, command: list[str], *, may_crash: bool, take: threading.Lock, events_: list[Event],
+        self, name: str, command: list[str], *, may_crash: bool, take: threading.Lock, events_: list[Event],
     ) -> None:
         self.name = name
-        self.kind = kind
         self.may_crash = may_crash
         self.owned: frozenset[int] = frozenset()
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `finish`)
@@ -139,7 +138,7 @@ class Team:
         command = kind.command(self._doors, self.topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
         self.joins += 1
         self.members.append(Member(
-            f"{self.group}.{self.joins}", kind, command, may_crash=may_crash, take=self._lock, events_=self._events))
+            f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
 
     def steady(self) -> list[Member]:
         return [member for member in self.members if not member.may_crash]
