@@ -1,4 +1,4 @@
-"""A member of a group in the I/O thread: it sends what `group.Membership` decides, beside the fetching.
+"""A member of a group in the I/O thread: it sends what a `group.Membership` decides, beside the fetching.
 
 Owns: the membership, when the reader is asked for, and whether it still comes. The reader (membership.py) gets at it by
 `io.call`, and reads nothing but the membership's `tasks` and `identity`, which change in one step.
@@ -14,7 +14,7 @@ from typing import Any
 from zafka.client.cluster import NEVER, Cluster
 from zafka.client.errors import ConnectionLost, ZafkaError
 from zafka.client.fetcher import Fetcher
-from zafka.client.group import Membership, Phase, Request
+from zafka.client.group import KnownTopic, Membership, Phase, Request
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -38,7 +38,7 @@ class GroupSession:
         self._unsent_by_s = NEVER
         self._commit_at_s = time.monotonic() + commit_interval
         self._ask_at_s = NEVER
-        self._counts: dict[str, int] = {}
+        self._topics: dict[str, KnownTopic] = {}
 
     # -- by io.call ------------------------------------------------------------------------------
 
@@ -92,11 +92,13 @@ class GroupSession:
         if cluster.metadata_count != self._seen_metadata:
             self._seen_metadata = cluster.metadata_count
             for topic in membership.wanted_topics:
-                if topic in cluster.topics:
-                    self._counts[topic] = len(cluster.topics[topic].leaders)
+                if (known := cluster.topics.get(topic)) is not None:
+                    self._topics[topic] = KnownTopic(len(known.leaders), known.topic_id)
                 elif cluster.topic_errors.get(topic) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                    self._counts.pop(topic, None)
-            membership.on_topics(self._counts, now_s)
+                    self._topics.pop(topic, None)
+            membership.on_topics(self._topics, now_s)
+        if membership.misses_topics:
+            cluster.refresh_soon()
 
     def _is_reader_due(self, membership: Membership, now_s: float) -> bool:
         """Ask it now and then whether it still is there: `reads` is the answer."""
