@@ -33,11 +33,11 @@ def parts(*numbers: int, topic: str = "t") -> frozenset[TopicPartition]:
 class Driven:
     """A membership whose answers the test gives."""
 
-    def __init__(self, *topics: str, **options: object) -> None:
+    def __init__(self, *topics: str, pattern: str | None = None, **options: object) -> None:
         self.now_s = 0.0
         self.membership = ConsumerMembership(
             GroupOptions("g", max_poll_interval=30.0, **{"protocol": "consumer", **options}),  # type: ignore[arg-type]
-            topics or ("t",), self.now_s, "m")
+            topics or ("t",), self.now_s, "m", pattern)
         self.membership.on_topics(TOPICS, self.now_s)
 
     def due(self) -> Request:
@@ -184,13 +184,25 @@ def test_topics_that_are_not_known_yet_are_asked_for_and_waited_for() -> None:
     driven = Driven("t", "u")
     driven.answer(driven.due(), 1, [TopicPartitions(T_ID, [0]), TopicPartitions(U_ID, [7])])
     membership = driven.membership
-    assert membership.misses_topics
+    assert membership.unknown_topics == {U_ID}
     assert driven.adopt().partitions == parts(0)
     membership.on_topics({**TOPICS, "u": KnownTopic(8, U_ID)}, driven.now_s)
-    assert not membership.misses_topics
+    assert not membership.unknown_topics
     assert driven.adopt().partitions == parts(0) | parts(7, topic="u")
     driven.now_s += INTERVAL_S
     assert owned(driven.due()) == {T_ID: [0], U_ID: [7]}
+
+
+def test_what_an_expression_finds_is_named_by_ids_only() -> None:
+    driven = Driven(pattern="u|v")
+    join = driven.due()
+    assert said(join).subscribed_topic_names is None and said(join).subscribed_topic_regex == "u|v"
+    driven.answer(join, 1, [TopicPartitions(U_ID, [7])])
+    membership = driven.membership
+    assert driven.adopt().partitions == frozenset() and membership.unknown_topics == {U_ID}
+    membership.on_names({U_ID: "u"})
+    assert driven.adopt().partitions == parts(7, topic="u") and "u" in membership.wanted_topics
+    assert said(driven.due()).subscribed_topic_regex is None
 
 
 def test_another_topic_of_the_same_name_is_begun_anew() -> None:
@@ -262,6 +274,7 @@ def test_what_an_error_makes_of_a_member(error: ErrorCode, outcome: str) -> None
     (ErrorCode.UNSUPPORTED_VERSION, {}, Failed),
     (ErrorCode.GROUP_ID_NOT_FOUND, {}, Failed),
     (ErrorCode.INVALID_REQUEST, {"protocol": None}, Failed),
+    (ErrorCode.UNSUPPORTED_VERSION, {"protocol": None, "pattern": "t.*"}, Failed),
 ])
 def test_who_is_not_taken_in_goes_classic_if_it_may(error: ErrorCode, options: dict[str, object], outcome: type) -> None:
     driven = Driven(**options)  # type: ignore[arg-type]

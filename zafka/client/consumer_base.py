@@ -184,9 +184,12 @@ class ConsumerBase(ClientBase):
 
     # -- what to read ----------------------------------------------------------------------------
 
-    async def _subscribe(self, topics: tuple[str, ...]) -> None:
-        if not topics:
-            raise ConfigError("subscribe needs at least one topic")
+    async def _subscribe(self, topics: tuple[str, ...], pattern: str | None = None) -> None:
+        if bool(topics) == (pattern is not None):
+            raise ConfigError("subscribe needs at least one topic, or a pattern")
+        if pattern is not None:
+            await self._in_group().subscribe(self._reader(), (), pattern)
+            return
         await self._core.wait_for_topics(topics, self._api_timeout)
         if self._member is not None:
             await self._member.subscribe(self._reader(), topics)

@@ -147,7 +147,7 @@ class Membership(ABC):
         self.identity = Identity(member_id, NO_GENERATION, 0)
         self.tasks: deque[Task] = deque()
         self.wanted_topics: set[str] = set(topics)  # of which `on_topics` shall tell
-        self.misses_topics = False  # it is to read some that it does not know: the cluster should be asked
+        self.unknown_topics: frozenset[bytes] = frozenset()  # ids of what it is to read, of which `on_names` shall tell
         self.joins = 0  # generations that this member took part in
         self._owned: frozenset[TopicPartition] = frozenset()  # what the reader may have
         self._why = JOINED
@@ -170,6 +170,10 @@ class Membership(ABC):
     @abstractmethod
     def on_topics(self, topics: Mapping[str, KnownTopic], now_s: float) -> None:
         """The wanted topics that exist, as of now."""
+
+    @abstractmethod
+    def on_names(self, names: Mapping[bytes, str]) -> None:
+        """Of the unknown topics, as far as they exist."""
 
     @abstractmethod
     def _due(self, now_s: float) -> Request | None:

@@ -89,6 +89,9 @@ class ClassicMembership(Membership):
             text = ", ".join(f"{topic} has {self._counts.get(topic, 0)} partitions now" for topic in changed)
             self._prepare(f"topics changed: {text}")
 
+    def on_names(self, names: Mapping[bytes, str]) -> None:
+        """It is told names only."""
+
     def _due_at(self) -> float:
         if self.phase in (Phase.JOINING, Phase.SYNCING):
             return 0.0

@@ -52,12 +52,15 @@ Partitions = frozenset[TopicPartition]
 
 
 class ConsumerMembership(Membership):
-    """See the module. member_id: one that nobody else has."""
+    """See the module. member_id: one that nobody else has. pattern: an expression for names of topics, instead of `topics`."""
 
     protocol = CONSUMER
 
-    def __init__(self, options: GroupOptions, topics: tuple[str, ...], now_s: float, member_id: str) -> None:
+    def __init__(
+        self, options: GroupOptions, topics: tuple[str, ...], now_s: float, member_id: str, pattern: str | None = None
+    ) -> None:
         super().__init__(options, topics, now_s, member_id)
+        self.pattern = pattern
         self._names: dict[bytes, str] = {}  # of all topics that were ever seen
         self._ids: dict[str, bytes] = {}  # of the topics of what the reader was asked to have
         self._topics: dict[str, KnownTopic] = {}
@@ -87,7 +90,11 @@ class ConsumerMembership(Membership):
 
     def on_topics(self, topics: Mapping[str, KnownTopic], now_s: float) -> None:
         self._topics = {name: topic for name, topic in topics.items() if name in self.wanted_topics}
-        self._names |= {topic.topic_id: name for name, topic in self._topics.items()}
+        self.on_names({topic.topic_id: name for name, topic in self._topics.items()})
+
+    def on_names(self, names: Mapping[bytes, str]) -> None:
+        self._names |= names
+        self.wanted_topics |= set(names.values())
         self._reconcile()
 
     def _due_at(self) -> float:
@@ -115,7 +122,8 @@ class ConsumerMembership(Membership):
         self._saying = self._owned
         message = self._message(epoch)
         message.rebalance_timeout_ms = int(self.options.max_poll_interval * 1000)
-        message.subscribed_topic_names = sorted(self.topics)
+        message.subscribed_topic_names = sorted(self.topics) if self.pattern is None else None
+        message.subscribed_topic_regex = self.pattern
         message.server_assignor = self.options.remote_assignor
         message.topic_partitions = self._as_ids(self._owned)
         return self._request(message)
@@ -202,7 +210,8 @@ class ConsumerMembership(Membership):
 
     def _refuse_protocol(self, error: ZafkaError) -> None:
         """A broker older than the protocol, or a group of the classic one that is not to be moved."""
-        if self.options.protocol is None and self.phase is Phase.JOINING:
+        may_go = self.options.protocol is None and self.pattern is None
+        if may_go and self.phase is Phase.JOINING:
             self._end(GoClassic(error))
         elif isinstance(error, NotSupportedYet):
             self._fail(NotSupportedYet(f"{error}: group_protocol='classic' does without"))
@@ -216,7 +225,7 @@ class ConsumerMembership(Membership):
         if self._assigned is None or self.phase is not Phase.STABLE:
             return
         names = {topic_id: self._names[topic_id] for topic_id in self._assigned if topic_id in self._names}
-        self.misses_topics = len(names) < len(self._assigned)
+        self.unknown_topics = frozenset(self._assigned.keys() - names.keys())
         wanted = frozenset(
             TopicPartition(name, partition) for topic_id, name in names.items() for partition in self._assigned[topic_id])
         # A topic that was deleted and created again is another one: what is read of the old one is given up first.
@@ -251,4 +260,5 @@ class ConsumerMembership(Membership):
     def _forget(self) -> None:
         self._assigned = self._asked = self._saying = self._acknowledged = None
         self._must_say_all = True
-        self._is_known = self.misses_topics = False
+        self._is_known = False
+        self.unknown_topics = frozenset()

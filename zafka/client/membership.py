@@ -22,7 +22,15 @@ from typing import Any, NamedTuple
 
 from zafka.client.cluster import NEVER
 from zafka.client.core import Answer, Core
-from zafka.client.errors import BrokerRefused, ClientClosed, CommitFailed, RequestTimedOut, ZafkaError, error_name
+from zafka.client.errors import (
+    BrokerRefused,
+    ClientClosed,
+    CommitFailed,
+    ConfigError,
+    RequestTimedOut,
+    ZafkaError,
+    error_name,
+)
 from zafka.client.fetcher import NOT_KNOWN, Fetcher
 from zafka.client.group import (
     CLASSIC,
@@ -93,11 +101,11 @@ class Reader(NamedTuple):
     forget: Callable[[Collection[TopicPartition]], None]
 
 
-def make_membership(options: GroupOptions, topics: tuple[str, ...]) -> Membership:
+def make_membership(options: GroupOptions, topics: tuple[str, ...], pattern: str | None = None) -> Membership:
     now_s = time.monotonic()
     if options.protocol == CLASSIC:
         return ClassicMembership(options, topics, now_s)
-    return ConsumerMembership(options, topics, now_s, member_id=secrets.token_urlsafe(16))
+    return ConsumerMembership(options, topics, now_s, member_id=secrets.token_urlsafe(16), pattern=pattern)
 
 
 class GroupMember:
@@ -124,11 +132,13 @@ class GroupMember:
 
     # -- membership ------------------------------------------------------------------------------
 
-    async def subscribe(self, reader: Reader, topics: tuple[str, ...]) -> None:
-        """Be a member that reads these topics, instead of whatever was read before."""
+    async def subscribe(self, reader: Reader, topics: tuple[str, ...], pattern: str | None = None) -> None:
+        """Be a member that reads these topics, or those that match, instead of whatever was read before."""
+        if pattern is not None and self.options.protocol == CLASSIC:
+            raise ConfigError("a pattern is for group_protocol='consumer', where the broker looks which topics match")
         await self.leave(reader)
         self._fetcher.assign({})
-        membership = self._membership = make_membership(self.options, topics)
+        membership = self._membership = make_membership(self.options, topics, pattern)
         self._life = -1
         self._gave_up = False
         self._committed.clear()
