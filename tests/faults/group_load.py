@@ -192,10 +192,10 @@ class Members(Client):
 
 
 def both_protocols(bootstrap: str, native: str, shared: Shared, seed: int) -> list[Members]:
-    """A group of the classic protocol, with members of both clients, and one of KIP-848, each reading `TOPIC`."""
+    """A group of the classic protocol and one of KIP-848, each reading `TOPIC` with members of both clients."""
     choices = random.Random(seed)
     where = places(TOPIC["name"], TOPIC["partitions"])
     return [
         Members("classic", {"librdkafka": bootstrap, "zafka": native}, where, shared, choices.randrange(2**32),
                 strategy=choices.choice(STRATEGIES)),
-        Members("kip-848", {"librdkafka": bootstrap}, where, shared, choices.randrange(2**32), protocol="consumer")]
+        Members("kip-848", {"librdkafka": bootstrap, "zafka": native}, where, shared, choices.randrange(2**32), protocol="consumer")]

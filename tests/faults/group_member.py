@@ -91,14 +91,16 @@ class ConfluentMember(Member):
 
 
 class ZafkaMember(Member):
-    """By our client."""
+    """By our client, in either protocol."""
 
     def work(self) -> None:
+        classic = {"session_timeout": self.settings["session_ms"] / 1000, "heartbeat_interval": 0.3,
+                   "partition_assignment_strategy": self.settings["strategy"]}
         with zafka.Consumer(
             self.settings["topic"], bootstrap_servers=self.settings["bootstrap"], group_id=self.settings["group"],
             auto_offset_reset="earliest", enable_auto_commit=False, on_rebalance=self._on_rebalance,
-            session_timeout=self.settings["session_ms"] / 1000, heartbeat_interval=0.3, bootstrap_timeout=60.0,
-            request_timeout=5.0, partition_assignment_strategy=self.settings["strategy"],
+            bootstrap_timeout=60.0, request_timeout=5.0, group_protocol=self.settings["protocol"],
+            **(classic if self.settings["protocol"] == "classic" else {}),
         ) as consumer:
             self.consumer = consumer
             while not self.must_end.is_set():

@@ -58,6 +58,11 @@ def _ours(assignor: str, door: str) -> Kind:
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
 
+def _ours_848(assignor: str, door: str) -> Kind:
+    settings = {"group_protocol": "consumer", "group_remote_assignor": assignor}
+    return Kind(f"zafka KIP-848 {assignor} by {door}", "ours", settings, door, is_kip_848=True)
+
+
 def _java(assignor: str) -> Kind:
     return Kind(f"Java {assignor}", "java", {"--assignment-strategy": f"{JAVA_ASSIGNORS}.{assignor}"})
 
@@ -69,9 +74,10 @@ KIP_848 = tuple(
     for assignor in ("uniform", "range"))
 OURS = tuple(_ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
+OURS_848 = (_ours_848("uniform", "zmq"), _ours_848("range", "kafka"))
 JAVA = (
     *map(_java, ("RangeAssignor", "StickyAssignor", "CooperativeStickyAssignor")),
     *(Kind(f"Java KIP-848 {assignor}", "java", {"--group-protocol": "consumer", "--group-remote-assignor": assignor},
            is_kip_848=True) for assignor in ("uniform", "range")),
 )
-KINDS = (*CLASSIC, *KIP_848, *OURS, *JAVA)
+KINDS = (*CLASSIC, *KIP_848, *OURS, *OURS_848, *JAVA)
