@@ -66,8 +66,8 @@ class ConsumerBase(ClientBase):
         group has committed; with `assign` only the committed offsets are the group's.
     enable_auto_commit, auto_commit_interval: commit what was handed out by the call before, every so many seconds, before
         partitions change hands and at `close`. Without it, `commit`.
-    group_protocol: "consumer", in which the broker shares (KIP-848; a small group starts in 0.3 s, and members keep what need
-        not move), or "classic", in which a member does. By default "consumer", where the broker and the group take it and
+    group_protocol: "consumer", in which the broker shares (KIP-848): members keep what need not move, and with zafka a small
+        group starts in 0.3 s; or "classic", in which a member does. By default "consumer", where the broker and the group take it and
         none of session_timeout, heartbeat_interval, partition_assignment_strategy and group_instance_id is given. One group
         may have members of both; it moves between them while it runs.
     group_remote_assignor: how the broker shares in "consumer": "uniform" or "range"; by default as it likes.
@@ -75,9 +75,9 @@ class ConsumerBase(ClientBase):
     group_instance_id: a name that outlives the process (static membership): who comes back under it before its session is
         over gets its partitions back, and nobody else's move. In "consumer" it has to `close` for that, else its successor
         waits until the session is over.
-    session_timeout, in "classic": seconds (45) without a heartbeat after which others get this consumer's partitions;
+    session_timeout: in "classic", seconds (45) without a heartbeat after which others get this consumer's partitions;
         heartbeat_interval: between two (3), which go on while a slow program works. In "consumer" the broker says both.
-    partition_assignment_strategy, in "classic": "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several,
+    partition_assignment_strategy: in "classic", "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several,
         the preferred one first; all members need one in common.
     on_rebalance: a function that is called, while reading, with each `Rebalance`: what is assigned, revoked (can still be
         committed) or lost (cannot), and why.
