@@ -1,6 +1,6 @@
 """How long a consumer group takes to settle: ten members over a hundred partitions start, one more joins, one leaves.
 
-Owns: `Members`, confluent-kafka consumers, each polled by a thread of its own; `settling_s`. Settled is when the members'
+Owns: `Members`, consumers of confluent-kafka or ours, each polled by a thread of its own; `settling_s`. Settled is when the members'
 own assignments have every partition once, and nobody has more than one beyond another.
 """
 
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError
 
+import zafka
+
 MEMBERS, PARTITIONS = 10, 100
 GIVE_UP_S = 60.0
 LOOK_S = 0.005
@@ -22,7 +24,10 @@ PROTOCOLS: dict[str, dict[str, str]] = {
     "KIP-848": {"group.protocol": "consumer"},
     "range": {"group.protocol": "classic", "partition.assignment.strategy": "range"},
     "cooperative-sticky": {"group.protocol": "classic", "partition.assignment.strategy": "cooperative-sticky"},
+    "our client": {"client": "zafka"},
 }
+
+Member = Consumer | zafka.Consumer
 
 
 class Members:
@@ -30,24 +35,39 @@ class Members:
 
     def __init__(self, bootstrap: str, topic: str, group: str, settings: dict[str, str]) -> None:
         self.topic = topic
-        self.consumers: list[Consumer] = []
+        self.consumers: list[Member] = []
         self._settings = {
             "bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "latest", "error_cb": _ignore, **settings}
-        self._threads: dict[Consumer, tuple[threading.Thread, threading.Event]] = {}
+        self._is_ours = settings.get("client") == "zafka"
+        self._threads: dict[Member, tuple[threading.Thread, threading.Event]] = {}
         # By member: what it was told. To ask librdkafka for an assignment while others poll can wait for ever.
-        self._held: dict[Consumer, set[int]] = {}
+        self._held: dict[Member, set[int]] = {}
 
     def join(self) -> None:
-        consumer = Consumer(self._settings)
-        held = self._held[consumer] = set()
-        consumer.subscribe(
-            [self.topic], on_assign=lambda _, parts: held.update(part.partition for part in parts),
-            on_revoke=lambda _, parts: held.difference_update(part.partition for part in parts))
+        held: set[int] = set()
+        consumer = self._start_ours(held) if self._is_ours else self._start(held)
+        self._held[consumer] = held
         ended = threading.Event()
         thread = threading.Thread(target=_poll, args=(consumer, ended), daemon=True)
         self.consumers.append(consumer)
         self._threads[consumer] = thread, ended
         thread.start()
+
+    def _start(self, held: set[int]) -> Consumer:
+        consumer = Consumer(self._settings)
+        consumer.subscribe(
+            [self.topic], on_assign=lambda _, parts: held.update(part.partition for part in parts),
+            on_revoke=lambda _, parts: held.difference_update(part.partition for part in parts))
+        return consumer
+
+    def _start_ours(self, held: set[int]) -> zafka.Consumer:
+        def on_rebalance(event: zafka.Rebalance) -> None:
+            held.difference_update(each.partition for each in event.revoked | event.lost)
+            held.update(each.partition for each in event.assigned)
+
+        return zafka.Consumer(
+            self.topic, bootstrap_servers=self._settings["bootstrap.servers"], group_id=self._settings["group.id"],
+            on_rebalance=on_rebalance)
 
     def leave(self) -> None:
         """The one that came last goes, and says so."""
@@ -72,7 +92,7 @@ class Members:
         return time.perf_counter() - began_s
 
 
-def _poll(consumer: Consumer, ended: threading.Event) -> None:
+def _poll(consumer: Member, ended: threading.Event) -> None:
     while not ended.is_set():
         consumer.poll(0.05)
 

@@ -20,8 +20,7 @@ def told(name: str) -> Callable[[zafka.Rebalance], None]:
 
 
 def main() -> None:
-    # Groups wait for late-comers at first; here nobody comes late.
-    with zafka.Broker(topics={"orders": 6}, defaults={"group.initial.rebalance.delay.ms": 100}) as broker:
+    with zafka.Broker(topics={"orders": 6}) as broker:
         with zafka.Producer(broker.bootstrap_servers) as producer:
             for number in range(RECORDS):
                 producer.send("orders", str(number).encode(), key=str(number % 17).encode())
@@ -29,7 +28,7 @@ def main() -> None:
         def join(name: str) -> zafka.Consumer:
             return zafka.Consumer(
                 "orders", bootstrap_servers=broker.bootstrap_servers, group_id="billing", auto_offset_reset="earliest",
-                heartbeat_interval=0.2, partition_assignment_strategy="cooperative-sticky", on_rebalance=told(name))
+                on_rebalance=told(name))
 
         worked: list[int] = []
         with join("first") as first:

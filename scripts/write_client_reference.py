@@ -27,7 +27,7 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 
 - **Blocking or asyncio.** `Producer`, `Consumer` and `Admin` block; `AsyncProducer`, `AsyncConsumer` and `AsyncAdmin` are the same
   clients for asyncio, with the same arguments. Each client object has one thread of its own for its sockets.
-- **Groups.** With `group_id` consumers share topics, with any Kafka client. Heartbeats go on in the client's thread while a program works. What was
+- **Groups.** With `group_id` consumers share topics, with any Kafka client, in KIP-848's protocol or the classic one (`group_protocol`). Heartbeats go on in the client's thread while a program works. What was
   handed out is committed by the next call, or by `commit`; partitions change hands inside `poll` or iteration only, after `on_rebalance`
   was told; so `poll` may take longer than its timeout while they do.
 - **Order and safety.** A producer is idempotent by default: what is acknowledged is on disk once, and the records of one partition keep

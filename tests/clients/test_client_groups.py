@@ -15,23 +15,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import confluent_kafka
 import kafka
 import pytest
 
 import zafka
+from tests.clients.group_members import ALL, CLASSIC, CONSUMER, PARTITIONS, RECORDS, TIMEOUT_S, TOPIC, Members, settings
 from zafka.client.errors import BrokerRefused, CommitFailed, ZafkaError
-from zafka.client.membership import Rebalance
 from zafka.runtime.cli import main
 
-TIMEOUT_S = 60.0
-PARTITIONS, RECORDS = 6, 50
-TOPIC = "orders"
-ALL = set(itertools.product(range(PARTITIONS), range(RECORDS)))
 NUMBERS = itertools.count()
+BOTH = pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER], ids=["classic", "consumer"])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,9 @@ def broker() -> Iterator[zafka.Broker]:
     """Of this module's own, because it kills processes."""
     with zafka.Broker(
         topics={TOPIC: PARTITIONS}, topology={"supervision": {"intensity": 1_000_000}},
-        defaults={"group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000},
+        defaults={
+            "group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000,
+            "group.consumer.session.timeout.ms": 6000, "group.consumer.min.session.timeout.ms": 1000},
     ) as broker:
         with zafka.Producer(broker.bootstrap_servers) as producer:
             for partition, number in sorted(ALL):
@@ -57,77 +56,19 @@ def group() -> str:
     return f"ours-{next(NUMBERS)}"
 
 
-def settings(bootstrap: str, group: str, **config: Any) -> dict[str, Any]:
-    return {
-        "bootstrap_servers": bootstrap, "group_id": group, "auto_offset_reset": "earliest", "session_timeout": 6.0,
-        "heartbeat_interval": 0.2, "fetch_max_wait": 0.05, **config}
+def session_of(broker: zafka.Broker, group: str, ms: int) -> None:
+    """How long a member of this group, if it is one of KIP-848's, may be silent: the broker says it, not the member."""
+    with zafka.Admin(broker.bootstrap_servers) as admin:
+        admin.alter_config(group=group, config={"consumer.session.timeout.ms": ms})
 
 
-class Members:
-    """Consumers of one group, polled in turn; each commits what it read. read: (partition, number), as it came.
-    uncommitted: those whose commit was refused; they may come again."""
-
-    def __init__(self, bootstrap: str, group: str, **config: Any) -> None:
-        self.settings = settings(bootstrap, group, enable_auto_commit=False, **config)
-        self.consumers: list[zafka.Consumer] = []
-        self.events: dict[zafka.Consumer, list[Rebalance]] = {}
-        self.read: list[tuple[int, int]] = []
-        self.uncommitted: set[tuple[int, int]] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for consumer in list(self.consumers):
-            self.leave(consumer)
-
-    def join(self, **config: Any) -> zafka.Consumer:
-        events: list[Rebalance] = []
-        consumer = zafka.Consumer(TOPIC, on_rebalance=events.append, **{**self.settings, **config})
-        self.events[consumer] = events
-        self.consumers.append(consumer)
-        return consumer
-
-    def poll(self) -> None:
-        for consumer in self.consumers:
-            records = consumer.poll(0.02, max_records=7)
-            numbers = [(record.partition, int(record.value or b"")) for record in records]
-            self.read += numbers
-            try:
-                consumer.commit()
-            except ZafkaError:
-                self.uncommitted.update(numbers)
-
-    def poll_until(self, condition: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < end_s, ([each.assignment() for each in self.consumers], len(self.read))
-            self.poll()
-
-    def shares(self) -> list[int]:
-        return sorted(len(consumer.assignment()) for consumer in self.consumers)
-
-    def is_shared(self) -> bool:
-        """All partitions are owned, each by one, and everybody has his share."""
-        owned = [where.partition for consumer in self.consumers for where in consumer.assignment()]
-        return sorted(owned) == list(range(PARTITIONS)) and self.shares()[-1] - self.shares()[0] <= 1
-
-    def leave(self, consumer: zafka.Consumer) -> None:
-        self.consumers.remove(consumer)
-        consumer.close()
-
-    def check_read(self) -> None:
-        """Everything, in order, and nothing twice but what could not be committed."""
-        assert set(self.read) == ALL
-        assert {each for each, count in Counter(self.read).items() if count > 1} <= self.uncommitted
-        for partition in range(PARTITIONS):
-            numbers = [number for each, number in self.read if each == partition]
-            assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(numbers))
-
-
-@pytest.mark.parametrize("strategy", ["range", "roundrobin", "sticky", "cooperative-sticky"])
-def test_two_become_three_become_one_and_every_record_is_read_once(door: str, group: str, strategy: str) -> None:
-    with Members(door, group, partition_assignment_strategy=strategy) as members:
+@pytest.mark.parametrize("way", [
+    {"partition_assignment_strategy": "range"}, {"partition_assignment_strategy": "roundrobin"},
+    {"partition_assignment_strategy": "sticky"}, {"partition_assignment_strategy": "cooperative-sticky"},
+    {"group_protocol": "consumer"}, {"group_protocol": "consumer", "group_remote_assignor": "range"}],
+    ids=lambda way: "-".join(way.values()))
+def test_two_become_three_become_one_and_every_record_is_read_once(door: str, group: str, way: dict[str, Any]) -> None:
+    with Members(door, group, **way) as members:
         first = members.join()
         members.join()
         members.poll_until(members.is_shared)
@@ -142,8 +83,9 @@ def test_two_become_three_become_one_and_every_record_is_read_once(door: str, gr
         members.check_read()
 
 
-def test_cooperative_members_go_on_with_what_they_keep(broker: zafka.Broker, group: str) -> None:
-    with Members(broker.bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky") as members:
+@pytest.mark.parametrize("way", [{"partition_assignment_strategy": "cooperative-sticky"}, CONSUMER], ids=["classic", "consumer"])
+def test_cooperative_members_go_on_with_what_they_keep(broker: zafka.Broker, group: str, way: dict[str, Any]) -> None:
+    with Members(broker.bootstrap_servers, group, **way) as members:
         first = members.join()
         members.poll_until(lambda: len(first.assignment()) == PARTITIONS)
         members.join()
@@ -175,9 +117,10 @@ def test_members_are_told_why(broker: zafka.Broker, group: str) -> None:
         assert not any(event.lost for event in events)
 
 
-def test_iterating_commits_by_itself_what_was_worked_on(broker: zafka.Broker, group: str) -> None:
+@BOTH
+def test_iterating_commits_by_itself_what_was_worked_on(broker: zafka.Broker, group: str, protocol: dict[str, Any]) -> None:
     """The record whose work is not done, because nobody asked for the next, comes again."""
-    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05)
+    config = settings(broker.bootstrap_servers, group, auto_commit_interval=0.05, **protocol)
     with zafka.Consumer(TOPIC, **config) as consumer:
         seen = Counter(record.partition for record, _ in zip(consumer, range(100), strict=False))
         positions = consumer.positions()
@@ -186,8 +129,9 @@ def test_iterating_commits_by_itself_what_was_worked_on(broker: zafka.Broker, gr
         assert reader.committed() == positions
         assert sum(seen.values()) == 100 <= sum(positions.values()) <= 101
     with zafka.Consumer(TOPIC, **config) as consumer:
-        rest = [record for records in consumer.batches(timeout=5.0) for record in records]
-        assert len(rest) == len(ALL) - sum(positions.values())
+        rest = list(itertools.islice(consumer.records(timeout=TIMEOUT_S), len(ALL) - sum(positions.values())))
+        assert {(record.partition, record.offset) for record in rest} == {
+            each for each in ALL if each[1] >= positions[zafka.TopicPartition(TOPIC, each[0])]}
 
 
 def test_explicit_offsets_are_committed_and_others_begin_there(broker: zafka.Broker, group: str) -> None:
@@ -215,8 +159,11 @@ def test_chosen_partitions_are_committed_by_the_way_too(broker: zafka.Broker, gr
             consumer.poll(0.05)
 
 
-def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Broker, group: str) -> None:
-    with Members(broker.bootstrap_servers, group, heartbeat_interval=0.1) as members:
+@BOTH
+def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(
+    broker: zafka.Broker, group: str, protocol: dict[str, Any]
+) -> None:
+    with Members(broker.bootstrap_servers, group, **protocol) as members:
         slow = members.join(max_poll_interval=1.0)
         members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
         members.consumers.remove(slow)  # polled no more
@@ -231,11 +178,15 @@ def test_who_is_too_slow_loses_its_partitions_and_cannot_commit(broker: zafka.Br
         assert "max_poll_interval=1 s" in lost[0].why
 
 
-def test_a_slow_program_keeps_its_partitions_while_its_thread_sends_heartbeats(broker: zafka.Broker, group: str) -> None:
-    with Members(broker.bootstrap_servers, group) as members:
-        slow = members.join(session_timeout=1.0)
+@pytest.mark.parametrize("way", [{"session_timeout": 1.0}, CONSUMER], ids=["classic", "consumer"])
+def test_a_slow_program_keeps_its_partitions_while_its_thread_sends_heartbeats(
+    broker: zafka.Broker, group: str, way: dict[str, Any]
+) -> None:
+    session_of(broker, group, 1000)
+    with Members(broker.bootstrap_servers, group, **way) as members:
+        slow = members.join()
         members.poll_until(lambda: len(slow.assignment()) == PARTITIONS)
-        end_s = time.monotonic() + 3.0
+        end_s = time.monotonic() + 2.0
         while time.monotonic() < end_s:
             threading.Event().wait(0.02)  # works
         slow.commit(slow.positions())
@@ -259,9 +210,10 @@ def test_a_static_member_comes_back_without_a_rebalance(broker: zafka.Broker, gr
         second.close()
 
 
-def test_new_partitions_are_shared(broker: zafka.Broker, group: str) -> None:
+@BOTH
+def test_new_partitions_are_shared(broker: zafka.Broker, group: str, protocol: dict[str, Any]) -> None:
     topic = f"{group}-grows"
-    with zafka.Admin(broker.bootstrap_servers) as admin, Members(broker.bootstrap_servers, group) as members:
+    with zafka.Admin(broker.bootstrap_servers) as admin, Members(broker.bootstrap_servers, group, **protocol) as members:
         admin.create_topic(topic, partitions=2)
         members.join(metadata_max_age=0.3).subscribe(topic)
         members.join(metadata_max_age=0.3).subscribe(topic)
@@ -273,21 +225,28 @@ def test_new_partitions_are_shared(broker: zafka.Broker, group: str) -> None:
 
 
 CHILD = """
-import sys, zafka
+import json, sys, zafka
 with zafka.Consumer("orders", bootstrap_servers=sys.argv[1], group_id=sys.argv[2], auto_offset_reset="earliest",
-                    session_timeout=1.5, heartbeat_interval=0.2, enable_auto_commit=False) as consumer:
+                    enable_auto_commit=False, **json.loads(sys.argv[3])) as consumer:
     while True:
         consumer.poll(0.05, max_records=1)
         print(len(consumer.assignment()), flush=True)
 """
 
 
-def test_the_others_get_what_a_killed_member_had(broker: zafka.Broker, group: str) -> None:
+@pytest.mark.parametrize(
+    ("child_has", "others_have"), [({"session_timeout": 1.5, "heartbeat_interval": 0.2}, {"session_timeout": 3.0}),
+                                   (CONSUMER, CONSUMER)], ids=["classic", "consumer"])
+def test_the_others_get_what_a_killed_member_had(
+    broker: zafka.Broker, group: str, child_has: dict[str, Any], others_have: dict[str, Any]
+) -> None:
+    session_of(broker, group, 1500)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, broker.bootstrap_servers, group], stdout=subprocess.PIPE, text=True)
+        [sys.executable, "-c", CHILD, broker.bootstrap_servers, group, json.dumps(child_has)], stdout=subprocess.PIPE,
+        text=True)
     assert child.stdout is not None
     try:
-        with Members(broker.bootstrap_servers, group, session_timeout=3.0) as members:
+        with Members(broker.bootstrap_servers, group, **others_have) as members:
             members.join()
             members.poll_until(lambda: members.shares() == [3])
             while child.stdout.readline() != "3\n":
@@ -302,8 +261,11 @@ def test_the_others_get_what_a_killed_member_had(broker: zafka.Broker, group: st
         child.stdout.close()
 
 
-def test_members_go_on_when_their_coordinator_is_killed(door: str, broker: zafka.Broker, group: str) -> None:
-    with Members(door, group) as members:
+@BOTH
+def test_members_go_on_when_their_coordinator_is_killed(
+    door: str, broker: zafka.Broker, group: str, protocol: dict[str, Any]
+) -> None:
+    with Members(door, group, **protocol) as members:
         members.join()
         members.join()
         members.poll_until(members.is_shared)
@@ -317,14 +279,16 @@ def test_members_go_on_when_their_coordinator_is_killed(door: str, broker: zafka
         members.check_read()
 
 
-@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+@pytest.mark.parametrize("way", [
+    {"partition_assignment_strategy": "range"}, {"partition_assignment_strategy": "cooperative-sticky"}, CONSUMER],
+    ids=lambda way: "-".join(way.values()))
 def test_coming_and_going_while_coordinators_and_brokers_are_killed(
-    broker: zafka.Broker, group: str, strategy: str
+    broker: zafka.Broker, group: str, way: dict[str, Any]
 ) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     choice = random.Random(seed)
-    with Members(broker.bootstrap_servers, group, partition_assignment_strategy=strategy) as members:
+    with Members(broker.bootstrap_servers, group, **way) as members:
         watcher = zafka.Consumer(**settings(broker.bootstrap_servers, group, enable_auto_commit=False))
         all_partitions = [zafka.TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         before: dict[zafka.TopicPartition, int | None] = {}
@@ -410,9 +374,10 @@ def test_confluent_and_ours_share_a_group_cooperatively(broker: zafka.Broker, gr
         theirs.close()
 
 
-def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> None:
+@pytest.mark.parametrize("way", [{"partition_assignment_strategy": "cooperative-sticky"}, CONSUMER], ids=["classic", "consumer"])
+def test_async_members_share_and_commit(broker: zafka.Broker, group: str, way: dict[str, Any]) -> None:
     async def run() -> None:
-        config = settings(broker.zmq_bootstrap_servers, group, partition_assignment_strategy="cooperative-sticky")
+        config = settings(broker.zmq_bootstrap_servers, group, **way)
         read: list[tuple[int, int]] = []
         async with zafka.AsyncConsumer(TOPIC, **config) as first, zafka.AsyncConsumer(TOPIC, **config) as second:
             async with asyncio.timeout(TIMEOUT_S):
@@ -434,14 +399,17 @@ def test_async_members_share_and_commit(broker: zafka.Broker, group: str) -> Non
     asyncio.run(run())
 
 
-def test_cancelled_polls_lose_nothing_while_the_group_shares_anew(broker: zafka.Broker, group: str) -> None:
+@BOTH
+def test_cancelled_polls_lose_nothing_while_the_group_shares_anew(
+    broker: zafka.Broker, group: str, protocol: dict[str, Any]
+) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     choice = random.Random(seed)
 
     async def run() -> None:
         read: list[tuple[int, int]] = []
-        config = settings(broker.bootstrap_servers, group)
+        config = settings(broker.bootstrap_servers, group, **protocol)
         async with zafka.AsyncConsumer(TOPIC, **config) as first, asyncio.timeout(TIMEOUT_S):
             async with zafka.AsyncConsumer(TOPIC, **config) as second:
                 while len(first.assignment()) != 3 or len(second.assignment()) != 3:

@@ -14,7 +14,17 @@ from confluent_kafka import ConsumerGroupType
 
 from tests.clients.conftest import KAFKA_LIB, require
 from tests.faults.groups.campaign import campaign
-from tests.faults.groups.kinds import AIOKAFKA, CLASSIC, JAVA, JAVA_848, KAFKA_PYTHON, LIBRDKAFKA_848, OURS, Mix
+from tests.faults.groups.kinds import (
+    AIOKAFKA,
+    CLASSIC,
+    JAVA,
+    JAVA_848,
+    KAFKA_PYTHON,
+    LIBRDKAFKA_848,
+    OURS,
+    OURS_848,
+    Mix,
+)
 
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
 
@@ -23,7 +33,7 @@ SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 2**31)
 def test_two_become_three_become_one_whoever_is_killed() -> None:
     print(f"SEED={SEED}")
     choice = random.Random(SEED)
-    kinds = [choice.choice(CLASSIC), choice.choice(LIBRDKAFKA_848), *choice.sample(OURS, 2)]
+    kinds = [choice.choice(CLASSIC), choice.choice(LIBRDKAFKA_848), choice.choice(OURS), choice.choice(OURS_848)]
     with campaign(kinds, SEED) as run:
         run.join(2)
         run.join(1, may_crash=True)

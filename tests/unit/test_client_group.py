@@ -7,7 +7,8 @@ import random
 import pytest
 
 from zafka.client.assignors import ASSIGNORS, Members
-from zafka.client.group import Adopt, Failed, GroupOptions, Lost, Membership, Phase, Prepare, Request
+from zafka.client.group import Adopt, Failed, GroupOptions, KnownTopic, Lost, Membership, Phase, Prepare, Request
+from zafka.client.group_classic import ClassicMembership
 from zafka.client.group_protocol import (
     BadGroupBytes,
     Subscription,
@@ -146,10 +147,10 @@ class Driven:
 
     def __init__(self, **options: object) -> None:
         self.now_s = 0.0
-        self.membership = Membership(
+        self.membership = ClassicMembership(
             GroupOptions("g", session_timeout=10.0, heartbeat_interval=1.0, max_poll_interval=30.0, **options),  # type: ignore[arg-type]
             ("t",), self.now_s)
-        self.membership.on_topics({"t": 2}, self.now_s)
+        self.membership.on_topics({"t": KnownTopic(2)}, self.now_s)
 
     def due(self, api_key: ApiKey) -> Request:
         """The next request, which must be of this kind; where the coordinator is asked for first, it is found."""
@@ -282,8 +283,8 @@ def test_answers_that_come_too_late_change_nothing() -> None:
 def test_a_leader_shares_anew_when_its_topics_change() -> None:
     driven = Driven()
     membership = driven.joined()
-    membership.on_topics({"t": 2, "other": 5}, driven.now_s)
+    membership.on_topics({"t": KnownTopic(2), "other": KnownTopic(5)}, driven.now_s)
     assert not membership.tasks
-    membership.on_topics({"t": 3}, driven.now_s)
+    membership.on_topics({"t": KnownTopic(3)}, driven.now_s)
     (task,) = membership.tasks
     assert isinstance(task, Prepare) and task.why == "topics changed: t has 3 partitions now"

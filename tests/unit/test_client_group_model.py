@@ -18,7 +18,22 @@ from zafka.actors.actor import Effect
 from zafka.actors.messages import GroupAnswers
 from zafka.client.channel import OUR_VERSIONS
 from zafka.client.errors import ConnectionLost
-from zafka.client.group import Adopt, Failed, GroupOptions, Lost, Membership, Phase, Prepare, Request
+from zafka.client.group import (
+    CLASSIC,
+    CONSUMER,
+    Adopt,
+    Failed,
+    GoClassic,
+    GroupOptions,
+    KnownTopic,
+    Lost,
+    Membership,
+    Phase,
+    Prepare,
+    Request,
+)
+from zafka.client.group_classic import ClassicMembership
+from zafka.client.group_consumer import ConsumerMembership
 from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import (
@@ -26,17 +41,21 @@ from zafka.transport.kafka.messages import (
     DescribeGroupsRequest,
     FindCoordinatorResponse,
 )
+from zafka.transport.kafka.messages.consumer_group_describe import ConsumerGroupDescribeRequest
 
 PARTITIONS = 7
+ORDERS = ("orders", b"o" * 16, PARTITIONS)
 EVERYTHING = {TopicPartition("orders", number) for number in range(PARTITIONS)}
 
 
 class Reader:
     """A membership and the reader's side of it. owned: what it reads now."""
 
-    def __init__(self, options: GroupOptions, now_s: float) -> None:
-        self.membership = Membership(options, ("orders",), now_s)
-        self.membership.on_topics({"orders": PARTITIONS}, now_s)
+    def __init__(self, options: GroupOptions, now_s: float, member_id: str) -> None:
+        self.membership: Membership = (
+            ClassicMembership(options, ("orders",), now_s) if options.protocol == CLASSIC
+            else ConsumerMembership(options, ("orders",), now_s, member_id))
+        self.membership.on_topics({"orders": KnownTopic(PARTITIONS, ORDERS[1])}, now_s)
         self.owned: frozenset[TopicPartition] = frozenset()
 
     def read(self, now_s: float) -> None:
@@ -46,7 +65,7 @@ class Reader:
         if not membership.tasks or membership.phase is Phase.LEAVING:
             return
         task = membership.tasks.popleft()
-        assert not isinstance(task, Failed), task
+        assert not isinstance(task, GoClassic | Failed), task
         if isinstance(task, Prepare):
             self.owned = self.owned if membership.options.cooperative else frozenset()
             membership.prepared(task.round, self.owned)
@@ -57,36 +76,42 @@ class Reader:
             assert isinstance(task, Adopt)
             gave_up = bool(self.owned - task.partitions)
             self.owned = task.partitions
-            if gave_up:
-                membership.rejoin(self.owned, "gave up")
+            membership.adopted(task, gave_up)
 
 
 class World:
-    def __init__(self, directory: Path, strategy: str, choice: random.Random) -> None:
+    """protocols: of which each member speaks one, with this strategy if it is the classic one."""
+
+    def __init__(self, directory: Path, strategy: str, protocols: tuple[str, ...], choice: random.Random) -> None:
         self.directory, self.choice = directory, choice
-        self.options = GroupOptions(
-            "g", None, (strategy,), session_timeout=10.0, heartbeat_interval=1.0, max_poll_interval=20.0)
+        self.options = [
+            GroupOptions(
+                "g", None, (strategy,), session_timeout=10.0, heartbeat_interval=1.0, max_poll_interval=20.0,
+                protocol=protocol)
+            for protocol in protocols]
+        self.joined = 0
         self.epoch = -1
         self.coordinator = self.started(None)
         self.readers: list[Reader] = []
         self.asked: dict[int, tuple[Reader, Request]] = {}
 
     def started(self, before: Coordinator | None) -> Coordinator:
-        config = {"group_initial_rebalance_delay_ms": "500"}
+        config = {"group_initial_rebalance_delay_ms": "500", "group_consumer_session_timeout_ms": "10000"}
         if before is not None:
             before.coordinator.replica.release()
         coordinator = Coordinator(self.directory, **config)
         if before is not None:
             coordinator.now = before.now
         self.epoch += 1
-        return coordinator.lead(self.epoch)
+        return coordinator.lead(self.epoch, ORDERS)
 
     @property
     def now_s(self) -> float:
         return self.coordinator.now.monotonic_s
 
     def join(self) -> None:
-        self.readers.append(Reader(self.options, self.now_s))
+        self.joined += 1
+        self.readers.append(Reader(self.choice.choice(self.options), self.now_s, f"m{self.joined}"))
 
     def leave(self, reader: Reader) -> None:
         reader.owned = frozenset()
@@ -144,8 +169,9 @@ class World:
 
     def known(self) -> set[str]:
         request = DescribeGroupsRequest(["g"])
-        described: Any = self.coordinator.ask(ApiKey.DESCRIBE_GROUPS, 5, request)
-        return {member.member_id for member in described.groups[0].members}
+        classic: Any = self.coordinator.ask(ApiKey.DESCRIBE_GROUPS, 5, request)
+        consumer: Any = self.coordinator.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, 1, ConsumerGroupDescribeRequest(["g"]))
+        return {member.member_id for described in (classic, consumer) for member in described.groups[0].members}
 
     def check(self) -> None:
         known = self.known()
@@ -174,14 +200,16 @@ class World:
         raise AssertionError([(reader.membership, reader.owned) for reader in self.readers])
 
 
-@pytest.mark.parametrize("strategy", ["range", "sticky", "cooperative-sticky"])
-def test_nobody_shares_a_partition_whatever_happens(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "protocols"), [
+    ("range", (CLASSIC,)), ("sticky", (CLASSIC,)), ("cooperative-sticky", (CLASSIC,)), ("range", (CONSUMER,)),
+    ("range", (CLASSIC, CONSUMER)), ("cooperative-sticky", (CLASSIC, CONSUMER))])
+def test_nobody_shares_a_partition_whatever_happens(tmp_path: Path, strategy: str, protocols: tuple[str, ...]) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     choice = random.Random(seed)
     joins = 0
     for number in range(6):
-        world = World(tmp_path / str(number), strategy, choice)
+        world = World(tmp_path / str(number), strategy, protocols, choice)
         for _ in range(300):
             world.step()
         world.settle()

@@ -206,9 +206,13 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
     def _signals(self) -> tuple[Signal, ...]:
         return self._core.changed, self._fetcher.ready
 
-    async def subscribe(self, *topics: str) -> None:
-        """Read all partitions of these topics, instead of what was read before. Raises UnknownTopic."""
-        await self._run(self._subscribe(topics))
+    async def subscribe(self, *topics: str, pattern: str | None = None) -> None:
+        """Read all partitions of these topics, instead of what was read before. Raises UnknownTopic.
+
+        pattern: instead of topics, a regular expression (RE2's) that whole names match, also of topics that come later; the
+            broker looks, so only in groups of KIP-848's protocol. One that is none makes `poll` raise BrokerRefused.
+        """
+        await self._run(self._subscribe(topics, pattern))
 
     async def assign(self, partitions: Partitions) -> None:
         """Read exactly these partitions, instead of what was read before. Raises UnknownTopic."""

@@ -22,9 +22,13 @@ class Consumer(ConsumerBase):
     def _begin(self) -> None:
         run(self._start())
 
-    def subscribe(self, *topics: str) -> None:
-        """Read all partitions of these topics, instead of what was read before. Raises UnknownTopic."""
-        run(self._subscribe(topics))
+    def subscribe(self, *topics: str, pattern: str | None = None) -> None:
+        """Read all partitions of these topics, instead of what was read before. Raises UnknownTopic.
+
+        pattern: instead of topics, a regular expression (RE2's) that whole names match, also of topics that come later; the
+            broker looks, so only in groups of KIP-848's protocol. One that is none makes `poll` raise BrokerRefused.
+        """
+        run(self._subscribe(topics, pattern))
 
     def assign(self, partitions: Partitions) -> None:
         """Read exactly these partitions, instead of what was read before. Raises UnknownTopic."""

@@ -66,12 +66,19 @@ class ConsumerBase(ClientBase):
         group has committed; with `assign` only the committed offsets are the group's.
     enable_auto_commit, auto_commit_interval: commit what was handed out by the call before, every so many seconds, before
         partitions change hands and at `close`. Without it, `commit`.
-    session_timeout: seconds without a heartbeat after which others get this consumer's partitions; heartbeat_interval: between
-        two, which go on while a slow program works. max_poll_interval: seconds without reading until it gives them up itself.
-    group_instance_id: a name that outlives the process (static membership): who comes back under it within
-        session_timeout gets its partitions back, and nobody else's move.
-    partition_assignment_strategy: "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several, the
-        preferred one first; all members need one in common.
+    group_protocol: "consumer", in which the broker shares (KIP-848): members keep what need not move, and with zafka a small
+        group starts in 0.3 s; or "classic", in which a member does. By default "consumer", where the broker and the group take it and
+        none of session_timeout, heartbeat_interval, partition_assignment_strategy and group_instance_id is given. One group
+        may have members of both; it moves between them while it runs.
+    group_remote_assignor: how the broker shares in "consumer": "uniform" or "range"; by default as it likes.
+    max_poll_interval: seconds without reading until a consumer gives its partitions up itself.
+    group_instance_id: a name that outlives the process (static membership): who comes back under it before its session is
+        over gets its partitions back, and nobody else's move. In "consumer" it has to `close` for that, else its successor
+        waits until the session is over.
+    session_timeout: in "classic", seconds (45) without a heartbeat after which others get this consumer's partitions;
+        heartbeat_interval: between two (3), which go on while a slow program works. In "consumer" the broker says both.
+    partition_assignment_strategy: in "classic", "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several,
+        the preferred one first; all members need one in common.
     on_rebalance: a function that is called, while reading, with each `Rebalance`: what is assigned, revoked (can still be
         committed) or lost (cannot), and why.
     isolation_level="read_committed": transactions are not supported yet.
@@ -94,11 +101,13 @@ class ConsumerBase(ClientBase):
         group_id: str | None = None,
         enable_auto_commit: bool = True,
         auto_commit_interval: float = 5.0,
-        session_timeout: float = 45.0,
-        heartbeat_interval: float = 3.0,
+        group_protocol: str | None = None,
+        group_remote_assignor: str | None = None,
+        session_timeout: float | None = None,
+        heartbeat_interval: float | None = None,
         max_poll_interval: float = 300.0,
         group_instance_id: str | None = None,
-        partition_assignment_strategy: str | Iterable[str] = "range",
+        partition_assignment_strategy: str | Iterable[str] | None = None,
         on_rebalance: OnRebalance | None = None,
         auto_offset_reset: str = "latest",
         isolation_level: str = "read_uncommitted",
@@ -126,44 +135,25 @@ class ConsumerBase(ClientBase):
         self._key_deserializer = key_deserializer
         self._value_deserializer = value_deserializer
         self._interceptors = make_interceptors(interceptors, ON_CONSUME)
-        settings = make_settings(
-            bootstrap_servers,
-            client_id=client_id,
-            bootstrap_timeout=bootstrap_timeout,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-            metadata_max_age=metadata_max_age,
-        )
+        self._core = Core("consumer", make_settings(
+            bootstrap_servers, client_id=client_id, bootstrap_timeout=bootstrap_timeout, connect_timeout=connect_timeout,
+            request_timeout=request_timeout, metadata_max_age=metadata_max_age))
         options = FetchOptions(
-            reset_to=self._reset,
-            min_bytes=check_count("fetch_min_bytes", fetch_min_bytes, 0),
+            reset_to=self._reset, min_bytes=check_count("fetch_min_bytes", fetch_min_bytes, 0),
             max_bytes=check_count("fetch_max_bytes", fetch_max_bytes),
             partition_bytes=check_count("max_partition_fetch_bytes", max_partition_fetch_bytes),
-            max_wait=check_seconds("fetch_max_wait", fetch_max_wait),
-            request_timeout=request_timeout,
-        )
-        self._core = Core("consumer", settings)
+            max_wait=check_seconds("fetch_max_wait", fetch_max_wait), request_timeout=request_timeout)
         self._fetcher = Fetcher(self._core.cluster, options, self._core.io.wake)
         self._member: GroupMember | None = None
         if group_id is not None:
             group = group_options(
-                group_id,
-                instance_id=group_instance_id,
-                strategies=partition_assignment_strategy,
-                session_timeout=session_timeout,
-                heartbeat_interval=heartbeat_interval,
-                max_poll_interval=max_poll_interval,
-                request_timeout=request_timeout,
-            )
+                group_id, protocol=group_protocol, remote_assignor=group_remote_assignor, instance_id=group_instance_id,
+                strategies=partition_assignment_strategy, session_timeout=session_timeout,
+                heartbeat_interval=heartbeat_interval, max_poll_interval=max_poll_interval, request_timeout=request_timeout)
             interval_s = check_seconds("auto_commit_interval", auto_commit_interval) if enable_auto_commit else NEVER
             self._member = GroupMember(
-                self._core,
-                self._fetcher,
-                group,
-                auto_commit_interval=interval_s,
-                on_rebalance=on_rebalance,
-                api_timeout=self._api_timeout,
-            )
+                self._core, self._fetcher, group, auto_commit_interval=interval_s, on_rebalance=on_rebalance,
+                api_timeout=self._api_timeout)
         self._topics = topics
         self._records_read = self._bytes_read = self._batches_read = 0
         self._forget_current()
@@ -194,9 +184,12 @@ class ConsumerBase(ClientBase):
 
     # -- what to read ----------------------------------------------------------------------------
 
-    async def _subscribe(self, topics: tuple[str, ...]) -> None:
-        if not topics:
-            raise ConfigError("subscribe needs at least one topic")
+    async def _subscribe(self, topics: tuple[str, ...], pattern: str | None = None) -> None:
+        if bool(topics) == (pattern is not None):
+            raise ConfigError("subscribe needs at least one topic, or a pattern")
+        if pattern is not None:
+            await self._in_group().subscribe(self._reader(), (), pattern)
+            return
         await self._core.wait_for_topics(topics, self._api_timeout)
         if self._member is not None:
             await self._member.subscribe(self._reader(), topics)

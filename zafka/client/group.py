@@ -1,54 +1,38 @@
-"""A member of a group, sans-IO: answers, time and what the reader did come in; requests and tasks for the reader go out.
+"""What a member of a group is, sans-IO: answers, time and what the reader did come in; requests and tasks for the reader go out.
 
-Owns: `Membership`: coordinator, member id, generation; whether to join, to sync, to heartbeat or to leave.
+Owns: the words in which members, session and reader talk, and `Membership`: what is the same in both protocols. What a
+member says is in `group_classic.py` (all members are gathered, one of them shares) and `group_consumer.py` (KIP-848: each
+says what it has by heartbeats, the broker shares).
 Whoever sends is `group_session.py`, in the I/O thread; whoever reads, `membership.py`, in the user's. The reader is asked
-before partitions change hands: it finishes what it has (`Prepare`), and says so (`prepared`). Pure but for its own state.
+before partitions change hands: it does a task, and says so. Pure but for its own state.
 Invariants: at most one request is under way; nobody joins anew before its reader gave up what the group takes away; after
 `Lost` nothing is committed in the name of the life before (`Identity.life`).
-Source: KIP-394 (member ids), KIP-345 (static members), KIP-429 (cooperative), KIP-62 (heartbeats beside the reader), KIP-814.
+Source: KIP-62 (heartbeats beside the reader), KIP-345 (static members), KIP-848.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from zafka.client.assignors import ASSIGNORS
 from zafka.client.errors import BrokerRefused, NotSupportedYet, ZafkaError, is_retriable
-from zafka.client.group_protocol import (
-    CONSUMER,
-    NO_GENERATION,
-    BadGroupBytes,
-    Subscription,
-    decode_assignment,
-    decode_subscription,
-    encode_assignment,
-    encode_subscription,
-)
+from zafka.client.group_protocol import NO_GENERATION
 from zafka.client.records import TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import (
-    FindCoordinatorRequest,
-    HeartbeatRequest,
-    JoinGroupRequest,
-    JoinGroupResponse,
-    LeaveGroupRequest,
-    SyncGroupRequest,
-    SyncGroupResponse,
-)
-from zafka.transport.kafka.messages.join_group import JoinGroupRequestProtocol
-from zafka.transport.kafka.messages.leave_group import MemberIdentity
-from zafka.transport.kafka.messages.sync_group import SyncGroupRequestAssignment
+from zafka.transport.kafka.messages import FindCoordinatorRequest
+from zafka.transport.kafka.types import ZERO_UUID
 
+CLASSIC, CONSUMER = "classic", "consumer"  # as `group.protocol` has it
 RETRY_S = 0.1
-JOIN_MARGIN_S = 5.0  # beyond the time that the group waits for its members
-TOPICS_PATIENCE_S = 5.0  # how long a leader waits to hear of topics that others read
 NEVER = float("inf")
-OTHERS = "the group shares its partitions anew: a member joined, left, timed out or reads other topics"
+JOINED = "this consumer joined"
+TOO_SLOW, CLOSED = "too slow", "the consumer is closed"
 
 COORDINATOR_ERRORS = frozenset((
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.NOT_COORDINATOR))
@@ -56,7 +40,11 @@ COORDINATOR_ERRORS = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """strategies: names of assignors, the preferred one first. Seconds."""
+    """protocol: None for KIP-848's where the group's broker takes such a member, else the classic one. Seconds.
+
+    strategies: names of assignors of the classic protocol, the preferred one first. remote_assignor: the broker's, None
+    leaves it to the broker.
+    """
 
     group_id: str
     instance_id: str | None = None
@@ -65,15 +53,24 @@ class GroupOptions:
     heartbeat_interval: float = 3.0
     max_poll_interval: float = 300.0
     request_timeout: float = 30.0
+    protocol: str | None = CLASSIC
+    remote_assignor: str | None = None
 
     @property
     def cooperative(self) -> bool:
-        """A member keeps what it has only if whatever the group agrees on lets it."""
+        """A classic member keeps what it has only if whatever the group agrees on lets it."""
         return all(ASSIGNORS[name].cooperative for name in self.strategies)
 
 
+class KnownTopic(NamedTuple):
+    """A topic that exists, as far as sharing goes."""
+
+    partitions: int
+    topic_id: bytes = ZERO_UUID
+
+
 class Identity(NamedTuple):
-    """In whose name offsets are committed. life: another one after each loss of membership."""
+    """In whose name offsets are committed. generation: KIP-848's member epoch. life: another one after each loss of membership."""
 
     member_id: str
     generation: int
@@ -81,9 +78,12 @@ class Identity(NamedTuple):
 
 
 class Request(NamedTuple):
+    """is_leave: whatever its answer is, nothing more can be done."""
+
     api_key: ApiKey
     message: Any
     timeout_s: float
+    is_leave: bool = False
 
 
 class Prepare(NamedTuple):
@@ -94,7 +94,7 @@ class Prepare(NamedTuple):
 
 
 class Adopt(NamedTuple):
-    """Read exactly these from now on."""
+    """Read exactly these from now on, then call `adopted` with this task."""
 
     partitions: frozenset[TopicPartition]
     generation: int
@@ -109,13 +109,19 @@ class Lost(NamedTuple):
     why: str
 
 
+class GoClassic(NamedTuple):
+    """The broker does not take a member of KIP-848's protocol: be one of the classic protocol."""
+
+    error: ZafkaError
+
+
 class Failed(NamedTuple):
     """There is no going on in this group."""
 
     error: ZafkaError
 
 
-Task = Prepare | Adopt | Lost | Failed
+Task = Prepare | Adopt | Lost | GoClassic | Failed
 
 
 class Phase(Enum):
@@ -128,36 +134,74 @@ class Phase(Enum):
     OVER = "over"
 
 
-class Membership:
+class Membership(ABC):
     """See the module. topics: what the reader wants."""
 
-    def __init__(self, options: GroupOptions, topics: tuple[str, ...], now_s: float) -> None:
+    protocol: ClassVar[str]
+
+    def __init__(self, options: GroupOptions, topics: tuple[str, ...], now_s: float, member_id: str = "") -> None:
         self.options = options
         self.topics = topics
         self.phase = Phase.JOINING
         self.coordinator = -1
-        self.identity = Identity("", NO_GENERATION, 0)
+        self.identity = Identity(member_id, NO_GENERATION, 0)
         self.tasks: deque[Task] = deque()
-        self.wanted_topics: set[str] = set(topics)  # whose partition counts `on_topics` shall tell
+        self.wanted_topics: set[str] = set(topics)  # of which `on_topics` shall tell
+        self.unknown_topics: frozenset[bytes] = frozenset()  # ids of what it is to read, of which `on_names` shall tell
         self.joins = 0  # generations that this member took part in
         self._owned: frozenset[TopicPartition] = frozenset()  # what the reader may have
-        self._owned_since = NO_GENERATION
-        self._why = "this consumer joined"
+        self._why = JOINED
         self._round = 0
         self._in_flight: Request | None = None
         self._retry_at_s = 0.0
         self._heartbeat_at_s = NEVER
         self._polled_s = now_s
-        self._protocol: str | None = None
-        self._members: dict[str, Subscription] = {}  # of the generation, if this member leads it
-        self._assignments: list[SyncGroupRequestAssignment] = []
-        self._assign_by_s = NEVER
-        self._assigned_with: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
-        self._leave_member_id = ""  # who still is to be signed off after its time was up
+        self._sign_off: Request | None = None  # that this member goes, or went because its time was up
 
     def __repr__(self) -> str:
-        return f"<Membership {self.options.group_id} {self.phase.value} {self.identity}>"
+        return f"<{type(self).__name__} {self.options.group_id} {self.phase.value} {self.identity}>"
+
+    # -- what a protocol decides -----------------------------------------------------------------
+
+    @abstractmethod
+    def adopted(self, task: Adopt, gave_up: bool) -> None:
+        """The reader has done an Adopt. gave_up: partitions that now may go to others."""
+
+    @abstractmethod
+    def on_topics(self, topics: Mapping[str, KnownTopic], now_s: float) -> None:
+        """The wanted topics that exist, as of now."""
+
+    @abstractmethod
+    def on_names(self, names: Mapping[bytes, str]) -> None:
+        """Of the unknown topics, as far as they exist."""
+
+    @abstractmethod
+    def _due(self, now_s: float) -> Request | None:
+        """What is to be said to the coordinator now, but for signing off."""
+
+    @abstractmethod
+    def _due_at(self) -> float:
+        """When there is something to be said; 0.0 for now."""
+
+    @abstractmethod
+    def _leave_request(self, why: str) -> Request | None:
+        """How to sign off, if the coordinator may know us and should be told."""
+
+    @abstractmethod
+    def _take(self, request: Request, answer: Any, now_s: float) -> None:
+        """An answer of the coordinator, an error of a member's at worst."""
+
+    @abstractmethod
+    def _on_unserved(self, request: Request, *, was_answered: bool) -> None:
+        """Whoever was asked coordinates nothing, or it is not known what became of the request."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Nothing of the membership that is lost counts any more."""
+
+    def _refuse_protocol(self, error: ZafkaError) -> None:
+        """The broker does not know what we speak."""
+        self._fail(error)
 
     # -- the reader ------------------------------------------------------------------------------
 
@@ -167,45 +211,27 @@ class Membership:
             self._owned = owned
             self.phase = Phase.JOINING
 
-    def rejoin(self, owned: frozenset[TopicPartition], why: str) -> None:
-        """The reader gave up partitions that now may go to others: share anew."""
-        if self.phase is Phase.STABLE:
-            self._owned, self._why = owned, why
-            self.phase = Phase.JOINING
-
     def polled(self, now_s: float) -> None:
         """The reader is alive."""
         self._polled_s = now_s
 
     def leave(self) -> None:
-        """Sign off, if the coordinator knows us; static members only stay away, and have their session to come back."""
+        """Sign off, if the coordinator knows us."""
         self._in_flight = None
-        is_known = self.identity.member_id and self.options.instance_id is None
-        self.phase = Phase.LEAVING if is_known and self.phase is not Phase.OVER else Phase.OVER
+        if self.phase is not Phase.OVER:
+            self._sign_off = self._leave_request(CLOSED) or self._sign_off
+            self.phase = Phase.LEAVING if self._sign_off is not None else Phase.OVER
 
     # -- time ------------------------------------------------------------------------------------
-
-    def on_topics(self, counts: Mapping[str, int], now_s: float) -> None:
-        """Partition counts of the wanted topics that exist, as of now."""
-        self._counts = {topic: count for topic, count in counts.items() if topic in self.wanted_topics}
-        if self.phase is Phase.ASSIGNING:
-            self._assign_if_known(now_s)
-        elif self.phase is Phase.STABLE and self._members and self._counts != self._assigned_with:
-            known = {*self._counts, *self._assigned_with}
-            changed = sorted(topic for topic in known if self._counts.get(topic) != self._assigned_with.get(topic))
-            text = ", ".join(f"{topic} has {self._counts.get(topic, 0)} partitions now" for topic in changed)
-            self._prepare(f"topics changed: {text}")
 
     def next_request(self, now_s: float) -> Request | None:
         """What to send now, if anything. `on_answer` must follow."""
         if self.phase is Phase.OVER:
             return None
         self._look_at_reader(now_s)
-        if self.phase is Phase.ASSIGNING:
-            self._assign_if_known(now_s)
         if self._in_flight is not None or now_s < self._retry_at_s:
             return None
-        request = self._due(now_s)
+        request = self._sign_off or self._due(now_s)
         if request is not None and self.coordinator < 0:
             message = FindCoordinatorRequest(key=self.options.group_id, coordinator_keys=[self.options.group_id])
             request = Request(ApiKey.FIND_COORDINATOR, message, self.options.request_timeout)
@@ -223,71 +249,16 @@ class Membership:
         wake_s = self._polled_s + self.options.max_poll_interval if self.identity.generation >= 0 else NEVER
         if self._in_flight is not None:
             return wake_s
-        if self.phase in (Phase.JOINING, Phase.SYNCING, Phase.LEAVING) or self._leave_member_id:
-            return min(wake_s, self._retry_at_s)
-        return min(wake_s, self._assign_by_s, max(self._heartbeat_at_s, self._retry_at_s))
+        due_s = 0.0 if self._sign_off is not None else self._due_at()
+        return min(wake_s, max(due_s, self._retry_at_s))
 
     def _look_at_reader(self, now_s: float) -> None:
         limit_s = self.options.max_poll_interval
         if self.identity.generation >= 0 and now_s >= self._polled_s + limit_s and self.phase is not Phase.LEAVING:
-            if self.options.instance_id is None:
-                self._leave_member_id = self.identity.member_id
+            self._sign_off = self._leave_request(TOO_SLOW)
             self._in_flight = None  # a Join that waits for others is of no use any more
-            self._lose(f"nothing was read for max_poll_interval={limit_s:g} s", member_id="", must_wait=True)
+            self._lose(f"nothing was read for max_poll_interval={limit_s:g} s", must_wait=True)
             self._polled_s = now_s
-
-    def _due(self, now_s: float) -> Request | None:
-        if self._leave_member_id:
-            return self._leave_request(self._leave_member_id)
-        if self.phase is Phase.JOINING:
-            return self._join_request()
-        if self.phase is Phase.SYNCING:
-            return self._sync_request()
-        if self.phase is Phase.LEAVING:
-            return self._leave_request(self.identity.member_id)
-        if self.identity.generation >= 0 and now_s >= self._heartbeat_at_s:
-            message = HeartbeatRequest(
-                self.options.group_id, self.identity.generation, self.identity.member_id, self.options.instance_id)
-            return Request(ApiKey.HEARTBEAT, message, min(self.options.request_timeout, self.options.session_timeout))
-        return None
-
-    # -- requests --------------------------------------------------------------------------------
-
-    def _join_request(self) -> Request:
-        options = self.options
-        subscription = Subscription(self.topics, self._owned, self._owned_since)
-        protocols = [
-            JoinGroupRequestProtocol(
-                name, encode_subscription(subscription, sticky_user_data=ASSIGNORS[name].sticky_user_data))
-            for name in options.strategies]
-        message = JoinGroupRequest(
-            group_id=options.group_id,
-            session_timeout_ms=int(options.session_timeout * 1000),
-            rebalance_timeout_ms=int(options.max_poll_interval * 1000),
-            member_id=self.identity.member_id,
-            group_instance_id=options.instance_id,
-            protocol_type=CONSUMER,
-            protocols=protocols,
-            reason=self._why,
-        )
-        return Request(ApiKey.JOIN_GROUP, message, options.max_poll_interval + JOIN_MARGIN_S)
-
-    def _sync_request(self) -> Request:
-        message = SyncGroupRequest(
-            group_id=self.options.group_id,
-            generation_id=self.identity.generation,
-            member_id=self.identity.member_id,
-            group_instance_id=self.options.instance_id,
-            protocol_type=CONSUMER,
-            protocol_name=self._protocol,
-            assignments=self._assignments,
-        )
-        return Request(ApiKey.SYNC_GROUP, message, self.options.max_poll_interval + JOIN_MARGIN_S)
-
-    def _leave_request(self, member_id: str) -> Request:
-        member = MemberIdentity(member_id, None, "the consumer is closed" if self.phase is Phase.LEAVING else "too slow")
-        message = LeaveGroupRequest(self.options.group_id, [member], member_id)
-        return Request(ApiKey.LEAVE_GROUP, message, self.options.request_timeout)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -296,31 +267,26 @@ class Membership:
         if request is not self._in_flight:
             return  # given up since
         self._in_flight = None
-        api_key = request.api_key
-        if api_key is ApiKey.LEAVE_GROUP:
+        if request.is_leave:
             self._on_left()
         elif answer is None:
             self.coordinator = -1
             self._retry_at_s = now_s + RETRY_S
+            self._on_unserved(request, was_answered=False)
             if isinstance(error, NotSupportedYet):
-                self._fail(error)
-        elif api_key is ApiKey.FIND_COORDINATOR:
+                self._refuse_protocol(error)
+        elif request.api_key is ApiKey.FIND_COORDINATOR:
             self._on_found(answer, now_s)
         elif answer.error_code in COORDINATOR_ERRORS:
             self._retry_at_s = now_s + RETRY_S
             if answer.error_code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
                 self.coordinator = -1
-            if api_key is ApiKey.SYNC_GROUP:
-                self.phase = Phase.JOINING
-        elif api_key is ApiKey.JOIN_GROUP:
-            self._on_joined(answer, now_s)
-        elif api_key is ApiKey.SYNC_GROUP:
-            self._on_synced(answer, now_s)
+            self._on_unserved(request, was_answered=True)
         else:
-            self._on_heartbeat(answer.error_code, now_s)
+            self._take(request, answer, now_s)
 
     def _on_left(self) -> None:
-        self._leave_member_id = ""  # whatever the answer was: the session's end does the rest
+        self._sign_off = None  # whatever the answer was: the session's end does the rest
         if self.phase is Phase.LEAVING:
             self.phase = Phase.OVER
 
@@ -333,130 +299,31 @@ class Membership:
         else:
             self._fail(BrokerRefused(f"group {self.options.group_id!r}", found.error_code, found.error_message or None))
 
-    def _on_joined(self, answer: JoinGroupResponse, now_s: float) -> None:
-        code = answer.error_code
-        if code == ErrorCode.MEMBER_ID_REQUIRED:
-            self.identity = self.identity._replace(member_id=answer.member_id)
-        elif code:
-            self._on_refused("JoinGroup", code, now_s)
-        else:
-            self.identity = self.identity._replace(member_id=answer.member_id, generation=answer.generation_id)
-            self._protocol = answer.protocol_name
-            self._heartbeat_at_s = now_s + self.options.heartbeat_interval
-            self._assignments = []
-            self.phase = Phase.SYNCING
-            leads = answer.leader == answer.member_id
-            before, self._members = self._members, {}
-            if leads:
-                self._lead(answer, before, now_s)
-
-    def _lead(self, answer: JoinGroupResponse, before: dict[str, Subscription], now_s: float) -> None:
-        sticky = self._protocol in ASSIGNORS and ASSIGNORS[self._protocol].sticky_user_data
-        try:
-            self._members = {
-                each.member_id: decode_subscription(each.metadata, each.group_instance_id, sticky_user_data=sticky)
-                for each in answer.members}
-        except BadGroupBytes as error:
-            self._fail(error)
-            return
-        if before and self.identity.member_id in before:
-            self._why = _what_changed(before, self._members) or self._why
-        self.wanted_topics = {*self.topics, *(topic for member in self._members.values() for topic in member.topics)}
-        if not answer.skip_assignment:
-            self.phase = Phase.ASSIGNING
-            self._assign_by_s = now_s + TOPICS_PATIENCE_S
-            self._assign_if_known(now_s)
-        else:
-            self._assigned_with = {topic: self._counts[topic] for topic in self.wanted_topics if topic in self._counts}
-
-    def _assign_if_known(self, now_s: float) -> None:
-        if not self._counts.keys() >= self.wanted_topics and now_s < self._assign_by_s:
-            return
-        self._assign_by_s = NEVER
-        self._assigned_with = dict(self._counts)
-        assignor = ASSIGNORS[self._protocol or ""]
-        assigned = assignor.assign(self._members, self._counts)
-        self._assignments = [
-            SyncGroupRequestAssignment(member, encode_assignment(where)) for member, where in assigned.items()]
-        self.phase = Phase.SYNCING
-
-    def _on_synced(self, answer: SyncGroupResponse, now_s: float) -> None:
-        if answer.error_code:
-            self._on_refused("SyncGroup", answer.error_code, now_s)
-            return
-        try:
-            assigned = decode_assignment(answer.assignment)
-        except BadGroupBytes as error:
-            self._fail(error)
-            return
-        self.phase = Phase.STABLE
-        self.joins += 1
-        self._owned, self._owned_since = assigned, self.identity.generation
-        self._heartbeat_at_s = now_s + self.options.heartbeat_interval
-        self.tasks.append(Adopt(assigned, self.identity.generation, self.identity.life, self._why))
-
-    def _on_heartbeat(self, code: int, now_s: float) -> None:
-        self._heartbeat_at_s = now_s + self.options.heartbeat_interval
-        if code == ErrorCode.REBALANCE_IN_PROGRESS:
-            if self.phase is Phase.STABLE:
-                self._prepare(OTHERS)
-        elif code:
-            self._on_refused("Heartbeat", code, now_s)
-
-    def _on_refused(self, what: str, code: int, now_s: float) -> None:
-        if code == ErrorCode.REBALANCE_IN_PROGRESS:
-            self.phase = Phase.JOINING
-            self._retry_at_s = now_s + RETRY_S / 10
-        elif code == ErrorCode.UNKNOWN_MEMBER_ID:
-            self._lose("the coordinator does not know this member: its session timed out, or it was removed", member_id="")
-        elif code == ErrorCode.ILLEGAL_GENERATION:
-            self._lose("the group went on without this member", member_id=self.identity.member_id)
-        elif is_retriable(code):
-            self._retry_at_s = now_s + RETRY_S
-        elif code == ErrorCode.FENCED_INSTANCE_ID:
-            text = f"another consumer took group_instance_id={self.options.instance_id!r}"
-            self._fail(BrokerRefused(f"{what} in group {self.options.group_id!r}", code, text))
-        else:
-            self._fail(BrokerRefused(f"{what} in group {self.options.group_id!r}", code))
-
     # -- changes of hands ------------------------------------------------------------------------
 
-    def _prepare(self, why: str) -> None:
-        self._why = why
-        self._round += 1
-        self.phase = Phase.WAITING
-        self.tasks.append(Prepare(self._round, why))
+    def _lose(self, why: str, *, member_id: str | None = None, must_wait: bool = False) -> None:
+        """What the reader has is another's. It joins anew at once if there is nothing to give up.
 
-    def _lose(self, why: str, *, member_id: str, must_wait: bool = False) -> None:
-        """What the reader has is another's. It joins anew at once if there is nothing to give up."""
+        member_id: under which it comes back, None for the same."""
         self._why = why
         if self.phase is Phase.LEAVING:
             return
-        self.identity = Identity(member_id, NO_GENERATION, self.identity.life + 1)
-        self._heartbeat_at_s = self._assign_by_s = NEVER
-        self._members = {}
+        known = self.identity
+        self.identity = Identity(known.member_id if member_id is None else member_id, NO_GENERATION, known.life + 1)
+        self._heartbeat_at_s = NEVER
         if self._owned or must_wait or self.phase is Phase.WAITING:
             self._round += 1
             self.phase = Phase.WAITING
             self.tasks.append(Lost(self._round, why))
         else:
             self.phase = Phase.JOINING
-        self._owned, self._owned_since = frozenset(), NO_GENERATION
+        self._owned = frozenset()
+        self._forget()
 
     def _fail(self, error: ZafkaError) -> None:
+        self._end(Failed(error))
+
+    def _end(self, task: GoClassic | Failed) -> None:
         self.phase = Phase.OVER
         self.identity = Identity("", NO_GENERATION, self.identity.life + 1)
-        self.tasks.append(Failed(error))
-
-
-def _what_changed(before: Mapping[str, Subscription], after: Mapping[str, Subscription]) -> str:
-    """Who came, who went and who reads other topics, as far as a leader of both generations sees it."""
-    parts = []
-    if came := sorted(after.keys() - before.keys()):
-        parts.append(f"joined: {', '.join(came)}")
-    if gone := sorted(before.keys() - after.keys()):
-        parts.append(f"left or timed out: {', '.join(gone)}")
-    other = sorted(member for member in after.keys() & before.keys() if after[member].topics != before[member].topics)
-    if other:
-        parts.append(f"read other topics: {', '.join(other)}")
-    return "; ".join(parts)
+        self.tasks.append(task)

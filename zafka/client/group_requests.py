@@ -117,16 +117,19 @@ def commit_errors(answer: OffsetCommitResponse) -> Iterable[int]:
     return read_commit(answer).values()
 
 
-def fetch_request(group_id: str, partitions: Iterable[TopicPartition] | None) -> OffsetFetchRequest:
-    """partitions: None for all that have a committed offset."""
+def fetch_request(
+    group_id: str, partitions: Iterable[TopicPartition] | None, identity: Identity | None = None
+) -> OffsetFetchRequest:
+    """partitions: None for all that have a committed offset. identity: of a KIP-848 member, whose epoch is looked at."""
+    member_id, epoch, _ = identity or (None, -1, 0)
     if partitions is None:
-        return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, topics=None)], group_id, None)
+        return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, member_id, epoch, topics=None)], group_id, None)
     topics: dict[str, list[int]] = {}
     for topic, partition in partitions:
         topics.setdefault(topic, []).append(partition)
     new = [OffsetFetchRequestTopics(name=name, partition_indexes=numbers) for name, numbers in topics.items()]
     old = [OffsetFetchRequestTopic(name, numbers) for name, numbers in topics.items()]
-    return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, topics=new)], group_id, old)
+    return OffsetFetchRequest([OffsetFetchRequestGroup(group_id, member_id, epoch, topics=new)], group_id, old)
 
 
 def fetch_errors(answer: OffsetFetchResponse) -> list[int]:
@@ -149,13 +152,14 @@ def read_committed(answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
 
 
 async def fetch_committed(
-    coordinators: Coordinators, group_id: str, partitions: Iterable[TopicPartition] | None, deadline_s: float
+    coordinators: Coordinators, group_id: str, partitions: Iterable[TopicPartition] | None, deadline_s: float,
+    identity: Identity | None = None,
 ) -> dict[TopicPartition, int]:
     """Committed offsets of these partitions, or of all; those that have none are left out."""
     wanted = None if partitions is None else list(partitions)
     if wanted is not None and not wanted:
         return {}
-    request = fetch_request(group_id, wanted)
+    request = fetch_request(group_id, wanted, identity)
     answer = await coordinators.ask(group_id, ApiKey.OFFSET_FETCH, request, fetch_errors, deadline_s)
     for code in fetch_errors(answer):
         if code not in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):

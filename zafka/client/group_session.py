@@ -1,4 +1,4 @@
-"""A member of a group in the I/O thread: it sends what `group.Membership` decides, beside the fetching.
+"""A member of a group in the I/O thread: it sends what a `group.Membership` decides, beside the fetching.
 
 Owns: the membership, when the reader is asked for, and whether it still comes. The reader (membership.py) gets at it by
 `io.call`, and reads nothing but the membership's `tasks` and `identity`, which change in one step.
@@ -11,14 +11,16 @@ import time
 from functools import partial
 from typing import Any
 
-from zafka.client.cluster import NEVER, Cluster
+from zafka.client.cluster import NEVER, Ask, Cluster, Target
 from zafka.client.errors import ConnectionLost, ZafkaError
 from zafka.client.fetcher import Fetcher
-from zafka.client.group import Membership, Phase, Request
+from zafka.client.group import KnownTopic, Membership, Phase, Request
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import MetadataRequest, MetadataRequestTopic, MetadataResponse
 
 PURPOSE = "group"  # a connection of its own: a Join waits for all members
+NAMES_S = 0.5  # how long names of topics may take until they are asked for again
 CONNECT_S = 2.0  # how long a coordinator may be out of reach until another one is looked for
 
 
@@ -38,7 +40,8 @@ class GroupSession:
         self._unsent_by_s = NEVER
         self._commit_at_s = time.monotonic() + commit_interval
         self._ask_at_s = NEVER
-        self._counts: dict[str, int] = {}
+        self._topics: dict[str, KnownTopic] = {}
+        self._names_at_s = 0.0  # when names may be asked for again
 
     # -- by io.call ------------------------------------------------------------------------------
 
@@ -80,6 +83,8 @@ class GroupSession:
             self._fetcher.interrupt()
         if membership.phase is Phase.OVER:
             return wake_s
+        if membership.unknown_topics:
+            wake_s = min(wake_s, self._ask_names(membership, now_s))
         return min(wake_s, membership.wake_at(), self._unsent_by_s, self._ask_at_s)
 
     def end(self, error: ZafkaError) -> None:
@@ -92,11 +97,28 @@ class GroupSession:
         if cluster.metadata_count != self._seen_metadata:
             self._seen_metadata = cluster.metadata_count
             for topic in membership.wanted_topics:
-                if topic in cluster.topics:
-                    self._counts[topic] = len(cluster.topics[topic].leaders)
+                if (known := cluster.topics.get(topic)) is not None:
+                    self._topics[topic] = KnownTopic(len(known.leaders), known.topic_id)
                 elif cluster.topic_errors.get(topic) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                    self._counts.pop(topic, None)
-            membership.on_topics(self._counts, now_s)
+                    self._topics.pop(topic, None)
+            membership.on_topics(self._topics, now_s)
+
+    def _ask_names(self, membership: Membership, now_s: float) -> float:
+        """The broker says by ids what is to be read. Returns when to ask again, if it is not known then."""
+        if now_s >= self._names_at_s:
+            self._names_at_s = now_s + NAMES_S
+            wanted = [MetadataRequestTopic(topic_id, name=None) for topic_id in sorted(membership.unknown_topics)]
+            request = MetadataRequest(topics=wanted, allow_auto_topic_creation=False)
+            self._cluster.ask(Ask(
+                Target.ANY, ApiKey.METADATA, request, partial(self._on_names, membership), self._names_at_s, repeat=False))
+        return self._names_at_s
+
+    def _on_names(self, membership: Membership, answer: MetadataResponse | None, error: ZafkaError | None) -> None:
+        if answer is not None:
+            tasks_before = len(membership.tasks)
+            membership.on_names({topic.topic_id: topic.name for topic in answer.topics if topic.name})
+            if len(membership.tasks) > tasks_before:
+                self._fetcher.interrupt()
 
     def _is_reader_due(self, membership: Membership, now_s: float) -> bool:
         """Ask it now and then whether it still is there: `reads` is the answer."""

@@ -10,19 +10,43 @@ Source: Kafka ConsumerCoordinator (onJoinPrepare, onJoinComplete).
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 from zafka.client.cluster import NEVER
 from zafka.client.core import Answer, Core
-from zafka.client.errors import BrokerRefused, ClientClosed, CommitFailed, RequestTimedOut, ZafkaError, error_name
+from zafka.client.errors import (
+    BrokerRefused,
+    ClientClosed,
+    CommitFailed,
+    ConfigError,
+    RequestTimedOut,
+    ZafkaError,
+    error_name,
+)
 from zafka.client.fetcher import NOT_KNOWN, Fetcher
-from zafka.client.group import Adopt, Failed, GroupOptions, Identity, Lost, Membership, Prepare, Task
+from zafka.client.group import (
+    CLASSIC,
+    CONSUMER,
+    Adopt,
+    Failed,
+    GoClassic,
+    GroupOptions,
+    Identity,
+    Lost,
+    Membership,
+    Prepare,
+    Task,
+)
+from zafka.client.group_classic import ClassicMembership
+from zafka.client.group_consumer import ConsumerMembership
 from zafka.client.group_requests import (
     Coordinators,
     commit_errors,
@@ -43,7 +67,9 @@ RETRY_S = 0.05
 NOBODY = Identity("", -1, 0)
 FENCED = (
     ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION, ErrorCode.FENCED_INSTANCE_ID,
-    ErrorCode.REBALANCE_IN_PROGRESS)
+    ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.STALE_MEMBER_EPOCH)
+# The member may have gone on with its group since.
+BEHIND = (ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.STALE_MEMBER_EPOCH)
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -75,6 +101,13 @@ class Reader(NamedTuple):
     forget: Callable[[Collection[TopicPartition]], None]
 
 
+def make_membership(options: GroupOptions, topics: tuple[str, ...], pattern: str | None = None) -> Membership:
+    now_s = time.monotonic()
+    if options.protocol == CLASSIC:
+        return ClassicMembership(options, topics, now_s)
+    return ConsumerMembership(options, topics, now_s, member_id=secrets.token_urlsafe(16), pattern=pattern)
+
+
 class GroupMember:
     """See the module. auto_commit_interval: seconds, NEVER without auto commit."""
 
@@ -99,11 +132,13 @@ class GroupMember:
 
     # -- membership ------------------------------------------------------------------------------
 
-    async def subscribe(self, reader: Reader, topics: tuple[str, ...]) -> None:
-        """Be a member that reads these topics, instead of whatever was read before."""
+    async def subscribe(self, reader: Reader, topics: tuple[str, ...], pattern: str | None = None) -> None:
+        """Be a member that reads these topics, or those that match, instead of whatever was read before."""
+        if pattern is not None and self.options.protocol == CLASSIC:
+            raise ConfigError("a pattern is for group_protocol='consumer', where the broker looks which topics match")
         await self.leave(reader)
         self._fetcher.assign({})
-        membership = self._membership = Membership(self.options, topics, time.monotonic())
+        membership = self._membership = make_membership(self.options, topics, pattern)
         self._life = -1
         self._gave_up = False
         self._committed.clear()
@@ -138,27 +173,35 @@ class GroupMember:
         self._fetcher.interrupted = False  # before looking
         session = self.session
         session.reads = True
-        tasks: deque[Task] = deque() if self._membership is None else self._membership.tasks
         self._look_at_pending()
         try:
-            while tasks:
+            while tasks := self._tasks():
                 task = tasks[0]
-                if any(isinstance(later, Lost | Failed) for later in islice(tasks, 1, None)):
-                    self._done()  # what it is about is gone
+                if self._is_moot():
+                    self._done()
                 elif isinstance(task, Prepare):
                     await self._prepare(reader, task)
                 elif isinstance(task, Adopt):
                     await self._adopt(reader, task)
                 elif isinstance(task, Lost):
                     self._lose(reader, task)
+                elif isinstance(task, GoClassic):
+                    self._go_classic(task)
                 elif isinstance(task, Failed):
                     self._fail(reader, task)
             if session.commit_due:
                 session.commit_due = False
                 self._commit_by_the_way(reader.positions())
         finally:
-            if tasks:
+            if self._tasks():
                 self._fetcher.interrupt()
+
+    def _tasks(self) -> deque[Task]:
+        return deque() if self._membership is None else self._membership.tasks
+
+    def _is_moot(self) -> bool:
+        """What the next task is about is gone: a later one says so."""
+        return any(isinstance(later, Lost | Failed) for later in islice(self._tasks(), 1, None))
 
     async def _prepare(self, reader: Reader, task: Prepare) -> None:
         owned = frozenset(self._fetcher.readings)
@@ -178,18 +221,37 @@ class GroupMember:
         if gone:
             self._gave_up = True
             await self._give_up(reader, gone, task.why)
-        offsets = await fetch_committed(
-            self._coordinators, self.options.group_id, new, time.monotonic() + self._api_timeout)
+        offsets = await self._fetch_offsets(new)
+        if offsets is None:
+            return
         self._committed |= offsets
         self._fetcher.change((), {where: offsets.get(where, NOT_KNOWN) for where in new})
         for where in new & self._paused:
             self._fetcher.pause(where, NOT_KNOWN)
         self._paused = set()
         self._done()
-        if self._gave_up:
-            self._gave_up = False
-            self._tell(lambda membership: membership.rejoin(task.partitions, "partitions were given up for others"))
+        gave_up, self._gave_up = self._gave_up, False
+        self._tell(lambda membership: membership.adopted(task, gave_up))
         self._call_back(Rebalance(task.why, task.generation, assigned=new))
+
+    async def _fetch_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int] | None:
+        """Where the group has committed these; None if it went on without us, and a task says so.
+
+        A KIP-848 member says who it is: who was put out without knowing it yet must not begin to read."""
+        membership = self._membership
+        assert membership is not None
+        deadline_s = time.monotonic() + self._api_timeout
+        while not self._is_moot():
+            identity = membership.identity if membership.protocol == CONSUMER else None
+            try:
+                return await fetch_committed(
+                    self._coordinators, self.options.group_id, partitions, deadline_s, identity)
+            except BrokerRefused as refused:
+                is_passing = refused.code in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
+                if not is_passing or time.monotonic() >= deadline_s:
+                    raise
+            await self._core.sleep(RETRY_S)
+        return None
 
     def _lose(self, reader: Reader, task: Lost) -> None:
         lost = frozenset(self._fetcher.readings)
@@ -199,6 +261,13 @@ class GroupMember:
         self._tell(lambda membership: membership.prepared(task.round, frozenset()))
         if lost:
             self._call_back(Rebalance(task.why, -1, lost=lost))
+
+    def _go_classic(self, task: GoClassic) -> None:
+        logger.info("group %s: going on in the classic protocol: %s", self.options.group_id, task.error)
+        assert self._membership is not None
+        options = replace(self.options, protocol=CLASSIC)
+        membership = self._membership = make_membership(options, self._membership.topics)
+        self._core.io.call(partial(self.session.join, membership))
 
     def _fail(self, reader: Reader, task: Failed) -> None:
         lost = frozenset(self._fetcher.readings)
@@ -284,7 +353,7 @@ class GroupMember:
                 # A cooperative member keeps partitions while its generation changes; then it commits in the new one.
                 membership = self._membership
                 goes_on = membership is not None and membership.identity.life == identity.life == self._life
-                if code not in (ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS) or not goes_on:
+                if code not in BEHIND or not goes_on:
                     raise CommitFailed(
                         f"group {self.options.group_id!r} went on without this consumer ({error_name(code)}): "
                         f"what was not committed comes again, perhaps to another member")

@@ -111,6 +111,11 @@ def ours(assignor: str, door: str) -> Kind:
     return Kind(f"zafka {assignor} by {door}", "ours", settings, door)
 
 
+def _ours_848(assignor: str, door: str) -> Kind:
+    settings = {"group_protocol": "consumer", "group_remote_assignor": assignor}
+    return Kind(f"zafka KIP-848 {assignor} by {door}", "ours", settings, door, is_kip_848=True)
+
+
 def _python(client: str, assignor: str) -> Kind:
     return Kind(f"{client} {assignor}", client, {"assignor": assignor, "heartbeat_interval_ms": 300})
 
@@ -129,6 +134,7 @@ KAFKA_PYTHON = {name: _python("kafka-python", name) for name in ("range", "round
 AIOKAFKA = {name: _python("aiokafka", name) for name in ("range", "roundrobin", "sticky")}
 OURS = tuple(ours(assignor, door) for assignor, door in (
     ("range", "kafka"), ("roundrobin", "zmq"), ("sticky", "kafka"), ("cooperative-sticky", "zmq")))
+OURS_848 = (_ours_848("uniform", "zmq"), _ours_848("range", "kafka"))
 LIBRDKAFKA_848, JAVA_848 = (
     tuple(Kind(f"{name} KIP-848 {assignor}", client, {"group.protocol": "consumer", "group.remote.assignor": assignor},
                is_kip_848=True) for assignor in ("uniform", "range"))
@@ -137,12 +143,12 @@ CLASSIC = (*LIBRDKAFKA.values(), *KAFKA_PYTHON.values(), *AIOKAFKA.values())
 
 # Groups that are rolled from one protocol to the other, or are mixed for good. Some members give all up to join, others do not.
 MIXES = (
-    Mix("mixed of Python's", (LIBRDKAFKA["range"], KAFKA_PYTHON["range"], AIOKAFKA["range"], OURS[0]), LIBRDKAFKA_848),
-    Mix("mixed of cooperative Python's", (LIBRDKAFKA["cooperative-sticky"], KAFKA_PYTHON["cooperative-sticky"], OURS[3]), LIBRDKAFKA_848),
+    Mix("mixed of Python's", (LIBRDKAFKA["range"], KAFKA_PYTHON["range"], AIOKAFKA["range"], OURS[0]), (*LIBRDKAFKA_848, *OURS_848)),
+    Mix("mixed of cooperative Python's", (LIBRDKAFKA["cooperative-sticky"], KAFKA_PYTHON["cooperative-sticky"], OURS[3]), (*LIBRDKAFKA_848, *OURS_848)),
     Mix("mixed Java", (JAVA["range"],), JAVA_848),
     Mix("mixed cooperative Java", (JAVA["cooperative-sticky"],), JAVA_848),
 )
-KINDS: tuple[Kind | Mix, ...] = (*CLASSIC, *LIBRDKAFKA_848, *OURS, *JAVA.values(), *JAVA_848, *MIXES)
+KINDS: tuple[Kind | Mix, ...] = (*CLASSIC, *LIBRDKAFKA_848, *OURS, *OURS_848, *JAVA.values(), *JAVA_848, *MIXES)
 
 
 def needs_java(kind: Kind | Mix) -> bool:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from tests.faults.groups.kinds import LIBRDKAFKA_848, Doors, Kind, Mix, librdkafka, ours
+from tests.faults.groups.kinds import LIBRDKAFKA_848, OURS_848, Doors, Kind, Mix, librdkafka, ours
 from tests.faults.groups.observer import Observer
 from tests.faults.groups.team import SESSION_S, Team
 from tests.faults.loads import READ_S, Client, Shared
@@ -103,11 +103,11 @@ class Members(Client):
 
 
 def both_protocols(kafka: str, zmq: str, shared: Shared, seed: int) -> list[Members]:
-    """A group of the classic protocol, with members of both clients, and one of KIP-848; both read `TOPIC`."""
+    """A group of the classic protocol and one of KIP-848, with members of both clients; both read `TOPIC`."""
     choices = random.Random(seed)
     doors = Doors(kafka, zmq)
     strategy = choices.choice(STRATEGIES)
     kinds = {
         "classic": Mix("classic", (librdkafka(strategy), ours(strategy, "zmq")), ()),
-        "kip-848": choices.choice(LIBRDKAFKA_848)}
+        "kip-848": Mix("kip-848", (), (choices.choice(LIBRDKAFKA_848), choices.choice(OURS_848)))}
     return [Members(group, each, doors, shared, choices.randrange(2**32)) for group, each in kinds.items()]

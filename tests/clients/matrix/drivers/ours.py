@@ -88,7 +88,6 @@ class Zafka(Driver):
     name = "zafka, Kafka's protocol"
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.COMMITTED: "there are no transactions yet",
-        Ability.KIP_848: "not in our own client yet",
         Ability.CREATE_ON_READ: "creates nothing unasked",
         Ability.CREATE_ON_WRITE: "creates nothing unasked, and says how to",
     }
@@ -125,12 +124,13 @@ class Zafka(Driver):
         return zafka.Consumer(**self.consumer_options(settings))
 
     def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        return OurReader(zafka.Consumer(topic, **self.member_options(group, instance)))
+        return OurReader(zafka.Consumer(topic, **self.member_options(group, instance, protocol)))
 
-    def member_options(self, group: str, instance: str | None) -> dict[str, Any]:
+    def member_options(self, group: str, instance: str | None, protocol: Protocol) -> dict[str, Any]:
+        classic = {"heartbeat_interval": HEARTBEAT_MS / 1000} if protocol == "classic" else {}
         return self.options | {
-            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": instance,
-            "heartbeat_interval": HEARTBEAT_MS / 1000}
+            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": instance, "group_protocol": protocol,
+            **classic}
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

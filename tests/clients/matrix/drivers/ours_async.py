@@ -109,7 +109,7 @@ class AsyncZafka(ZafkaDoor):
         return AsyncWriter(self.loop, producer, topic, partition)
 
     def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, instance))
+        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, instance, protocol))
         asked(self.loop, consumer.start())
         return AsyncReader(self.loop, consumer)
 
