@@ -21,7 +21,7 @@ GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 OFFSETS = "org.apache.kafka.tools.GetOffsetShell"
 RECORDS = "org.apache.kafka.tools.DeleteRecordsCommand"
 CLUSTER = "org.apache.kafka.tools.ClusterTool"
-CODES = {"TopicExistsException": 36}
+CODES = {"already exists": 36}
 FAILURE = re.compile(r"^\s*(Error|error)\b|\berror: ", re.MULTILINE)  # of tools that tell it, and end as if they had not
 
 
