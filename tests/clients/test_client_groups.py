@@ -10,6 +10,8 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -268,6 +270,36 @@ def test_new_partitions_are_shared(broker: zafka.Broker, group: str) -> None:
         members.poll_until(lambda: members.shares() == [2, 2])
         events = [event for events in members.events.values() for event in events]
         assert any(f"topics changed: {topic} has 4 partitions now" in event.why for event in events)
+
+
+CHILD = """
+import sys, zafka
+with zafka.Consumer("orders", bootstrap_servers=sys.argv[1], group_id=sys.argv[2], auto_offset_reset="earliest",
+                    session_timeout=1.5, heartbeat_interval=0.2, enable_auto_commit=False) as consumer:
+    while True:
+        consumer.poll(0.05, max_records=1)
+        print(len(consumer.assignment()), flush=True)
+"""
+
+
+def test_the_others_get_what_a_killed_member_had(broker: zafka.Broker, group: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, broker.bootstrap_servers, group], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        with Members(broker.bootstrap_servers, group, session_timeout=3.0) as members:
+            members.join()
+            members.poll_until(lambda: members.shares() == [3])
+            while child.stdout.readline() != "3\n":
+                members.poll()
+            os.kill(child.pid, 9)
+            members.poll_until(members.is_shared)
+            members.poll_until(lambda: set(members.read) == ALL)
+            members.check_read()
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 def test_members_go_on_when_their_coordinator_is_killed(door: str, broker: zafka.Broker, group: str) -> None:
