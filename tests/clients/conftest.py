@@ -18,6 +18,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from benchmarks.targets import free_port
 from tests.clients.matrix.cases import Bench
+from tests.clients.matrix.drivers.java_tools import run_tool
+from tests.clients.matrix.drivers.json_lines import Java
 from tests.clients.matrix.recorder import Recorder, listeners
 from zafka.testing import Broker
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", ROOT / ".peers" / "kafka" / "lib"))
 
 MakeTopic = Callable[..., str]
+JavaTool = Callable[..., str]
 
 
 def require(condition: object, missing: str) -> None:
@@ -65,7 +68,8 @@ def bench() -> Iterator[Bench]:
         yield Bench(given, given, None)
         return
     with contextlib.ExitStack() as stack:
-        topology: dict[str, Any] = {"supervision": {"intensity": 1_000_000}}
+        shortest = {f"group.{kind}min.session.timeout.ms": 1000 for kind in ("", "consumer.")}
+        topology: dict[str, Any] = {"supervision": {"intensity": 1_000_000}, "defaults": shortest}
         recorder = kafka = None
         if os.environ.get("ZAFKA_CLIENTS_REPORT"):
             recorder, behind, zmq = Recorder(), free_port(), free_port()
@@ -91,3 +95,11 @@ def java_tools() -> list[str]:
     require(any(KAFKA_LIB.glob("kafka-tools-*.jar")), f"Apache Kafka's jars are not in {KAFKA_LIB}")
     return ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{KAFKA_LIB}/*"]
+
+
+@pytest.fixture(scope="session")
+def java_tool(java_tools: list[str]) -> Iterator[JavaTool]:
+    """java_tool(CLASS, *arguments): what one of Apache Kafka's tools prints, in a JVM that they all share."""
+    require(Java.missing() is None, Java.missing() or "")
+    yield run_tool
+    Java.program.kill()

@@ -1,21 +1,18 @@
-"""Administration by real clients: more partitions, deleted records, and everything that describes."""
+"""Administration by real clients: what is not in the matrix, because only one of them can ask for it."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
-from kafka.admin import KafkaAdminClient, NewPartitions as PythonNewPartitions
-from kafka.structs import TopicPartition as PythonPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 import zafka
-from tests.clients.conftest import MakeTopic
+from tests.clients.conftest import JavaTool, MakeTopic
 from zafka.client.errors import BrokerRefused, UnknownTopic
 from zafka.testing import Broker
 
@@ -57,21 +54,6 @@ def read(bootstrap: str, topic: str, partition: int = 0) -> list[int]:
 def admin(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap})
 
-
-def test_confluent_adds_partitions_and_writes_to_them_at_once(
-    admin: AdminClient, bootstrap: str, make_topic: MakeTopic
-) -> None:
-    topic = make_topic(2)
-    admin.create_partitions([NewPartitions(topic, 5)], validate_only=True)[topic].result(TIMEOUT_S)
-    assert len(admin.list_topics(topic).topics[topic].partitions) == 2
-    admin.create_partitions([NewPartitions(topic, 5)])[topic].result(TIMEOUT_S)
-    found = admin.list_topics(topic).topics[topic].partitions
-    assert sorted(found) == [0, 1, 2, 3, 4] and all(part.leader >= 0 for part in found.values())
-    fill(bootstrap, topic, 3, partition=4)
-    assert read(bootstrap, topic, 4) == [0, 1, 2]
-    for count in (5, 3):
-        with pytest.raises(Exception, match="INVALID_PARTITIONS"):
-            admin.create_partitions([NewPartitions(topic, count)])[topic].result(TIMEOUT_S)
 
 
 def test_confluent_deletes_records(admin: AdminClient, bootstrap: str, make_topic: MakeTopic) -> None:
@@ -124,133 +106,78 @@ def test_confluent_creates_with_everything_that_can_be_said(admin: AdminClient) 
             admin.create_topics([wrong])[wrong.topic].result(TIMEOUT_S)
 
 
-# -- kafka-python --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def python_admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(bootstrap_servers=bootstrap)
-    yield client
-    client.close()
-
-
-def test_kafka_python_adds_partitions_deletes_records_and_describes(
-    python_admin: KafkaAdminClient, bootstrap: str, make_topic: MakeTopic
-) -> None:
-    topic = make_topic()
-    python_admin.create_partitions({topic: PythonNewPartitions(3)})
-    (described,) = python_admin.describe_topics([topic])
-    assert len(described["partitions"]) == 3
-    fill(bootstrap, topic, 10)
-    python_admin.delete_records({PythonPartition(topic, 0): 4})
-    assert read(bootstrap, topic) == list(range(4, 10))
-    assert python_admin.describe_cluster()["cluster_id"]
-    assert topic in json.dumps(python_admin.describe_log_dirs(), default=str)
-
-
 # -- Java's tools --------------------------------------------------------------------------------
 
 
-class Tools:
-    def __init__(self, java: list[str], bootstrap: str) -> None:
-        self.java = java
-        self.bootstrap = bootstrap
-
-    def run(self, tool: str, *arguments: str, first: tuple[str, ...] = ()) -> str:
-        done = subprocess.run(
-            [*self.java, tool, *first, "--bootstrap-server", self.bootstrap, *arguments], check=False,
-            capture_output=True, text=True, timeout=TIMEOUT_S)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def tools(java_tools: list[str], bootstrap: str) -> Tools:
-    return Tools(java_tools, bootstrap)
+def tool(java_tool: JavaTool, bootstrap: str) -> JavaTool:
+    """tool(CLASS, *arguments, first=()): for our broker."""
+    return lambda tool, *arguments, first=(): java_tool(tool, *first, "--bootstrap-server", bootstrap, *arguments)
 
 
-def test_java_topic_command_alters_and_describes_in_pages(tools: Tools, make_topic: MakeTopic) -> None:
+def test_java_topic_command_alters_and_describes_in_pages(tool: JavaTool, make_topic: MakeTopic) -> None:
     topic = make_topic(2)
     command = "org.apache.kafka.tools.TopicCommand"
-    tools.run(command, "--alter", "--topic", topic, "--partitions", "6")
-    told = tools.run(command, "--describe", "--topic", topic, "--partition-size-limit-per-response", "2")
+    tool(command, "--alter", "--topic", topic, "--partitions", "6")
+    told = tool(command, "--describe", "--topic", topic, "--partition-size-limit-per-response", "2")
     assert re.findall(r"Partition: (\d+)\s+Leader: 1", told) == ["0", "1", "2", "3", "4", "5"]
     assert "PartitionCount: 6" in told
 
 
-def test_java_log_dirs_and_delete_records(tools: Tools, bootstrap: str, make_topic: MakeTopic, tmp_path: object) -> None:
+def test_java_log_dirs(tool: JavaTool, bootstrap: str, make_topic: MakeTopic) -> None:
     topic = make_topic()
     fill(bootstrap, topic, 30)
-    told = tools.run("org.apache.kafka.tools.LogDirsCommand", "--describe", "--topic-list", topic)
+    told = tool("org.apache.kafka.tools.LogDirsCommand", "--describe", "--topic-list", topic)
     described = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
     ((partition,),) = (
         directory["partitions"] for broker in described["brokers"] for directory in broker["logDirs"])
     assert partition["partition"] == f"{topic}-0" and partition["size"] > 30 and partition["offsetLag"] == 0
-    wanted = f"{tmp_path}/delete.json"
-    with open(wanted, "w") as file:
-        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "offset": 12}]}, file)
-    told = tools.run("org.apache.kafka.tools.DeleteRecordsCommand", "--offset-json-file", wanted)
-    assert "low_watermark: 12" in told
-    assert read(bootstrap, topic) == list(range(12, 30))
-    offsets = tools.run("org.apache.kafka.tools.GetOffsetShell", "--topic-partitions", f"{topic}:0", "--time", "-2")
-    assert offsets.strip() == f"{topic}:0:12"
 
 
-def test_java_alters_configuration(tools: Tools, make_topic: MakeTopic) -> None:
-    topic = make_topic(1, retention_ms="7654321")
-    config = ("kafka.admin.ConfigCommand", "--entity-type", "topics", "--entity-name", topic)
-    tools.run(*config, "--alter", "--add-config", "segment.ms=1234567,max.message.bytes=5000")
-    tools.run(*config, "--alter", "--delete-config", "retention.ms")
-    told = tools.run(*config, "--describe")
-    assert "segment.ms=1234567" in told and "max.message.bytes=5000" in told and "retention.ms" not in told
-
-
-def test_java_configuration_cluster_and_producers(tools: Tools, bootstrap: str, make_topic: MakeTopic) -> None:
+def test_java_configuration_cluster_and_producers(tool: JavaTool, bootstrap: str, make_topic: MakeTopic) -> None:
     topic = make_topic(1, retention_ms="7654321")
     fill(bootstrap, topic, 5)
     config = "kafka.admin.ConfigCommand"
-    told = tools.run(config, "--describe", "--entity-type", "topics", "--entity-name", topic)
+    told = tool(config, "--describe", "--entity-type", "topics", "--entity-name", topic)
     assert "retention.ms=7654321" in told and "DYNAMIC_TOPIC_CONFIG:retention.ms=7654321" in told
-    told = tools.run(config, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "1")
+    told = tool(config, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "1")
     assert "socket.request.max.bytes=104857600" in told
-    told = tools.run("org.apache.kafka.tools.ClusterTool", first=("cluster-id",))
-    assert re.search(r"Cluster ID: \S{22}", told)
-    told = tools.run("org.apache.kafka.tools.ClusterTool", first=("list-endpoints",))
+    told = tool("org.apache.kafka.tools.ClusterTool", first=("list-endpoints",))
     assert bootstrap.rsplit(":", 1)[1] in told
-    told = tools.run(
+    told = tool(
         "org.apache.kafka.tools.TransactionsCommand", "describe-producers", "--topic", topic, "--partition", "0")
     assert re.search(r"^\d+\s+0\s+-1\s+4\s", told, re.MULTILINE), told
-    assert tools.run("org.apache.kafka.tools.TransactionsCommand", "list").count("\n") <= 1
+    assert tool("org.apache.kafka.tools.TransactionsCommand", "list").count("\n") <= 1
 
 
-def test_java_quotas_and_credentials(tools: Tools) -> None:
+def test_java_quotas_and_credentials(tool: JavaTool) -> None:
     name = f"u{os.urandom(4).hex()}"
     user = ("kafka.admin.ConfigCommand", "--entity-type", "users", "--entity-name", name)
-    tools.run(*user, "--alter", "--add-config", "producer_byte_rate=1024")
-    tools.run(*user, "--alter", "--add-config", "SCRAM-SHA-256=[iterations=4096,password=secret]")
-    told = tools.run(*user, "--describe")
+    tool(*user, "--alter", "--add-config", "producer_byte_rate=1024")
+    tool(*user, "--alter", "--add-config", "SCRAM-SHA-256=[iterations=4096,password=secret]")
+    told = tool(*user, "--describe")
     assert "producer_byte_rate=1024.0" in told and "SCRAM-SHA-256=iterations=4096" in told and "secret" not in told
-    tools.run(*user, "--alter", "--delete-config", "producer_byte_rate")
-    tools.run(*user, "--alter", "--delete-config", "SCRAM-SHA-256")
-    told = tools.run(*user, "--describe")
+    tool(*user, "--alter", "--delete-config", "producer_byte_rate")
+    tool(*user, "--alter", "--delete-config", "SCRAM-SHA-256")
+    told = tool(*user, "--describe")
     assert "producer_byte_rate" not in told and "SCRAM" not in told
 
 
-def test_java_elections_places_and_the_quorum(tools: Tools, make_topic: MakeTopic, tmp_path: object) -> None:
+def test_java_elections_places_and_the_quorum(tool: JavaTool, make_topic: MakeTopic, tmp_path: object) -> None:
     topic = make_topic()
-    told = tools.run(
+    told = tool(
         "org.apache.kafka.tools.LeaderElectionCommand", "--election-type", "preferred", "--topic", topic, "--partition", "0")
     assert "Valid replica already elected for partitions" in told
     wanted = f"{tmp_path}/places.json"
     with open(wanted, "w") as file:
         json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [1]}]}, file)
     command = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
-    told = tools.run(command, "--reassignment-json-file", wanted, "--execute")
+    told = tool(command, "--reassignment-json-file", wanted, "--execute")
     assert f"Successfully started partition reassignment for {topic}-0" in told
-    assert "is completed" in tools.run(command, "--reassignment-json-file", wanted, "--verify")
-    assert "No partition reassignments found" in tools.run(command, "--list")
+    assert "is completed" in tool(command, "--reassignment-json-file", wanted, "--verify")
+    assert "No partition reassignments found" in tool(command, "--list")
     quorum = ("org.apache.kafka.tools.MetadataQuorumCommand", "describe", "--status")
-    told = tools.run(*quorum)
+    told = tool(*quorum)
     assert re.search(r"LeaderId:\s+1\n", told) and re.search(r"HighWatermark:\s+\d+\n", told)
 
 

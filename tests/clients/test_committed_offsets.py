@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import kafka
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from zafka.testing import Broker
@@ -120,37 +118,3 @@ def kill_coordinators(broker: Broker, choice: random.Random, done: threading.Eve
             if actor["state"] == "running" and actor["pid"] != pid:
                 break
             done.wait(0.02)
-
-
-def test_an_admin_lists_describes_and_deletes_groups(broker: Broker, group: str) -> None:
-    client = consumer(broker, group)
-    client.commit(offsets=[TopicPartition("orders", 0, 1)], asynchronous=False)
-    client.close()
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    assert group in [each.group_id for each in admin.list_consumer_groups().result(TIMEOUT_S).valid]
-    described = admin.describe_consumer_groups([group])[group].result(TIMEOUT_S)
-    assert (described.state, described.members) == (ConsumerGroupState.EMPTY, [])
-    admin.delete_consumer_groups([group])[group].result(TIMEOUT_S)
-    assert group not in [each.group_id for each in admin.list_consumer_groups().result(TIMEOUT_S).valid]
-
-
-def test_javas_command_resets_tells_and_deletes_offsets(broker: Broker, group: str, java_tools: list[str]) -> None:
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [*java_tools, "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server",
-             broker.bootstrap_servers, "--group", group, *arguments],
-            check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    client = consumer(broker, group)
-    client.commit(offsets=[TopicPartition("orders", number, 0) for number in range(3)], asynchronous=False)
-    run("--reset-offsets", "--to-latest", "--topic", "orders", "--execute")
-    told = run("--describe", "--offsets")
-    assert told.count("orders") == 3
-    assert "Empty" in run("--describe", "--state")
-    run("--delete-offsets", "--topic", "orders:1")
-    assert [offset for offset, _ in committed(client, 0, 1, 2)] == [0, -1001, 0]
-    client.close()
-    assert f"'{group}'" in run("--delete") or group not in run("--list")
-

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -249,16 +248,3 @@ def test_aiokafka_shares_a_group(broker: Broker, group: str) -> None:
         return read
 
     assert asyncio.run(share()) == ALL
-
-
-def test_javas_consumer_reads_in_a_group_and_commits(broker: Broker, group: str, java_tools: list[str]) -> None:
-    def read(count: int) -> list[str]:
-        done = subprocess.run(
-            [*java_tools, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap_servers,
-             "--topic", TOPIC, "--group", group, "--from-beginning", "--max-messages", str(count)],
-            check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-
-    first = read(100)
-    assert sorted(first + read(PARTITIONS * RECORDS - 100)) == sorted(str(number) for _, number in ALL)

@@ -17,6 +17,8 @@ from tests.clients.matrix.driver import Driver
 from tests.clients.matrix.table import CASES, DRIVERS
 
 pytestmark = pytest.mark.timeout(180)
+REPORT = os.environ.get("ZAFKA_CLIENTS_REPORT")
+IN_A_HURRY = {"confluent-kafka", "kafka-python", "zafka, Kafka's protocol"}  # those that do what takes seconds each time
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def drivers(bench: Bench) -> Iterator[dict[str, Driver]]:
                 stack.callback(made[kind.name].close)
         bench.drivers = list(made.values())
         yield made
-        if told := os.environ.get("ZAFKA_CLIENTS_REPORT"):
-            Path(told).write_text(json.dumps({
+        if REPORT:
+            Path(REPORT).write_text(json.dumps({
                 "versions": {name: driver.version() for name, driver in made.items()}, "passed": bench.passed,
                 "seen": bench.recorder.told() if bench.recorder is not None else {}}))
 
@@ -45,6 +47,8 @@ def test_client(bench: Bench, drivers: dict[str, Driver], asked: Case, kind: typ
     require(kind.name in drivers, kind.missing() or "")
     if asked.needs_kills and bench.broker is None:
         pytest.skip("processes are killed in a broker of ours only")
+    if asked.takes_seconds and kind.name not in IN_A_HURRY and not REPORT:
+        pytest.skip("takes seconds: make clients has each client do it")
     try:
         asked.run(bench, drivers[kind.name])
     finally:

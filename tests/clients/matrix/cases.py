@@ -1,4 +1,6 @@
-"""The list of cases, and what each may use. The cases themselves: cases_writing.py, cases_reading.py, cases_groups.py, cases_faults.py.
+"""The list of cases, and what each may use.
+
+The cases themselves: cases_writing.py, cases_reading.py, cases_groups.py, cases_admin.py, cases_faults.py.
 
 Owns: the registry. A case is a function of a bench and a driver that asserts; its name is a row of docs/clients.md.
 Who writes is checked by the reference reading, and who reads by the reference having written, so that no client is
@@ -35,6 +37,7 @@ from zafka.testing import Broker
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
+SESSION_MS = 2000  # of members that crash: what a busy machine leaves to their heartbeats
 
 
 class Bench:
@@ -110,6 +113,17 @@ class Bench:
         finally:
             elsewhere.close()
 
+    @property
+    def session_ms(self) -> int:
+        """The shortest session of a member of a classic group that is worth waiting for."""
+        return 6000 if self.broker is None else SESSION_MS
+
+    def shorten_sessions(self, group: str) -> None:
+        """Of a KIP-848 group, where it is the broker that says how long they are."""
+        if self.broker is None:
+            pytest.skip("a setting of the broker, which is not ours")
+        self.reference.alter_config("group", group, {"consumer.session.timeout.ms": str(SESSION_MS)})
+
     def close(self) -> None:
         if self.strict is not None:
             self.strict.stop()
@@ -150,12 +164,15 @@ Run = Callable[[Bench, Driver], None]
 
 @dataclass(frozen=True)
 class Case:
-    """name: what works, as users would say it. needs_kills: it kills processes of the broker."""
+    """name: what works, as users would say it. needs_kills: it kills processes of the broker. takes_seconds: it waits
+    for what only time brings, so that not all clients are asked to do it each time.
+    """
 
     name: str
     run: Run
     needs: tuple[Ability, ...]
     needs_kills: bool = False
+    takes_seconds: bool = False
 
     def why_not(self, driver: type[Driver]) -> str | None:
         """The reason why this client is not asked to do it; None if it is."""
@@ -166,10 +183,12 @@ class Case:
 class Registry:
     cases: list[Case] = field(default_factory=list)
 
-    def __call__(self, name: str, *needs: Ability, needs_kills: bool = False) -> Callable[[Run], Run]:
+    def __call__(
+        self, name: str, *needs: Ability, needs_kills: bool = False, takes_seconds: bool = False
+    ) -> Callable[[Run], Run]:
         def add(run: Run) -> Run:
             assert all(case.name != name for case in self.cases), name
-            self.cases.append(Case(name, run, needs, needs_kills))
+            self.cases.append(Case(name, run, needs, needs_kills, takes_seconds))
             return run
 
         return add

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from tests.clients.matrix.cases import Bench, Registry, assert_same
 from tests.clients.matrix.driver import BEGINNING, Ability, Driver, Settings
 from tests.clients.samples import number_of, numbered
 
 PART = 300
+COORDINATORS = 4  # partitions of __consumer_offsets, of which one has the group
 VICTIMS = {"its partition": "partition {topic}-0", "the broker": "broker 1", "everything": "everything"}
 
 case = Registry()
@@ -54,6 +56,20 @@ for each, killed in VICTIMS.items():
     writes_through(each, killed)
     if killed != "everything":  # to a reader that is the broker's death, only longer
         reads_through(each, killed)
+
+
+@case("reads on in a group while its coordinator is killed, and commits", Ability.GROUP, needs_kills=True)
+def reads_on_in_a_group(bench: Bench, driver: Driver) -> None:
+    topic, group = bench.topic(), bench.fresh_name()
+    bench.write(topic, numbered(0, PART))
+    with closing(driver.member(topic, group)) as member:
+        found = member.read(PART)
+        for number in range(COORDINATORS):
+            bench.kill(f"partition __consumer_offsets-{number}")
+        bench.write(topic, numbered(PART, PART))
+        found += member.read(PART)
+    assert_same(found, numbered(0, 2 * PART))
+    bench.wait(lambda: bench.reference.committed(topic, group) == {0: 2 * PART}, f"{group} never committed {2 * PART}")
 
 
 @case("loses nothing while the broker is killed, with default settings", Ability.WRITE, Ability.STREAM, Ability.PATIENCE, needs_kills=True)

@@ -28,6 +28,15 @@ class Ability(StrEnum):
     READ = "reading"
     LOOK_UP = "offsets, times and metadata"
     ADMIN = "creating and deleting topics"
+    ADD_PARTITIONS = "adding partitions"
+    DELETE_RECORDS = "deleting records"
+    CLUSTER = "describing the cluster"
+    CONFIG = "configuration of topics and brokers"
+    GROUPS = "listing and describing groups"
+    GROUP_OFFSETS = "listing a group's offsets"
+    SET_OFFSETS = "altering a group's offsets"
+    DELETE_OFFSETS = "deleting a group's offsets"
+    DELETE_GROUPS = "deleting groups"
     IDEMPOTENT = "idempotent writing"
     ACKS = "choice of acknowledgements"
     PARTITIONS = "one reader of many partitions"
@@ -45,6 +54,8 @@ class Ability(StrEnum):
     COMMITTED = "read_committed"
     GROUP = "reading in groups"
     STATIC = "static members of groups"
+    COMMIT = "committing by hand"
+    COOPERATIVE = "a cooperative assignor"
     KIP_848 = "KIP-848 groups"
     CREATE_ON_WRITE = "creating a topic by writing to it"
     UNKNOWN_PARTITION = "telling that a partition is not there"
@@ -82,6 +93,26 @@ class Settings:
 DEFAULTS = Settings()
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """How a member joins its group.
+
+    instance: the name of a static member.
+    session_ms: the silence after which a classic member is out; None: the client's default.
+    cooperative: with an assignor that takes from a member only what another one is to have.
+    by_hand: it commits when it is told to, and only then.
+    """
+
+    protocol: Protocol = "classic"
+    instance: str | None = None
+    session_ms: int | None = None
+    cooperative: bool = False
+    by_hand: bool = False
+
+
+AS_USUAL = Joining()
+
+
 class Start(NamedTuple):
     """Where a reader begins: "beginning", "end", ("offset", n), ("time", milliseconds)."""
 
@@ -99,6 +130,24 @@ class Received(NamedTuple):
     offset: int
     sample: Sample
     timestamp_type: int | None
+
+
+class Cluster(NamedTuple):
+    """brokers: their ids. controller: the id of the one that is told to be it; None if the client does not tell."""
+
+    cluster_id: str
+    brokers: set[int]
+    controller: int | None
+
+
+class Group(NamedTuple):
+    """state: Kafka's word, in lower case and without spaces."""
+
+    state: str
+    members: int
+
+
+ConfigKind = Literal["topic", "broker", "group"]
 
 
 class Refused(Exception):
@@ -133,7 +182,7 @@ class Writer(ABC):
 
 
 class Reader(ABC):
-    """An open consumer of partitions that are assigned to it."""
+    """An open consumer of partitions that are assigned to it, or a member of a group."""
 
     @abstractmethod
     def read(self, count: int) -> list[Received]:
@@ -142,6 +191,14 @@ class Reader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close it as its users would. Safe to call twice."""
+
+    def commit(self) -> None:
+        """Have a member commit what it has read, and wait until that is done."""
+        raise NotImplementedError
+
+    def crash(self) -> None:
+        """SIGKILL for a member that has a process of its own: its group is told nothing."""
+        raise NotImplementedError
 
 
 class Driver(ABC):
@@ -184,10 +241,14 @@ class Driver(ABC):
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
     ) -> Reader: ...
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        """A member of a group, from the beginning where the group has committed nothing; it commits by itself, all of
-        what it has read at the latest when it is closed. instance: the name of a static one.
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        """A member of a group, from the beginning where the group has committed nothing. It commits by itself, all of
+        what it has read at the latest when it is closed, unless it joins to be told to.
         """
+        raise NotImplementedError
+
+    def member_apart(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        """The same in a process of its own, so that it can crash."""
         raise NotImplementedError
 
     @abstractmethod
@@ -210,6 +271,44 @@ class Driver(ABC):
 
     @abstractmethod
     def topics(self) -> set[str]: ...
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Until it has so many."""
+        raise NotImplementedError
+
+    def delete_records(self, topic: str, before: int) -> None:
+        """Of partition 0, those below an offset."""
+        raise NotImplementedError
+
+    def cluster(self) -> Cluster:
+        raise NotImplementedError
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        """What it is told of the configuration of a topic or a broker."""
+        raise NotImplementedError
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        """None goes back to the default."""
+        raise NotImplementedError
+
+    def groups(self) -> set[str]:
+        raise NotImplementedError
+
+    def group(self, group: str) -> Group:
+        raise NotImplementedError
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        """What the group has committed for each partition for which it has."""
+        raise NotImplementedError
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        raise NotImplementedError
+
+    def delete_group_offsets(self, topic: str, group: str, partition: int) -> None:
+        raise NotImplementedError
+
+    def delete_group(self, group: str) -> None:
+        raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027  (most have nothing to close)
         """Let go of what is shared by its writers and readers."""

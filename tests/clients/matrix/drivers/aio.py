@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource
 from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
-    Driver,
-    Protocol,
+    Cluster,
+    ConfigKind,
+    Group,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -26,6 +30,7 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.apart import PythonClient
 from tests.clients.matrix.drivers.loop import Loop
 from tests.clients.samples import Sample
 
@@ -101,6 +106,9 @@ class AioKafkaReader(Reader):
         except KafkaError as error:
             raise refused(error) from error
 
+    def commit(self) -> None:
+        self.loop.run(self.consumer.commit())
+
     def close(self) -> None:
         self.loop.run(self.consumer.stop())
 
@@ -110,9 +118,15 @@ def received(record: Any) -> Received:
     return Received(record.partition, record.offset, sample, record.timestamp_type)
 
 
-class AioKafka(Driver):
+class AioKafka(PythonClient):
     name = "aiokafka"
-    cannot: ClassVar[Mapping[Ability, str]] = {Ability.KIP_848: "does not know it"}
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        Ability.KIP_848: "does not know it",
+        Ability.COOPERATIVE: "has none",
+        Ability.SET_OFFSETS: "has no call for it",
+        Ability.DELETE_OFFSETS: "has no call for it",
+        Ability.DELETE_GROUPS: "has no call for it",
+    }
 
     def __init__(self, kafka: str, zmq: str) -> None:
         super().__init__(kafka, zmq)
@@ -158,11 +172,14 @@ class AioKafka(Driver):
         await consumer.start()
         return consumer
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        own = {} if joining.session_ms is None else {"session_timeout_ms": joining.session_ms}
+
         async def begin() -> AIOKafkaConsumer:
             consumer = AIOKafkaConsumer(
                 topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
-                group_instance_id=instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS)
+                group_instance_id=joining.instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS,
+                enable_auto_commit=not joining.by_hand, **own)
             await consumer.start()
             return consumer
 
@@ -223,57 +240,76 @@ class AioKafka(Driver):
 
         return self.loop.run(ask())
 
-    async def admin(self) -> AIOKafkaAdminClient:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, client_id=self.client_id)
-        await admin.start()
-        return admin
+    def ask(self, call: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+        """One call of an admin. Raises Refused."""
+
+        async def ask() -> Any:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, client_id=self.client_id)
+            await admin.start()
+            try:
+                return await call(admin)
+            finally:
+                await admin.close()
+
+        try:
+            return self.loop.run(ask())
+        except KafkaError as error:
+            raise refused(error) from error
 
     def partitions(self, topic: str) -> int:
-        async def ask() -> int:
-            admin = await self.admin()
-            try:
-                (told,) = await admin.describe_topics([topic])
-                check(told["error_code"], topic)
-                return len(told["partitions"])
-            finally:
-                await admin.close()
-
-        return self.loop.run(ask())
+        (told,) = self.ask(lambda admin: admin.describe_topics([topic]))
+        check(told["error_code"], topic)
+        return len(told["partitions"])
 
     def create_topic(self, topic: str, partitions: int) -> None:
-        async def ask() -> None:
-            admin = await self.admin()
-            try:
-                told = await admin.create_topics([NewTopic(topic, partitions, 1)])
-                for _, code, *_ in told.topic_errors:
-                    check(code, topic)
-            finally:
-                await admin.close()
-
-        self.loop.run(ask())
+        told = self.ask(lambda admin: admin.create_topics([NewTopic(topic, partitions, 1)]))
+        for _, code, *_ in told.topic_errors:
+            check(code, topic)
 
     def delete_topic(self, topic: str) -> None:
-        async def ask() -> None:
-            admin = await self.admin()
-            try:
-                for _, code, *_ in (await admin.delete_topics([topic])).topic_error_codes:
-                    check(code, topic)
-            finally:
-                await admin.close()
-
-        self.loop.run(ask())
+        for _, code, *_ in self.ask(lambda admin: admin.delete_topics([topic])).topic_error_codes:
+            check(code, topic)
 
     def topics(self) -> set[str]:
-        async def ask() -> set[str]:
-            admin = await self.admin()
-            try:
-                return set(await admin.list_topics())
-            finally:
-                await admin.close()
+        return set(self.ask(lambda admin: admin.list_topics()))
 
-        return self.loop.run(ask())
+    def add_partitions(self, topic: str, total: int) -> None:
+        self.ask(lambda admin: admin.create_partitions({topic: NewPartitions(total)}))
+
+    def delete_records(self, topic: str, before: int) -> None:
+        self.ask(lambda admin: admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before)}))
+
+    def cluster(self) -> Cluster:
+        told = self.ask(lambda admin: admin.describe_cluster())
+        return Cluster(told["cluster_id"], {broker["node_id"] for broker in told["brokers"]}, told["controller_id"])
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        (told,) = self.ask(lambda admin: admin.describe_configs([ConfigResource(kind, name)]))
+        ((code, text, _, _, entries, *_),) = told.resources
+        check(code, text)
+        return {key: value for key, value, *_ in entries}
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        """The old request, which replaces all that there is: what is not named goes back to the default."""
+        wanted = {key: value for key, value in values.items() if value is not None}
+        for told in self.ask(lambda admin: admin.alter_configs([ConfigResource(kind, name, wanted)])):
+            for code, text, *_ in told.resources:
+                check(code, text)
+
+    def groups(self) -> set[str]:
+        return {name for name, *_ in self.ask(lambda admin: admin.list_consumer_groups())}
+
+    def group(self, group: str) -> Group:
+        (told,) = self.ask(lambda admin: admin.describe_consumer_groups([group]))
+        ((code, name, state, _, _, members, *_),) = told.groups
+        check(code, name)
+        return Group(state.lower(), len(members))
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        told = self.ask(lambda admin: admin.list_consumer_group_offsets(group))
+        return {place.partition: found.offset for place, found in told.items() if place.topic == topic}
 
 
-def check(code: int, topic: str) -> None:
+def check(code: int, what: str) -> None:
     if code != 0:
-        raise Refused(code, f"{for_code(code).__name__}: {topic}")
+        raise Refused(code, f"{for_code(code).__name__}: {what}")

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import IO, ClassVar
 
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     CREATE_TIME,
     DEFAULTS,
@@ -24,7 +25,7 @@ from tests.clients.matrix.driver import (
     TIMEOUT_S,
     Ability,
     Driver,
-    Protocol,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -32,11 +33,16 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.java_tools import JavaTools
 from tests.clients.matrix.drivers.json_lines import JAVA_FLAGS, KAFKA_LIB, Java
 from tests.clients.samples import Sample
 
 MARK = "\x1eend of record\x1e"  # what kcat is told to print behind each one
 POLL_S = 0.2
+ADMINISTRATION = (
+    Ability.ADMIN, Ability.ADD_PARTITIONS, Ability.DELETE_RECORDS, Ability.CLUSTER, Ability.CONFIG, Ability.GROUPS,
+    Ability.GROUP_OFFSETS, Ability.SET_OFFSETS, Ability.DELETE_OFFSETS, Ability.DELETE_GROUPS)
+COOPERATIVE = "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"
 
 
 def is_text(data: bytes | None) -> bool:
@@ -184,6 +190,9 @@ class ConsoleReader(StreamReader):
 class Ended(StreamReader):
     """A member of a group is told to end, so that it commits and leaves."""
 
+    def crash(self) -> None:
+        super().close()
+
     def close(self) -> None:
         self.process.terminate()
         self.process.communicate(timeout=TIMEOUT_S)
@@ -202,12 +211,14 @@ class Kcat(Driver):
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.TIMESTAMPS: "takes none",
         Ability.TIME_TYPE: "tells it in JSON only",
-        Ability.ADMIN: "does not do it",
+        **dict.fromkeys(ADMINISTRATION, "does not do it"),
         Ability.ERRORS: "tells librdkafka's texts only",
         Ability.BYTES: "made for text",
         Ability.CREATE_ON_READ: "reading creates nothing",
         Ability.KIP_848: "with a librdkafka older than that",
         Ability.STATIC: "in the library: see confluent-kafka",
+        Ability.COMMIT: "commits by itself, whatever it is told",
+        Ability.COOPERATIVE: "commits by itself, so that nobody could tell what it keeps",
     }
 
     @classmethod
@@ -252,10 +263,14 @@ class Kcat(Driver):
             max_partition_fetch_bytes=size, receive_message_max_bytes=size and 2 * size,
             isolation_level="read_committed" if settings.committed else None), MARK.encode())
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
         return KcatMember(self.command(
             "-G", group, "-u", "-f", f"%p %o %T %K %S\n%k%s%h{MARK}", topic,
-            auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS), MARK.encode())
+            auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS, session_timeout_ms=joining.session_ms),
+            MARK.encode())
+
+    def member_apart(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        return self.member(topic, group, joining)
 
     def asked(self, *arguments: str) -> str:
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, timeout=2 * TIMEOUT_S)
@@ -287,20 +302,19 @@ class Kcat(Driver):
         return {told["topic"] for told in json.loads(self.asked("-L", "-J"))["topics"]}
 
 
-class JavaConsole(Driver):
-    """ConsoleProducer and ConsoleConsumer. What is in their library is tried with the client itself: a JVM starts slowly."""
+class JavaConsole(JavaTools):
+    """ConsoleProducer, ConsoleConsumer, and the tools that administer. What is in their library is tried with the client itself: a JVM starts slowly."""
 
     name = "Java's console tools"
     library = "in the library: see Java"
     cannot: ClassVar[Mapping[Ability, str]] = {
-        Ability.LOOK_UP: "other tools do: tests/clients/test_java_tools.py",
-        Ability.ADMIN: "other tools do: tests/clients/test_java_tools.py",
         Ability.BYTES: "made for text",
         Ability.TIMESTAMPS: "take none",
         Ability.PARTITIONS: "of one partition, or in a group",
         Ability.RESET: library, Ability.LIMITS: library, Ability.ERRORS: library, Ability.ACKS: library,
         Ability.GZIP: library, Ability.SNAPPY: library, Ability.LZ4: library, Ability.ZSTD: library,
         Ability.STATIC: library, Ability.COMMITTED: library, Ability.CREATE_ON_READ: library, Ability.ABANDON: library, Ability.KEYED: library,
+        Ability.COMMIT: "commit by themselves, or not at all",
         Ability.PATIENCE: "the console producer gives up after three tries unless told otherwise",
         Ability.SEEK_TIME: "by offset only", Ability.SEEK_END: "resolved later, so that nobody can say what comes first",
     }
@@ -342,28 +356,17 @@ class JavaConsole(Driver):
             "earliest" if start.kind == "beginning" else str(start.at), *own,
             *[part for one in options for part in ("--formatter-property", one)]), b"\n")
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
         options = [f"print.{name}=true" for name in ("timestamp", "partition", "offset", "headers", "key")]
+        own = {"group.protocol": joining.protocol, "enable.auto.commit": "false" if joining.by_hand else None}
+        if joining.protocol == "classic":
+            own |= {"heartbeat.interval.ms": str(HEARTBEAT_MS),
+                    "session.timeout.ms": None if joining.session_ms is None else str(joining.session_ms),
+                    "partition.assignment.strategy": COOPERATIVE if joining.cooperative else None}
         return ConsoleMember(self.command(
             "consumer.ConsoleConsumer", topic, "--group", group, "--from-beginning",
-            "--command-property", f"group.protocol={protocol}",
-            *(["--command-property", f"heartbeat.interval.ms={HEARTBEAT_MS}"] if protocol == "classic" else []),
+            *[part for name, value in own.items() if value for part in ("--command-property", f"{name}={value}")],
             *[part for one in options for part in ("--formatter-property", one)]), b"\n")
 
-    def bounds(self, topic: str) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def offset_at(self, topic: str, timestamp_ms: int) -> int | None:
-        raise NotImplementedError
-
-    def partitions(self, topic: str) -> int:
-        raise NotImplementedError
-
-    def create_topic(self, topic: str, partitions: int) -> None:
-        raise NotImplementedError
-
-    def delete_topic(self, topic: str) -> None:
-        raise NotImplementedError
-
-    def topics(self) -> set[str]:
-        raise NotImplementedError
+    def member_apart(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        return self.member(topic, group, joining)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import confluent_kafka
 from confluent_kafka import (
@@ -16,15 +16,26 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
     TIMEOUT_S,
-    Driver,
-    Protocol,
+    Ability,
+    Cluster,
+    ConfigKind,
+    Group,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -32,6 +43,7 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.apart import PythonClient
 from tests.clients.samples import Sample
 
 POLL_S = 0.2
@@ -103,6 +115,9 @@ class ConfluentReader(Reader):
                 found.append(received(message))
         return found
 
+    def commit(self) -> None:
+        self.consumer.commit(asynchronous=False)
+
     def close(self) -> None:
         self.consumer.close()
 
@@ -116,8 +131,9 @@ def received(message: Message) -> Received:
     return Received(partition, offset, sample, kind - 1)  # librdkafka's 0 is "not available"
 
 
-class Confluent(Driver):
+class Confluent(PythonClient):
     name = "confluent-kafka"
+    cannot: ClassVar[Mapping[Ability, str]] = {Ability.DELETE_OFFSETS: "has no call for it"}
 
     @cached_property
     def admin(self) -> AdminClient:
@@ -165,10 +181,13 @@ class Confluent(Driver):
         consumer.assign(places)
         return ConfluentReader(consumer)
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> ConfluentReader:
         own = {
-            "group.id": group, "group.protocol": protocol, "group.instance.id": instance, "auto.offset.reset": "earliest",
-            "heartbeat.interval.ms": HEARTBEAT_MS if protocol == "classic" else None}
+            "group.id": group, "group.protocol": joining.protocol, "group.instance.id": joining.instance,
+            "auto.offset.reset": "earliest", "enable.auto.commit": not joining.by_hand}
+        if joining.protocol == "classic":
+            own |= {"heartbeat.interval.ms": HEARTBEAT_MS, "session.timeout.ms": joining.session_ms,
+                    "partition.assignment.strategy": "cooperative-sticky" if joining.cooperative else None}
         consumer = confluent_kafka.Consumer(self.settings(**{k: v for k, v in own.items() if v is not None}))
         consumer.subscribe([topic])
         return ConfluentReader(consumer)
@@ -216,14 +235,16 @@ class Confluent(Driver):
         self.make_topic(topic, partitions, {})
 
     def make_topic(self, topic: str, partitions: int, config: dict[str, str]) -> None:
-        try:
-            self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(TIMEOUT_S)
-        except KafkaException as error:
-            raise refused(error.args[0]) from error
+        self.done(self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic])
 
     def delete_topic(self, topic: str) -> None:
+        self.done(self.admin.delete_topics([topic])[topic])
+
+    @staticmethod
+    def done(future: Any) -> Any:
+        """What came of it. Raises Refused."""
         try:
-            self.admin.delete_topics([topic])[topic].result(TIMEOUT_S)
+            return future.result(TIMEOUT_S)
         except KafkaException as error:
             raise refused(error.args[0]) from error
 
@@ -235,3 +256,45 @@ class Confluent(Driver):
 
     def topics(self) -> set[str]:
         return set(self.admin.list_topics(timeout=TIMEOUT_S).topics)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        self.done(self.admin.create_partitions([NewPartitions(topic, total)])[topic])
+
+    def delete_records(self, topic: str, before: int) -> None:
+        (told,) = self.admin.delete_records([TopicPartition(topic, 0, before)]).values()
+        self.done(told)
+
+    def cluster(self) -> Cluster:
+        told = self.done(self.admin.describe_cluster())
+        return Cluster(told.cluster_id, {node.id for node in told.nodes}, told.controller.id)
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        (told,) = self.admin.describe_configs([ConfigResource(kind, name)]).values()
+        return {key: entry.value for key, entry in self.done(told).items()}
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET)
+            for key, value in values.items()]
+        (told,) = self.admin.incremental_alter_configs([ConfigResource(kind, name, incremental_configs=entries)]).values()
+        self.done(told)
+
+    def groups(self) -> set[str]:
+        return {each.group_id for each in self.done(self.admin.list_consumer_groups()).valid}
+
+    def group(self, group: str) -> Group:
+        told = self.done(self.admin.describe_consumer_groups([group])[group])
+        return Group(told.state.name.lower(), len(told.members))
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        return self.committed(topic, group)
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        told = self.done(self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])[group])
+        for place in told.topic_partitions:
+            if place.error is not None:
+                raise refused(place.error)
+
+    def delete_group(self, group: str) -> None:
+        self.done(self.admin.delete_consumer_groups([group])[group])

@@ -14,17 +14,22 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
+    Cluster,
+    ConfigKind,
     Driver,
-    Protocol,
+    Group,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -86,16 +91,12 @@ def unpacked(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
 
 
-def in_words(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in Settings.__slots__}
-
-
 class JsonWriter(Writer):
     def __init__(self, program: Program, place: dict[str, Any], settings: Settings) -> None:
         self.program = program
         self.number = next(_numbers)
         self.is_open = True
-        program.call("writer", id=self.number, settings=in_words(settings), **place)
+        program.call("writer", id=self.number, settings=asdict(settings), **place)
 
     def send(self, records: Sequence[Sample]) -> None:
         self.program.call("send", id=self.number, records=[
@@ -118,11 +119,11 @@ class JsonWriter(Writer):
 
 
 class JsonReader(Reader):
-    def __init__(self, program: Program, place: dict[str, Any], settings: Settings, op: str = "reader") -> None:
+    def __init__(self, program: Program, opening: dict[str, Any]) -> None:
         self.program = program
         self.number = next(_numbers)
         self.is_open = True
-        program.call(op, id=self.number, settings=in_words(settings), **place)
+        program.call(id=self.number, **opening)
 
     def read(self, count: int) -> list[Received]:
         told = self.program.call("read", id=self.number, count=count, timeout_ms=int(TIMEOUT_S * 1000))
@@ -138,6 +139,27 @@ class JsonReader(Reader):
         if self.is_open:
             self.is_open = False
             self.program.call("close", id=self.number)
+
+
+class JsonMember(JsonReader):
+    """is_apart: the program is its own, and ends with it."""
+
+    def __init__(self, program: Program, place: dict[str, Any], joining: Joining, *, is_apart: bool = False) -> None:
+        self.is_apart = is_apart
+        super().__init__(program, {"op": "member", "joining": asdict(joining), "heartbeat_ms": HEARTBEAT_MS, **place})
+
+    def commit(self) -> None:
+        self.program.call("commit", id=self.number)
+
+    def crash(self) -> None:
+        assert self.is_apart
+        self.is_open = False
+        self.program.kill()
+
+    def close(self) -> None:
+        super().close()
+        if self.is_apart:
+            self.program.kill()
 
 
 class JsonLines(Driver):
@@ -157,12 +179,16 @@ class JsonLines(Driver):
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
     ) -> Reader:
-        return JsonReader(
-            self.program, self.place(topic, partitions=list(partitions), start=start.kind, at=start.at), settings)
+        return JsonReader(self.program, {
+            "op": "reader", "settings": asdict(settings),
+            **self.place(topic, partitions=list(partitions), start=start.kind, at=start.at)})
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        place = self.place(topic, group=group, protocol=protocol, instance=instance, heartbeat_ms=HEARTBEAT_MS)
-        return JsonReader(self.program, place, DEFAULTS, op="member")
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        return JsonMember(self.program, self.place(topic, group=group), joining)
+
+    def member_apart(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        program = Program(self.program.command, self.program.environment)
+        return JsonMember(program, self.place(topic, group=group), joining, is_apart=True)
 
     def bounds(self, topic: str) -> tuple[int, int]:
         first, end = self.program.call("bounds", **self.place(topic))["offsets"]
@@ -182,7 +208,46 @@ class JsonLines(Driver):
         self.program.call("delete", **self.place(topic))
 
     def topics(self) -> set[str]:
-        return set(self.program.call("topics", **self.place(""))["topics"])
+        return set(self.administer("topics")["topics"])
+
+    def administer(self, op: str, topic: str = "", **fields: Any) -> dict[str, Any]:
+        return self.program.call(op, **self.place(topic, **fields))
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        self.administer("add_partitions", topic, count=total)
+
+    def delete_records(self, topic: str, before: int) -> None:
+        self.administer("delete_records", topic, at=before)
+
+    def cluster(self) -> Cluster:
+        told = self.administer("cluster")
+        return Cluster(told["id"], set(told["brokers"]), told["controller"])
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        values: dict[str, str | None] = self.administer("config", kind=kind, name=name)["values"]
+        return values
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        self.administer("alter_config", kind=kind, name=name, values=values)
+
+    def groups(self) -> set[str]:
+        return set(self.administer("groups")["groups"])
+
+    def group(self, group: str) -> Group:
+        told = self.administer("group", group=group)
+        return Group(told["state"].lower().replace(" ", ""), told["members"])
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        return dict(self.administer("group_offsets", topic, group=group)["offsets"])
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        self.administer("set_group_offsets", topic, group=group, offsets=list(offsets.items()))
+
+    def delete_group_offsets(self, topic: str, group: str, partition: int) -> None:
+        self.administer("delete_group_offsets", topic, group=group, partition=partition)
+
+    def delete_group(self, group: str) -> None:
+        self.administer("delete_group", group=group)
 
     def close(self) -> None:
         self.program.kill()
@@ -202,7 +267,6 @@ class Java(JsonLines):
 class FranzGo(JsonLines):
     name = "franz-go"
     toolchain = "go"
-    cannot: ClassVar[Mapping[Ability, str]] = {Ability.KIP_848: "only where it is told that this is an experiment"}
     program = Program([str(FRANZ_GO)], {})
 
     @classmethod
@@ -217,6 +281,8 @@ class KafkaJs(JsonLines):
         Ability.READ: "reads in groups only, from where the group has committed",
         Ability.STATIC: "does not know it",
         Ability.KIP_848: "does not know it",
+        Ability.COOPERATIVE: "has none",
+        Ability.DELETE_OFFSETS: "has no call for it",
         Ability.LZ4: "in a plugin only, which is not maintained",
         Ability.ZSTD: "in a plugin only, which is not maintained",
         Ability.UNKNOWN_PARTITION: "drops such a record without a word",

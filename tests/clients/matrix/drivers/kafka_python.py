@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import kafka
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import BrokerResponseError, KafkaError
+from kafka.admin import AlterConfigOp, ConfigResource, KafkaAdminClient, NewTopic
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import BrokerResponseError, KafkaError, NoError
+from kafka.structs import OffsetAndMetadata
 
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
-    Driver,
-    Protocol,
+    Cluster,
+    ConfigKind,
+    Group,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -26,6 +32,7 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.apart import PythonClient
 from tests.clients.samples import Sample
 
 
@@ -72,6 +79,9 @@ class KafkaPythonReader(Reader):
         except KafkaError as error:
             raise refused(error) from error
 
+    def commit(self) -> None:
+        self.consumer.commit()
+
     def close(self) -> None:
         self.consumer.close()
 
@@ -81,7 +91,7 @@ def received(record: Any) -> Received:
     return Received(record.partition, record.offset, sample, record.timestamp_type)
 
 
-class KafkaPython(Driver):
+class KafkaPython(PythonClient):
     name = "kafka-python"
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.ABANDON: "closing it without giving it time fails, and it goes on sending",
@@ -121,10 +131,16 @@ class KafkaPython(Driver):
             bootstrap_servers=self.bootstrap, client_id=self.client_id, enable_auto_commit=False,
             consumer_timeout_ms=TIMEOUT_S * 1000, **own)
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        own: dict[str, Any] = {"enable_auto_commit": not joining.by_hand}
+        if joining.session_ms is not None:
+            own["session_timeout_ms"] = joining.session_ms
+        if joining.cooperative:
+            own["partition_assignment_strategy"] = [CooperativeStickyAssignor]
         return KafkaPythonReader(KafkaConsumer(
-            topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group, group_instance_id=instance,
-            auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS, consumer_timeout_ms=TIMEOUT_S * 1000))
+            topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
+            group_instance_id=joining.instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS,
+            consumer_timeout_ms=TIMEOUT_S * 1000, **own))
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
@@ -172,26 +188,22 @@ class KafkaPython(Driver):
         finally:
             consumer.close()
 
-    def admin(self) -> KafkaAdminClient:
-        return KafkaAdminClient(bootstrap_servers=self.bootstrap, client_id=self.client_id)
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        """Raises Refused."""
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap, client_id=self.client_id)) as admin:
+            try:
+                yield admin
+            except KafkaError as error:
+                raise refused(error) from error
 
     def create_topic(self, topic: str, partitions: int) -> None:
-        admin = self.admin()
-        try:
+        with self.admin() as admin:
             admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])
-        except KafkaError as error:
-            raise refused(error) from error
-        finally:
-            admin.close()
 
     def delete_topic(self, topic: str) -> None:
-        admin = self.admin()
-        try:
+        with self.admin() as admin:
             admin.delete_topics([topic])
-        except KafkaError as error:
-            raise refused(error) from error
-        finally:
-            admin.close()
 
     def topics(self) -> set[str]:
         consumer = self.consumer()
@@ -199,3 +211,64 @@ class KafkaPython(Driver):
             return set(consumer.topics())
         finally:
             consumer.close()
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        with self.admin() as admin:
+            admin.create_partitions({topic: total})
+
+    def delete_records(self, topic: str, before: int) -> None:
+        with self.admin() as admin:
+            admin.delete_records({TopicPartition(topic, 0): before})
+
+    def cluster(self) -> Cluster:
+        with self.admin() as admin:
+            told = admin.describe_cluster()
+        return Cluster(told["cluster_id"], {broker["broker_id"] for broker in told["brokers"]}, told["controller_id"])
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        with self.admin() as admin:
+            told = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
+        return {key: entry["value"] for key, entry in told[kind][name].items()}
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        wanted = {key: (AlterConfigOp.DELETE if value is None else AlterConfigOp.SET, value) for key, value in values.items()}
+        with self.admin() as admin:
+            told = admin.alter_configs([ConfigResource(kind, name, wanted)])[kind][name]
+        if told != "OK":
+            raise Refused(None, told)
+
+    def groups(self) -> set[str]:
+        with self.admin() as admin:
+            return {each["group_id"] for each in admin.list_groups()}
+
+    def group(self, group: str) -> Group:
+        with self.admin() as admin:
+            told = admin.describe_groups([group])[group]
+        return Group(told["group_state"].lower(), len(told["members"]))
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        with self.admin() as admin:
+            told = admin.list_group_offsets(group)[group]
+        return {place.partition: found.offset for place, found in told.items() if place.topic == topic}
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        wanted = {TopicPartition(topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in offsets.items()}
+        with self.admin() as admin:
+            check(admin.alter_group_offsets(group, wanted))
+
+    def delete_group_offsets(self, topic: str, group: str, partition: int) -> None:
+        with self.admin() as admin:
+            check(admin.delete_group_offsets(group, [TopicPartition(topic, partition)]))
+
+    def delete_group(self, group: str) -> None:
+        with self.admin() as admin:
+            told = admin.delete_groups([group])[group]
+        if told != "OK":
+            raise refused(getattr(kafka.errors, told)(group))
+
+
+def check(told: Mapping[Any, Any]) -> None:
+    """Of answers that are classes of errors, by what they are of."""
+    for what, kind in told.items():
+        if kind is not NoError:
+            raise refused(kind(str(what)))

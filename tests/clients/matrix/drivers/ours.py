@@ -9,13 +9,16 @@ from typing import Any, ClassVar, TypeVar
 
 import zafka
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
     TIMEOUT_S,
     Ability,
-    Driver,
-    Protocol,
+    Cluster,
+    ConfigKind,
+    Group,
+    Joining,
     Reader,
     Received,
     Refused,
@@ -23,7 +26,9 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.apart import PythonClient
 from tests.clients.samples import Sample
+from zafka.client.admin_base import ClusterInfo
 from zafka.client.errors import BrokerRefused, UnknownTopic, ZafkaError
 
 Result = TypeVar("Result")
@@ -80,14 +85,18 @@ class OurReader(Reader):
         except ZafkaError as error:
             raise refused(error) from error
 
+    def commit(self) -> None:
+        self.consumer.commit()
+
     def close(self) -> None:
         self.consumer.close()
 
 
-class Zafka(Driver):
+class Zafka(PythonClient):
     name = "zafka, Kafka's protocol"
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.COMMITTED: "there are no transactions yet",
+        Ability.DELETE_OFFSETS: "not in our own client yet",
         Ability.CREATE_ON_READ: "creates nothing unasked",
         Ability.CREATE_ON_WRITE: "creates nothing unasked, and says how to",
     }
@@ -123,14 +132,20 @@ class Zafka(Driver):
     def consumer(self, settings: Settings = DEFAULTS) -> zafka.Consumer:
         return zafka.Consumer(**self.consumer_options(settings))
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        return OurReader(zafka.Consumer(topic, **self.member_options(group, instance, protocol)))
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        return OurReader(zafka.Consumer(topic, **self.member_options(group, joining)))
 
-    def member_options(self, group: str, instance: str | None, protocol: Protocol) -> dict[str, Any]:
-        classic = {"heartbeat_interval": HEARTBEAT_MS / 1000} if protocol == "classic" else {}
-        return self.options | {
-            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": instance, "group_protocol": protocol,
-            **classic}
+    def member_options(self, group: str, joining: Joining) -> dict[str, Any]:
+        own: dict[str, Any] = {
+            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": joining.instance,
+            "enable_auto_commit": not joining.by_hand, "group_protocol": joining.protocol}
+        if joining.protocol == "classic":
+            own["heartbeat_interval"] = HEARTBEAT_MS / 1000
+            if joining.session_ms is not None:
+                own["session_timeout"] = joining.session_ms / 1000
+            if joining.cooperative:
+                own["partition_assignment_strategy"] = "cooperative-sticky"
+        return self.options | own
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)
@@ -191,6 +206,57 @@ class Zafka(Driver):
     def topics(self) -> set[str]:
         with self.admin() as admin:
             return set(admin.list_topics())
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.create_partitions(topic, total))
+
+    def delete_records(self, topic: str, before: int) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.delete_records({(topic, 0): before}))
+
+    def cluster(self) -> Cluster:
+        with self.admin() as admin:
+            return cluster_of(admin.describe_cluster())
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        with self.admin() as admin:
+            told = self.asked(lambda: admin.describe_configs(**owner(kind, name)))
+        return {entry.name: entry.value for entry in told}
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.alter_config(**owner(kind, name), config=values))
+
+    def groups(self) -> set[str]:
+        with self.admin() as admin:
+            return {each.group_id for each in self.asked(admin.list_groups)}
+
+    def group(self, group: str) -> Group:
+        with self.admin() as admin:
+            (told,) = self.asked(lambda: admin.describe_groups(group))
+        return Group(told.state.lower(), len(told.members))
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        with self.admin() as admin:
+            told = self.asked(lambda: admin.list_group_offsets(group))
+        return {place.partition: offset for place, offset in told.items() if place.topic == topic}
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.alter_group_offsets(group, {(topic, number): at for number, at in offsets.items()}))
+
+    def delete_group(self, group: str) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.delete_groups(group))
+
+
+def owner(kind: ConfigKind, name: str) -> dict[str, Any]:
+    return {kind: int(name) if kind == "broker" else name}
+
+
+def cluster_of(told: ClusterInfo) -> Cluster:
+    return Cluster(told.cluster_id, {broker.broker_id for broker in told.brokers}, told.controller_id)
 
 
 class ZafkaDoor(Zafka):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import zafka
 from tests.clients.matrix.driver import (
+    AS_USUAL,
     BEGINNING,
     DEFAULTS,
     TIMEOUT_S,
-    Protocol,
+    Cluster,
+    ConfigKind,
+    Group,
+    Joining,
     Reader,
     Received,
     Settings,
@@ -19,7 +23,7 @@ from tests.clients.matrix.driver import (
     Writer,
 )
 from tests.clients.matrix.drivers.loop import Loop
-from tests.clients.matrix.drivers.ours import ZafkaDoor, refused
+from tests.clients.matrix.drivers.ours import ZafkaDoor, cluster_of, owner, refused
 from tests.clients.samples import Sample
 from zafka.client.errors import ZafkaError
 
@@ -89,6 +93,9 @@ class AsyncReader(Reader):
 
         return asked(self.loop, read())
 
+    def commit(self) -> None:
+        asked(self.loop, self.consumer.commit())
+
     def close(self) -> None:
         self.loop.run(self.consumer.close())
 
@@ -108,8 +115,8 @@ class AsyncZafka(ZafkaDoor):
         asked(self.loop, producer.start())
         return AsyncWriter(self.loop, producer, topic, partition)
 
-    def member(self, topic: str, group: str, *, protocol: Protocol = "classic", instance: str | None = None) -> Reader:
-        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, instance, protocol))
+    def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
+        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, joining))
         asked(self.loop, consumer.start())
         return AsyncReader(self.loop, consumer)
 
@@ -153,30 +160,61 @@ class AsyncZafka(ZafkaDoor):
 
         return asked(self.loop, ask())
 
-    def partitions(self, topic: str) -> int:
-        async def ask() -> int:
+    def administer(self, call: Callable[[zafka.AsyncAdmin], Coroutine[Any, Any, Result]]) -> Result:
+        """One call of an admin. Raises Refused."""
+
+        async def ask() -> Result:
             async with zafka.AsyncAdmin(**self.options) as admin:
-                return len((await admin.describe_topics([topic]))[0].partitions)
+                return await call(admin)
 
         return asked(self.loop, ask())
+
+    def partitions(self, topic: str) -> int:
+        return len(self.administer(lambda admin: admin.describe_topics([topic]))[0].partitions)
 
     def create_topic(self, topic: str, partitions: int) -> None:
-        async def ask() -> None:
-            async with zafka.AsyncAdmin(**self.options) as admin:
-                await admin.create_topic(topic, partitions, 1)
-
-        asked(self.loop, ask())
+        self.administer(lambda admin: admin.create_topic(topic, partitions, 1))
 
     def delete_topic(self, topic: str) -> None:
-        async def ask() -> None:
-            async with zafka.AsyncAdmin(**self.options) as admin:
-                await admin.delete_topics(topic)
-
-        asked(self.loop, ask())
+        self.administer(lambda admin: admin.delete_topics(topic))
 
     def topics(self) -> set[str]:
-        async def ask() -> set[str]:
+        return set(self.administer(lambda admin: admin.list_topics()))
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        self.administer(lambda admin: admin.create_partitions(topic, total))
+
+    def delete_records(self, topic: str, before: int) -> None:
+        self.administer(lambda admin: admin.delete_records({(topic, 0): before}))
+
+    def cluster(self) -> Cluster:
+        async def ask() -> Cluster:
             async with zafka.AsyncAdmin(**self.options) as admin:
-                return set(await admin.list_topics())
+                return cluster_of(admin.describe_cluster())
 
         return asked(self.loop, ask())
+
+    def config(self, kind: ConfigKind, name: str) -> Mapping[str, str | None]:
+        told = self.administer(lambda admin: admin.describe_configs(**owner(kind, name)))
+        return {entry.name: entry.value for entry in told}
+
+    def alter_config(self, kind: ConfigKind, name: str, values: Mapping[str, str | None]) -> None:
+        self.administer(lambda admin: admin.alter_config(**owner(kind, name), config=values))
+
+    def groups(self) -> set[str]:
+        return {each.group_id for each in self.administer(lambda admin: admin.list_groups())}
+
+    def group(self, group: str) -> Group:
+        (told,) = self.administer(lambda admin: admin.describe_groups(group))
+        return Group(told.state.lower(), len(told.members))
+
+    def group_offsets(self, topic: str, group: str) -> dict[int, int]:
+        told = self.administer(lambda admin: admin.list_group_offsets(group))
+        return {place.partition: offset for place, offset in told.items() if place.topic == topic}
+
+    def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
+        wanted = {(topic, number): at for number, at in offsets.items()}
+        self.administer(lambda admin: admin.alter_group_offsets(group, wanted))
+
+    def delete_group(self, group: str) -> None:
+        self.administer(lambda admin: admin.delete_groups(group))

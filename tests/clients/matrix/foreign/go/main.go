@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"runtime/debug"
 	"time"
@@ -30,6 +29,14 @@ type settings struct {
 	Reset          string  `json:"reset"`
 }
 
+type joining struct {
+	Protocol    string  `json:"protocol"`
+	Instance    *string `json:"instance"`
+	SessionMs   *int    `json:"session_ms"`
+	Cooperative bool    `json:"cooperative"`
+	ByHand      bool    `json:"by_hand"`
+}
+
 type record struct {
 	Key           *[]byte  `json:"key"`
 	Value         *[]byte  `json:"value"`
@@ -41,22 +48,26 @@ type record struct {
 }
 
 type call struct {
-	Op         string   `json:"op"`
-	ID         int      `json:"id"`
-	Bootstrap  string   `json:"bootstrap"`
-	ClientID   string   `json:"client_id"`
-	Topic      string   `json:"topic"`
-	Group      string   `json:"group"`
-	Instance   *string  `json:"instance"`
-	Heartbeat  int      `json:"heartbeat_ms"`
-	Partition  *int32   `json:"partition"`
-	Partitions []int32  `json:"partitions"`
-	Start      string   `json:"start"`
-	At         int64    `json:"at"`
-	Count      int      `json:"count"`
-	TimeoutMs  int      `json:"timeout_ms"`
-	Settings   settings `json:"settings"`
-	Records    []record `json:"records"`
+	Op         string             `json:"op"`
+	ID         int                `json:"id"`
+	Bootstrap  string             `json:"bootstrap"`
+	ClientID   string             `json:"client_id"`
+	Topic      string             `json:"topic"`
+	Group      string             `json:"group"`
+	Joining    joining            `json:"joining"`
+	Heartbeat  int                `json:"heartbeat_ms"`
+	Partition  *int32             `json:"partition"`
+	Partitions []int32            `json:"partitions"`
+	Start      string             `json:"start"`
+	At         int64              `json:"at"`
+	Count      int                `json:"count"`
+	TimeoutMs  int                `json:"timeout_ms"`
+	Kind       string             `json:"kind"`
+	Name       string             `json:"name"`
+	Offsets    [][2]int64         `json:"offsets"`
+	Values     map[string]*string `json:"values"`
+	Settings   settings           `json:"settings"`
+	Records    []record           `json:"records"`
 }
 
 type answer map[string]any
@@ -67,6 +78,7 @@ type open struct {
 	sent    []*kgo.Record
 	failed  chan error
 	fetched []*kgo.Record
+	read    []*kgo.Record // and not committed by hand
 }
 
 var clients = map[int]*open{}
@@ -125,8 +137,13 @@ func perform(asked call) (answer, error) {
 		return read(asked)
 	case "member":
 		return nil, join(asked)
+	case "commit":
+		member := clients[asked.ID]
+		read := member.read
+		member.read = nil
+		return nil, member.client.CommitRecords(context.Background(), read...)
 	case "close":
-		if asked := clients[asked.ID]; asked.call.Group != "" {
+		if asked := clients[asked.ID]; asked.call.Group != "" && !asked.call.Joining.ByHand {
 			// What was read is committed at intervals, unless it is asked for.
 			if err := asked.client.CommitUncommittedOffsets(context.Background()); err != nil {
 				return nil, err
@@ -286,11 +303,26 @@ func openReader(asked call) error {
 }
 
 func join(asked call) error {
+	how := asked.Joining
 	own := append(base(asked), kgo.ConsumerGroup(asked.Group), kgo.ConsumeTopics(asked.Topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.Balancers(kgo.RangeBalancer()), // others know no other one of its
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.HeartbeatInterval(time.Duration(asked.Heartbeat)*time.Millisecond))
-	if asked.Instance != nil {
-		own = append(own, kgo.InstanceID(*asked.Instance))
+	if how.Cooperative {
+		own = append(own, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+	} else {
+		own = append(own, kgo.Balancers(kgo.RangeBalancer())) // others know no other one of its
+	}
+	if how.Protocol == "consumer" {
+		own = append(own, kgo.ServerSideBalancer())
+	}
+	if how.Instance != nil {
+		own = append(own, kgo.InstanceID(*how.Instance))
+	}
+	if how.SessionMs != nil {
+		own = append(own, kgo.SessionTimeout(time.Duration(*how.SessionMs)*time.Millisecond))
+	}
+	if how.ByHand {
+		own = append(own, kgo.DisableAutoCommit())
 	}
 	client, err := kgo.NewClient(own...)
 	clients[asked.ID] = &open{client: client, call: asked}
@@ -321,73 +353,9 @@ func read(asked call) (answer, error) {
 			"partition": one.Partition, "offset": one.Offset, "key": one.Key, "value": one.Value, "headers": headers,
 			"timestamp": one.Timestamp.UnixMilli(), "timestamp_type": one.Attrs.TimestampType()})
 	}
+	if asked := reader.call; asked.Group != "" && asked.Joining.ByHand {
+		reader.read = append(reader.read, reader.fetched[:count]...)
+	}
 	reader.fetched = reader.fetched[count:]
 	return answer{"records": records}, nil
-}
-
-func boundOf(asked call, list func(*kadm.Client, context.Context, ...string) (kadm.ListedOffsets, error)) (int64, error) {
-	client, err := kgo.NewClient(base(asked)...)
-	if err != nil {
-		return 0, err
-	}
-	defer client.Close()
-	told, err := list(kadm.NewClient(client), context.Background(), asked.Topic)
-	if err != nil {
-		return 0, err
-	}
-	found, ok := told.Lookup(asked.Topic, 0)
-	if !ok {
-		return 0, fmt.Errorf("%s is not in the answer", asked.Topic)
-	}
-	return found.Offset, found.Err
-}
-
-func administer(asked call) (answer, error) {
-	client, err := kgo.NewClient(base(asked)...)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	admin, within := kadm.NewClient(client), context.Background()
-	switch asked.Op {
-	case "bounds":
-		first, err := boundOf(asked, (*kadm.Client).ListStartOffsets)
-		if err != nil {
-			return nil, err
-		}
-		end, err := boundOf(asked, (*kadm.Client).ListEndOffsets)
-		return answer{"offsets": []int64{first, end}}, err
-	case "offset_at":
-		told, err := admin.ListOffsetsAfterMilli(within, asked.At, asked.Topic)
-		if err != nil {
-			return nil, err
-		}
-		found, _ := told.Lookup(asked.Topic, 0)
-		if found.Timestamp < 0 { // it turns "none" into the end of the log
-			return answer{"offset": nil}, found.Err
-		}
-		return answer{"offset": found.Offset}, found.Err
-	case "partitions":
-		told, err := admin.ListTopics(within, asked.Topic)
-		if err != nil {
-			return nil, err
-		}
-		return answer{"count": len(told[asked.Topic].Partitions)}, told[asked.Topic].Err
-	case "create":
-		told, err := admin.CreateTopic(within, int32(asked.Count), 1, nil, asked.Topic)
-		if err == nil {
-			err = told.Err
-		}
-		return nil, err
-	case "delete":
-		told, err := admin.DeleteTopics(within, asked.Topic)
-		if err == nil {
-			err = told.Error()
-		}
-		return nil, err
-	case "topics":
-		told, err := admin.ListTopics(within)
-		return answer{"topics": told.Names()}, err
-	}
-	return nil, fmt.Errorf("unknown call %q", asked.Op)
 }

@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.*;
+import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
@@ -14,27 +15,38 @@ import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.*;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.common.utils.AppInfoParser;
+import org.apache.kafka.common.utils.Exit;
 
 public class Driver {
     static final ObjectMapper JSON = new ObjectMapper(com.fasterxml.jackson.core.JsonFactory.builder()
             .streamReadConstraints(com.fasterxml.jackson.core.StreamReadConstraints.builder().maxStringLength(1 << 28).build()).build());
     static final Duration LONG = Duration.ofSeconds(60);
     static final Duration SHORT = Duration.ofSeconds(1); // it waits for its long poll, which nobody needs any more
+    static final ByteArrayOutputStream printed = new ByteArrayOutputStream(); // by tools, to their standard output
+    static Ended ended; // what the first call of its exit said
     static final Map<Integer, Producer<byte[], byte[]>> producers = new HashMap<>();
     static final Map<Integer, JsonNode> places = new HashMap<>();
     static final Map<Integer, List<Future<RecordMetadata>>> sent = new HashMap<>();
     static final Map<Integer, Consumer<byte[], byte[]>> consumers = new HashMap<>();
     static final Map<Integer, ArrayDeque<ConsumerRecord<byte[], byte[]>>> fetched = new HashMap<>();
+    static final Map<Integer, Map<TopicPartition, OffsetAndMetadata>> reached = new HashMap<>(); // where members would go on
 
     public static void main(String[] arguments) throws Exception {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         PrintStream out = new PrintStream(new FileOutputStream(FileDescriptor.out), false, StandardCharsets.UTF_8);
+        System.setOut(new PrintStream(printed, true, StandardCharsets.UTF_8));
+        System.setErr(System.out);
+        Exit.setExitProcedure((code, message) -> {
+            if (ended == null) ended = new Ended(code, printed.toString(StandardCharsets.UTF_8));
+            throw ended;
+        });
         for (String line = in.readLine(); line != null; line = in.readLine()) {
             ObjectNode answer = JSON.createObjectNode();
             try {
@@ -52,9 +64,38 @@ public class Driver {
         System.exit(0);
     }
 
+    /** A tool's way to leave its process. Some catch what they are thrown, and leave a second time: the first counts. */
+    static class Ended extends Error {
+        final int code;
+        final String printed;
+
+        Ended(int code, String printed) {
+            this.code = code;
+            this.printed = printed;
+        }
+    }
+
+    static void tool(JsonNode call, ObjectNode answer) throws Exception {
+        List<String> arguments = new ArrayList<>();
+        call.get("arguments").forEach(each -> arguments.add(each.asText()));
+        printed.reset();
+        ended = null;
+        int code = 0;
+        try {
+            Class.forName(call.get("tool").asText()).getMethod("main", String[].class)
+                    .invoke(null, (Object) arguments.toArray(new String[0]));
+        } catch (InvocationTargetException error) {
+            error.getCause().printStackTrace();
+            code = 1;
+        }
+        if (ended == null) ended = new Ended(code, printed.toString(StandardCharsets.UTF_8));
+        answer.put("code", ended.code).put("printed", ended.printed);
+    }
+
     static void perform(JsonNode call, ObjectNode answer) throws Exception {
         int id = call.path("id").asInt(-1);
         switch (call.get("op").asText()) {
+            case "tool" -> tool(call, answer);
             case "version" -> answer.put("version", AppInfoParser.getVersion());
             case "writer" -> {
                 places.put(id, call);
@@ -71,6 +112,10 @@ public class Driver {
             case "reader" -> open(id, call);
             case "member" -> join(id, call);
             case "read" -> read(id, call, answer.putArray("records"));
+            case "commit" -> {
+                consumers.get(id).commitSync(reached.get(id), LONG);
+                reached.get(id).clear();
+            }
             case "close" -> {
                 if (producers.containsKey(id)) producers.remove(id).close(LONG);
                 if (consumers.containsKey(id)) consumers.remove(id).close(CloseOptions.timeout(SHORT));
@@ -155,16 +200,23 @@ public class Driver {
     }
 
     static void join(int id, JsonNode call) {
+        JsonNode joining = call.get("joining");
         Properties own = settings(call);
         own.put("group.id", call.get("group").asText());
-        own.put("group.protocol", call.get("protocol").asText());
         own.put("auto.offset.reset", "earliest");
-        put(own, "group.instance.id", call.get("instance"));
-        if (call.get("protocol").asText().equals("classic")) put(own, "heartbeat.interval.ms", call.get("heartbeat_ms"));
+        own.put("enable.auto.commit", joining.get("by_hand").asBoolean() ? "false" : "true");
+        put(own, "group.protocol", joining.get("protocol"));
+        put(own, "group.instance.id", joining.get("instance"));
+        if (joining.get("protocol").asText().equals("classic")) {
+            put(own, "heartbeat.interval.ms", call.get("heartbeat_ms"));
+            put(own, "session.timeout.ms", joining.get("session_ms"));
+            if (joining.get("cooperative").asBoolean()) own.put("partition.assignment.strategy", CooperativeStickyAssignor.class.getName());
+        }
         Consumer<byte[], byte[]> consumer = new KafkaConsumer<>(own, new ByteArrayDeserializer(), new ByteArrayDeserializer());
         consumer.subscribe(List.of(call.get("topic").asText()));
         consumers.put(id, consumer);
         fetched.put(id, new ArrayDeque<>());
+        reached.put(id, new HashMap<>());
     }
 
     static void read(int id, JsonNode call, ArrayNode records) {
@@ -178,6 +230,8 @@ public class Driver {
                 continue;
             }
             ConsumerRecord<byte[], byte[]> record = queue.poll();
+            if (reached.containsKey(id)) reached.get(id).put(
+                    new TopicPartition(record.topic(), record.partition()), new OffsetAndMetadata(record.offset() + 1));
             ObjectNode told = records.addObject().put("partition", record.partition()).put("offset", record.offset())
                     .put("key", record.key()).put("value", record.value()).put("timestamp", record.timestamp())
                     .put("timestamp_type", record.timestampType().id);
@@ -212,8 +266,64 @@ public class Driver {
                     ArrayNode names = answer.putArray("topics");
                     admin.listTopics().names().get().forEach(names::add);
                 }
-                default -> throw new IllegalArgumentException(call.get("op").asText());
+                case "add_partitions" -> admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(call.get("count").asInt()))).all().get();
+                case "delete_records" -> admin.deleteRecords(Map.of(
+                        new TopicPartition(topic, 0), RecordsToDelete.beforeOffset(call.get("at").asLong()))).all().get();
+                case "cluster" -> {
+                    DescribeClusterResult told = admin.describeCluster();
+                    answer.put("id", told.clusterId().get()).put("controller", told.controller().get().id());
+                    ArrayNode brokers = answer.putArray("brokers");
+                    for (Node node : told.nodes().get()) brokers.add(node.id());
+                }
+                case "config" -> {
+                    ConfigResource resource = resource(call);
+                    ObjectNode values = answer.putObject("values");
+                    for (ConfigEntry entry : admin.describeConfigs(List.of(resource)).all().get().get(resource).entries())
+                        values.put(entry.name(), entry.value());
+                }
+                case "alter_config" -> {
+                    List<AlterConfigOp> wanted = new ArrayList<>();
+                    call.get("values").fields().forEachRemaining(each -> wanted.add(new AlterConfigOp(
+                            new ConfigEntry(each.getKey(), each.getValue().isNull() ? null : each.getValue().asText()),
+                            each.getValue().isNull() ? AlterConfigOp.OpType.DELETE : AlterConfigOp.OpType.SET)));
+                    admin.incrementalAlterConfigs(Map.of(resource(call), wanted)).all().get();
+                }
+                default -> administerGroups(admin, topic, call, answer);
             }
+        }
+    }
+
+    static ConfigResource resource(JsonNode call) {
+        return new ConfigResource(ConfigResource.Type.valueOf(call.get("kind").asText().toUpperCase()), call.get("name").asText());
+    }
+
+    static void administerGroups(Admin admin, String topic, JsonNode call, ObjectNode answer) throws Exception {
+        String group = call.path("group").asText();
+        switch (call.get("op").asText()) {
+            case "groups" -> {
+                ArrayNode names = answer.putArray("groups");
+                for (GroupListing each : admin.listGroups().all().get()) names.add(each.groupId());
+            }
+            case "group" -> {
+                ConsumerGroupDescription told = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+                answer.put("state", told.groupState().toString()).put("members", told.members().size());
+            }
+            case "group_offsets" -> {
+                ArrayNode offsets = answer.putArray("offsets");
+                admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get().forEach((where, offset) -> {
+                    if (where.topic().equals(topic)) offsets.addArray().add(where.partition()).add(offset.offset());
+                });
+            }
+            case "set_group_offsets" -> {
+                Map<TopicPartition, OffsetAndMetadata> wanted = new HashMap<>();
+                for (JsonNode each : call.get("offsets"))
+                    wanted.put(new TopicPartition(topic, each.get(0).asInt()), new OffsetAndMetadata(each.get(1).asLong()));
+                admin.alterConsumerGroupOffsets(group, wanted).all().get();
+            }
+            case "delete_group_offsets" -> admin.deleteConsumerGroupOffsets(
+                    group, Set.of(new TopicPartition(topic, call.get("partition").asInt()))).all().get();
+            case "delete_group" -> admin.deleteConsumerGroups(List.of(group)).all().get();
+            default -> throw new IllegalArgumentException(call.get("op").asText());
         }
     }
 }

@@ -2,13 +2,14 @@
 "use strict";
 
 const readline = require("node:readline");
-const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, logLevel } = require("kafkajs");
+const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, Partitioners, logLevel } = require("kafkajs");
 
 CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
 
 const writers = new Map();
 const members = new Map();
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy };
+const CONFIG_TYPES = { topic: ConfigResourceTypes.TOPIC, broker: ConfigResourceTypes.BROKER };
 const ACKS = { 0: 0, 1: 1, all: -1 };
 const bytes = (packed) => (packed === null ? null : Buffer.from(packed, "base64"));
 
@@ -60,15 +61,20 @@ async function flush(call) {
 const packed = (data) => (data === null || data === undefined ? null : data.toString("base64"));
 
 async function join(call) {
-  const consumer = client(call).consumer({ groupId: call.group, heartbeatInterval: call.heartbeat_ms });
-  const member = { consumer, records: [], wake: () => {} };
+  const { session_ms: sessionTimeout, by_hand: byHand } = call.joining;
+  const consumer = client(call).consumer({
+    groupId: call.group, heartbeatInterval: call.heartbeat_ms, ...(sessionTimeout === null ? {} : { sessionTimeout }),
+    maxWaitTimeInMs: call.heartbeat_ms, // it sends heartbeats between fetches only
+  });
+  const member = { consumer, records: [], reached: new Map(), wake: () => {} };
   await consumer.connect();
   await consumer.subscribe({ topics: [call.topic], fromBeginning: true });
   await consumer.run({
-    eachMessage: async ({ partition, message }) => {
+    autoCommit: !byHand,
+    eachMessage: async ({ topic, partition, message }) => {
       const headers = Object.entries(message.headers ?? {}).map(([name, value]) => [name, packed(value)]);
       member.records.push({
-        partition, offset: Number(message.offset), key: packed(message.key), value: packed(message.value), headers,
+        topic, partition, offset: Number(message.offset), key: packed(message.key), value: packed(message.value), headers,
         timestamp: Number(message.timestamp), timestamp_type: null,
       });
       member.wake();
@@ -86,7 +92,15 @@ async function read(call) {
       member.wake = () => { clearTimeout(timer); resolve(); };
     });
   }
-  return { records: member.records.splice(0, call.count) };
+  const records = member.records.splice(0, call.count);
+  for (const { topic, partition, offset } of records) member.reached.set(partition, { topic, partition, offset: String(offset + 1) });
+  return { records };
+}
+
+async function commit(call) {
+  const { consumer, reached } = members.get(call.id);
+  await consumer.commitOffsets([...reached.values()]);
+  reached.clear();
 }
 
 async function close(call) {
@@ -112,6 +126,7 @@ const perform = {
   flush,
   member: async (call) => void (await join(call)),
   read,
+  commit,
   close: async (call) => void (await close(call)),
   bounds: (call) => administer(call, async (admin) => {
     const [first] = (await admin.fetchTopicOffsets(call.topic)).filter((one) => one.partition === 0);
@@ -134,6 +149,40 @@ const perform = {
   }),
   delete: (call) => administer(call, async (admin) => void (await admin.deleteTopics({ topics: [call.topic] }))),
   topics: (call) => administer(call, async (admin) => ({ topics: await admin.listTopics() })),
+  add_partitions: (call) => administer(call, async (admin) =>
+    void (await admin.createPartitions({ topicPartitions: [{ topic: call.topic, count: call.count }] }))),
+  delete_records: (call) => administer(call, async (admin) => {
+    await admin.fetchTopicOffsets(call.topic); // it finds the leaders of topics only that it was asked about before
+    await admin.deleteTopicRecords({ topic: call.topic, partitions: [{ partition: 0, offset: String(call.at) }] });
+  }),
+  cluster: (call) => administer(call, async (admin) => {
+    const { clusterId, controller, brokers } = await admin.describeCluster();
+    return { id: clusterId, controller, brokers: brokers.map(({ nodeId }) => nodeId) };
+  }),
+  config: (call) => administer(call, async (admin) => {
+    const resources = [{ type: CONFIG_TYPES[call.kind], name: call.name }];
+    const { resources: [{ configEntries }] } = await admin.describeConfigs({ resources, includeSynonyms: false });
+    return { values: Object.fromEntries(configEntries.map(({ configName, configValue }) => [configName, configValue])) };
+  }),
+  // The old request, which replaces all that there is: what is not named goes back to the default.
+  alter_config: (call) => administer(call, async (admin) => {
+    const configEntries = Object.entries(call.values).filter(([, value]) => value !== null).map(([name, value]) => ({ name, value }));
+    await admin.alterConfigs({ validateOnly: false, resources: [{ type: CONFIG_TYPES[call.kind], name: call.name, configEntries }] });
+  }),
+  groups: (call) => administer(call, async (admin) => ({ groups: (await admin.listGroups()).groups.map(({ groupId }) => groupId) })),
+  group: (call) => administer(call, async (admin) => {
+    const { groups: [{ state, members }] } = await admin.describeGroups([call.group]);
+    return { state, members: members.length };
+  }),
+  group_offsets: (call) => administer(call, async (admin) => {
+    const found = (await admin.fetchOffsets({ groupId: call.group })).filter(({ topic }) => topic === call.topic);
+    return { offsets: found.flatMap(({ partitions }) => partitions.map(({ partition, offset }) => [partition, Number(offset)])) };
+  }),
+  set_group_offsets: (call) => administer(call, async (admin) => {
+    const partitions = call.offsets.map(([partition, offset]) => ({ partition, offset: String(offset) }));
+    await admin.setOffsets({ groupId: call.group, topic: call.topic, partitions });
+  }),
+  delete_group: (call) => administer(call, async (admin) => void (await admin.deleteGroups([call.group]))),
 };
 
 async function main() {
@@ -143,7 +192,7 @@ async function main() {
     try {
       answer = (await perform[call.op](call)) ?? {};
     } catch (error) {
-      const cause = error.cause ?? error.errors?.[0] ?? error;
+      const cause = error.cause ?? error.errors?.[0] ?? error.groups?.[0]?.error ?? error;
       answer = { error: { code: typeof cause.code === "number" ? cause.code : null, text: `${cause.name}: ${cause.message}` } };
     }
     process.stdout.write(JSON.stringify(answer) + "\n");
