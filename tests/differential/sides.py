@@ -37,7 +37,9 @@ class NotComparable(Exception):
 
 @dataclass
 class Side:
-    """names: what ids of topics, producers and sessions are called; the same on both sides. saved: name -> value."""
+    """names: what ids of topics, producers and sessions are called; the same on both sides. saved: name -> value.
+
+    wires: connections beside the first one, by name."""
 
     name: str
     wire: Wire
@@ -45,6 +47,16 @@ class Side:
     names: dict[Any, str] = field(default_factory=dict)
     saved: dict[str, Any] = field(default_factory=dict)
     advertised: dict[int, range] = field(default_factory=dict)
+    wires: dict[str, Wire] = field(default_factory=dict)
+
+    def on(self, connection: str) -> Wire:
+        if not connection:
+            return self.wire
+        return self.wires.setdefault(connection, Wire(f"127.0.0.1:{self.port}"))
+
+    def close(self) -> None:
+        for wire in (self.wire, *self.wires.values()):
+            wire.close()
 
     def save(self, name: str, value: Any) -> None:
         self.saved[name] = value
@@ -106,7 +118,7 @@ def both_running() -> Iterator[tuple[Side, Side]]:
             Side(name, Wire(address), int(address.rpartition(":")[2]))
             for name, address in (("zafka", broker.bootstrap_servers), ("kafka", reference.bootstrap)))
         for side in sides:
-            stack.callback(side.wire.close)
+            stack.callback(side.close)
             side.learn_versions()
         yield sides[0], sides[1]
 
