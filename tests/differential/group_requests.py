@@ -12,6 +12,8 @@ SESSION_MS = 30_000
 SUBSCRIPTION = b"\0\0" b"\0\0\0\1" b"\0\4read" b"\xff\xff\xff\xff"
 MEMBER = "4fA2bCdEQ6K7hJ8kL9mN0p"
 M = saved("member")
+A, B, C = CHOSEN = ("memberAAAAAAAAAAAAAAAA", "memberBBBBBBBBBBBBBBBB", "memberCCCCCCCCCCCCCCCC")
+"""Ids that members choose themselves, as in KIP-848."""
 
 
 # -- offsets -------------------------------------------------------------------------------------
@@ -41,10 +43,12 @@ def delete_offsets(group: str, *parts: tuple[str, int]) -> Any:
 # -- members -------------------------------------------------------------------------------------
 
 
-def join(group: str, member_id: Any = "", *, protocol: str = "range", kind: str = "consumer", **fields: Any) -> Any:
+def join(
+    group: str, member_id: Any = "", *, protocol: str = "range", kind: str = "consumer", metadata: bytes = SUBSCRIPTION, **fields: Any
+) -> Any:
     options = {"session_timeout_ms": SESSION_MS, "rebalance_timeout_ms": SESSION_MS, **fields}
     return kafka.JoinGroupRequest(
-        group, member_id=member_id, protocol_type=kind, protocols=[kafka.JoinGroupRequestProtocol(protocol, SUBSCRIPTION)],
+        group, member_id=member_id, protocol_type=kind, protocols=[kafka.JoinGroupRequestProtocol(protocol, metadata)],
         **options)
 
 

@@ -18,6 +18,7 @@ from tests.differential.cases import Bytes, Call, Case, Late, create, metadata
 from tests.differential.compare import Difference, compare
 from tests.differential.data_cases import FILL, TOPICS, UNKNOWN_ID
 from tests.differential.generated import UNKNOWN_TAGS, generate, tags_of
+from tests.differential.group_requests import CHOSEN
 from tests.differential.sides import NotComparable, Side, must, resolve
 from tests.differential.wire import Outcome
 from zafka.transport.kafka import messages as kafka
@@ -33,6 +34,7 @@ Sides = tuple[Side, Side]
 def prepare(sides: Sides) -> None:
     """The topics that the cases are about, with the same batches in both."""
     for side in sides:
+        side.names |= {member_id: member_id for member_id in CHOSEN}
         answer = must(ask(side, Call(create(*TOPICS)), 7))
         assert {each.error_code for each in answer.topics} == {0}, answer
         epoch = _wait_until_all_lead(side, [topic.name for topic in TOPICS])
