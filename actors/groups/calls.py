@@ -90,12 +90,15 @@ class Listed(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """What a commit of offsets says of who commits. generation: or member epoch; -1 with member_id "": nobody's member."""
+    """What a commit of offsets says of who commits. generation: or member epoch; -1 with member_id "": nobody's member.
+
+    version: of the request, by which some are told that they are too old."""
 
     group_id: str
     member_id: str
     instance_id: str | None
     generation: int
+    version: int
 
 
 class Groups(Protocol):
@@ -138,7 +141,7 @@ class Groups(Protocol):
         ...
 
     def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
-        """Of a commit that was STALE_MEMBER_EPOCH: 0 if the member has had this partition since that epoch (KIP-1251)."""
+        """Of a commit with another epoch than the member's: 0 if it has had this partition since that epoch (KIP-1251)."""
         ...
 
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:

@@ -501,7 +501,7 @@ class ClassicGroups:
         return error
 
     def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
-        raise AssertionError("generations of classic groups are not stale, but illegal")
+        return ErrorCode.ILLEGAL_GENERATION
 
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
         return 0

@@ -36,11 +36,7 @@ from zafka.actors.groups.consumer_state import ConsumerState
 from zafka.actors.groups.topic_regex import InvalidRegex, TopicRegex
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages.consumer_group_describe import (
-    ConsumerGroupDescribeRequest,
-    ConsumerGroupDescribeResponse,
-    DescribedGroup,
-)
+from zafka.transport.kafka.messages.consumer_group_describe import DescribedGroup
 from zafka.transport.kafka.messages.consumer_group_heartbeat import (
     Assignment,
     ConsumerGroupHeartbeatRequest,
@@ -49,6 +45,7 @@ from zafka.transport.kafka.messages.consumer_group_heartbeat import (
 )
 
 PROTOCOL_TYPE = "consumer"
+EPOCHS_SINCE = 9  # of OffsetCommit: before, members have generations only
 HEARTBEATS_PER_S = 300  # of all members together; as many again of those that wait for partitions
 INTERVAL_MS_MIN, INTERVAL_MS_MAX = 300, 5_000
 
@@ -78,7 +75,7 @@ class ConsumerGroups:
     """
 
     kind: ClassVar[str] = KIND
-    apis: ClassVar[frozenset[int]] = frozenset((ApiKey.CONSUMER_GROUP_HEARTBEAT, ApiKey.CONSUMER_GROUP_DESCRIBE))
+    apis: ClassVar[frozenset[int]] = frozenset((ApiKey.CONSUMER_GROUP_HEARTBEAT,))
 
     def __init__(
         self, topics: Topics, settings: Settings, new_member_id: Callable[[], str]
@@ -102,9 +99,6 @@ class ConsumerGroups:
     # -- requests ------------------------------------------------------------------------------
 
     def handle(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
-        if call.api_key == ApiKey.CONSUMER_GROUP_DESCRIBE:
-            self._describe(call, request, outbox)
-            return
         self._answer(call, request, None, now, outbox)
 
     def handle_classic(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
@@ -160,7 +154,7 @@ class ConsumerGroups:
         if replaced is not None:
             self._changes.replace(group, group.members[replaced.member_id], member_id, outbox)
         changed = self._changes.take_metadata(group, member_id, metadata, matching, now, outbox)
-        self._changes.renew(group, now, outbox, must=changed or group.epoch == 0)
+        self._changes.renew(group, now, outbox, must=changed)
         member = group.members[member_id]
         position = member.position
         self._changes.reconcile(group, member, owned, now, outbox, changed=changed)
@@ -304,18 +298,22 @@ class ConsumerGroups:
         group = self._groups[commit.group_id]
         if commit.generation < 0 and not group.members:
             return 0
+        member = group.members.get(commit.member_id)
+        if member is not None and member.classic is None and commit.version < EPOCHS_SINCE:
+            return ErrorCode.UNSUPPORTED_VERSION
         return _check_member(group, commit.member_id, commit.generation)
 
     def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:
-        position = self._groups[commit.group_id].members[commit.member_id].position
+        group = self._groups[commit.group_id]
+        position = group.members[commit.member_id].position
         for owned in (position.assigned, position.revoking):
             since = owned.get(topic_id, {}).get(partition)
             if since is not None and since <= commit.generation <= position.epoch:
                 return 0
-        return ErrorCode.STALE_MEMBER_EPOCH
+        return _check_member(group, commit.member_id, commit.generation)
 
     def check_fetch(self, group_id: str, member_id: str | None, member_epoch: int) -> int:
-        if not member_id and member_epoch < 0:
+        if member_id is None and member_epoch < 0:
             return 0
         return _check_member(self._groups[group_id], member_id or "", member_epoch)
 
@@ -336,12 +334,6 @@ class ConsumerGroups:
     def describe(self, group_id: str, version: int) -> DescribedGroup:
         names = {topic.topic_id: name for name, topic in self._topics.by_name.items()}
         return self._groups[group_id].describe(names)
-
-    def _describe(self, call: Call, request: ConsumerGroupDescribeRequest, outbox: Outbox) -> None:
-        outbox.answer(call, ConsumerGroupDescribeResponse(groups=[
-            self.describe(group_id, call.version) if group_id in self._groups else DescribedGroup(
-                error_code=ErrorCode.GROUP_ID_NOT_FOUND, error_message=f"Group {group_id} not found.", group_id=group_id)
-            for group_id in request.group_ids]))
 
     def delete(self, group_id: str, outbox: Outbox) -> int:
         if self._groups[group_id].members:

@@ -69,6 +69,9 @@ class ClassicMembers:
     # -- JoinGroup -----------------------------------------------------------------------------
 
     def _join(self, group: Group, call: Call, request: JoinGroupRequest, now: Now, outbox: Outbox) -> None:
+        if not self._session_limits.allow(request.session_timeout_ms):
+            refuse_join(call, ErrorCode.INVALID_SESSION_TIMEOUT, request.member_id, outbox)
+            return
         try:
             subscription = self._check_join(group, request)
             if request.member_id == UNKNOWN and request.group_instance_id is None and call.version >= KNOWN_ID_SINCE:
@@ -76,7 +79,7 @@ class ClassicMembers:
                 return
             member_id, replaced = self._admit(group, request)
         except Refused as refused:
-            refuse_join(call, refused.error, request.member_id, outbox)
+            refuse_join(call, refused.error, UNKNOWN, outbox)
             return
         changes = self._changes
         if replaced is not None:
@@ -93,8 +96,6 @@ class ClassicMembers:
             leader=NO_LEADER, member_id=member_id))
 
     def _check_join(self, group: Group, request: JoinGroupRequest) -> Subscription:
-        if not self._session_limits.allow(request.session_timeout_ms):
-            raise Refused(ErrorCode.INVALID_SESSION_TIMEOUT)
         if len(group.members) >= self._size_max and request.member_id not in group.members:
             raise Refused(ErrorCode.GROUP_MAX_SIZE_REACHED)
         names = [each.name for each in request.protocols]
@@ -200,14 +201,11 @@ def _member(group: Group, member_id: str, instance_id: str | None, generation: i
 
 
 def _leaver(group: Group, leaving: MemberIdentity) -> Member:
-    """Raises Refused. An instance id alone is an admin's wish."""
+    """Raises Refused. An instance id alone is an admin's wish, who may remove KIP-848 members, too."""
     member = None
     if leaving.group_instance_id is not None and leaving.member_id == UNKNOWN:
         member = group.static_member(leaving.group_instance_id)
-    member = member or group.find(leaving.member_id, leaving.group_instance_id)
-    if member.classic is None:
-        raise Refused(ErrorCode.UNKNOWN_MEMBER_ID)
-    return member
+    return member or group.find(leaving.member_id, leaving.group_instance_id)
 
 
 def _is_revoking(member: Member) -> bool:

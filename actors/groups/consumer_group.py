@@ -32,7 +32,8 @@ class Refused(Exception):
 
 
 class Group:
-    """epoch: goes up with what members read, and how much there is to read. metadata_hash: of the latter, at that time.
+    """epoch: goes up with what members read, and how much there is to read; from 1, which no record says, as in Kafka.
+    metadata_hash: of what there is to read, at that time.
 
     members: in the order in which they came. targets: what each is to own, as of `assignment_epoch`, `assigned_ms`.
     regexes: by pattern, the topics that match; those of members' subscriptions. classic_members: how many members speak
@@ -41,7 +42,7 @@ class Group:
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
-        self.epoch = 0
+        self.epoch = 1
         self.metadata_hash = 0
         self.members: dict[str, Member] = {}
         self.targets: dict[str, Assignment] = {}

@@ -1,7 +1,7 @@
 """All groups of one partition of `__consumer_offsets`, sans-IO: every kind of group, their offsets, their administration.
 
 Owns: `GroupMachine`, which gives each request, timer and record to whom it belongs, and answers what concerns all kinds:
-ListGroups, DescribeGroups, DeleteGroups.
+ListGroups, DescribeGroups, ConsumerGroupDescribe, DeleteGroups.
 Invariants: a group id belongs to one kind at a time. `replay` of the records of an outbox, in order, leads to the state
 that the machine was in when it filled it, but for what only its members know (`Groups`).
 Source: Kafka GroupCoordinatorShard, GroupMetadataManager.
@@ -22,6 +22,11 @@ from zafka.actors.groups.record_codec import VERSION_BYTES, Kind, decode_record
 from zafka.storage.errors import CorruptSnapshot
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
+from zafka.transport.kafka.messages import consumer_group_describe
+from zafka.transport.kafka.messages.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+)
 from zafka.transport.kafka.messages.delete_groups import (
     DeletableGroupResult,
     DeleteGroupsRequest,
@@ -35,7 +40,7 @@ from zafka.transport.kafka.messages.describe_groups import (
 from zafka.transport.kafka.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from zafka.transport.kafka.types import MalformedMessage, UnsupportedVersion
 
-CLASSIC = "classic"
+CLASSIC, CONSUMER = "classic", "consumer"
 EMPTY, DEAD = "Empty", "Dead"
 OFFSET_PREFIXES = frozenset(number.to_bytes(VERSION_BYTES, "big") for number in records.OFFSET_KINDS)
 GROUP_ID_NOT_FOUND_SINCE = 6  # of DescribeGroups; before, such a group is "Dead"
@@ -60,7 +65,7 @@ class GroupMachine:
         self._by_word = {each.kind: each for each in groups}
         self._handlers: dict[int, Callable[[Call, Any, Now, Outbox], None]] = {
             ApiKey.LIST_GROUPS: self._list, ApiKey.DESCRIBE_GROUPS: self._describe,
-            ApiKey.DELETE_GROUPS: self._delete}
+            ApiKey.CONSUMER_GROUP_DESCRIBE: self._describe_consumer, ApiKey.DELETE_GROUPS: self._delete}
         self._handlers |= dict.fromkeys(self.offsets.apis, self.offsets.handle)
         for each in groups:
             self._handlers |= dict.fromkeys(each.apis, each.handle)
@@ -179,10 +184,26 @@ class GroupMachine:
             return described
         if owner is None and group_id in self.offsets:
             return DescribedGroup(group_id=group_id, group_state=EMPTY)
-        reason = f"Group {group_id} not found." if owner is None else f"Group {group_id} is not a classic group."
         if version < GROUP_ID_NOT_FOUND_SINCE:
             return DescribedGroup(group_id=group_id, group_state=DEAD)
-        return DescribedGroup(ErrorCode.GROUP_ID_NOT_FOUND, reason, group_id, DEAD)
+        return DescribedGroup(ErrorCode.GROUP_ID_NOT_FOUND, self._is_none(group_id, CLASSIC), group_id, DEAD)
+
+    def _describe_consumer(self, call: Call, request: ConsumerGroupDescribeRequest, now: Now, outbox: Outbox) -> None:
+        outbox.answer(call, ConsumerGroupDescribeResponse(
+            groups=[self._described_consumer(group_id, call.version) for group_id in request.group_ids]))
+
+    def _described_consumer(self, group_id: str, version: int) -> consumer_group_describe.DescribedGroup:
+        owner = self.owner_of(group_id)
+        if owner is not None and owner.kind == CONSUMER:
+            described: consumer_group_describe.DescribedGroup = owner.describe(group_id, version)
+            return described
+        return consumer_group_describe.DescribedGroup(
+            ErrorCode.GROUP_ID_NOT_FOUND, self._is_none(group_id, CONSUMER), group_id)
+
+    def _is_none(self, group_id: str, kind: str) -> str:
+        """Kafka's words for a group that is not there, or is none of this kind. One with offsets alone is a classic one."""
+        there = self.owner_of(group_id) is not None or group_id in self.offsets
+        return f"Group {group_id} is not a {kind} group." if there else f"Group {group_id} not found."
 
     def _delete(self, call: Call, request: DeleteGroupsRequest, now: Now, outbox: Outbox) -> None:
         outbox.answer(call, DeleteGroupsResponse(results=[

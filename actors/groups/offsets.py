@@ -120,19 +120,22 @@ class Offsets:
 
     def _commit(self, call: Call, request: OffsetCommitRequest, now: Now, outbox: Outbox) -> None:
         commit = Commit(
-            request.group_id, request.member_id, request.group_instance_id, request.generation_id_or_member_epoch)
+            request.group_id, request.member_id, request.group_instance_id, request.generation_id_or_member_epoch,
+            call.version)
         owner = self._owner_of(request.group_id)
-        error = self._check_commit(call, commit, owner, now, outbox)
+        error = self._check_commit(commit, owner, now, outbox)
+        if owner is not None and error in (ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.ILLEGAL_GENERATION):
+            stale = (
+                owner.check_stale_commit(commit, self._id_of(topic.name), part.partition_index)
+                for topic in request.topics for part in topic.partitions)
+            error = next(filter(None, stale), 0)  # all are refused for the sake of one, as in Kafka
         expire_ms = -1 if request.retention_time_ms == NO_WISH else now.wall_ms + request.retention_time_ms
         topics = []
         for topic in request.topics:
             topic_id = self._id_of(topic.name)
             parts = []
             for part in topic.partitions:
-                failed = error
-                if owner is not None and error == ErrorCode.STALE_MEMBER_EPOCH:
-                    failed = owner.check_stale_commit(commit, topic_id, part.partition_index)
-                failed = failed or self._check_metadata(part)
+                failed = error or self._check_metadata(part)
                 if not failed:
                     value = OffsetCommitValue(
                         part.committed_offset, part.committed_leader_epoch, part.committed_metadata or "", now.wall_ms,
@@ -142,15 +145,12 @@ class Offsets:
             topics.append(OffsetCommitResponseTopic(name=topic.name, partitions=parts))
         outbox.answer(call, OffsetCommitResponse(topics=topics))
 
-    def _check_commit(self, call: Call, commit: Commit, owner: Groups | None, now: Now, outbox: Outbox) -> int:
+    def _check_commit(self, commit: Commit, owner: Groups | None, now: Now, outbox: Outbox) -> int:
         group_id, generation = commit.group_id, commit.generation
         if owner is not None:
-            error = owner.check_commit(commit, now, outbox)
-            if error == ErrorCode.STALE_MEMBER_EPOCH and call.version < GROUP_ID_NOT_FOUND_SINCE:
-                return ErrorCode.UNSUPPORTED_VERSION
-            return error
+            return owner.check_commit(commit, now, outbox)
         if group_id not in self._by_group and generation >= 0:
-            new = call.version >= GROUP_ID_NOT_FOUND_SINCE
+            new = commit.version >= GROUP_ID_NOT_FOUND_SINCE
             return ErrorCode.GROUP_ID_NOT_FOUND if new else ErrorCode.ILLEGAL_GENERATION
         if generation >= 0:
             return ErrorCode.UNKNOWN_MEMBER_ID  # nobody is a member

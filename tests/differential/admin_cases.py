@@ -242,7 +242,7 @@ def _told_of(kind: int, name: str, *keys: str) -> Call:
 
 def _seen(name: str) -> list[Call]:
     """Who serves a topic that was created later knows what was altered before: Kafka answers earlier than that."""
-    return [Call(create(topic(name)), version=7), Call(list_offsets(name, -1), version=5, settles=True)]
+    return [Call(create(topic(name)), version=7), Call(list_offsets(name, -1), version=5, until=0)]
 
 
 def _one_by_one(name: str, kind: int, *operations: tuple[str, int, str | None]) -> list[Any]:

@@ -18,19 +18,30 @@ FOREVER = 2**31 - 1
 class Call:
     """A request. version: None is the version that the case runs at. save: (name, field of the answer) to keep of it.
 
-    is_answered: False where no answer is right. settles: asked until it goes well, not compared.
+    is_answered: False where no answer is right. until: asked until this is its only error code, not compared.
+    on: a connection by name. waits: its answer is for a `Late` on the same connection.
     """
 
     body: Any
     version: int | None = None
     save: tuple[str, str] | None = None
     is_answered: bool = True
-    settles: bool = False
+    until: int | None = None
+    on: str = ""
+    waits: bool = False
 
     @property
     def key(self) -> ApiKey:
         """The module of a message is named after its API."""
         return ApiKey[type(self.body).__module__.rpartition(".")[2].upper()]
+
+
+@dataclass(frozen=True)
+class Late:
+    """The answer to the request that waits on this connection."""
+
+    on: str
+    save: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,17 +59,17 @@ class Case:
     """calls: the first one without a version of its own says which API the case is of. versions: not all of them."""
 
     title: str
-    calls: tuple[Call, ...]
+    calls: tuple[Call | Late, ...]
     versions: range = range(100)
 
     @property
     def key(self) -> ApiKey:
-        return next(call.key for call in self.calls if call.version is None)
+        return next(call.key for call in self.calls if isinstance(call, Call) and call.version is None)
 
 
 def case(title: str, *calls: Any, versions: range = range(100)) -> Case:
     """Structs alone are calls at the version of the case."""
-    return Case(title, tuple(call if isinstance(call, Call) else Call(call) for call in calls), versions)
+    return Case(title, tuple(call if isinstance(call, Call | Late) else Call(call) for call in calls), versions)
 
 
 # -- batches -------------------------------------------------------------------------------------------------
@@ -126,6 +137,6 @@ def metadata(*names: str | None, **options: Any) -> Any:
 
 
 __all__ = [
-    "FOREVER", "Bytes", "Call", "Case", "T", "batch", "case", "create", "fetch", "fetch_all", "list_offsets", "metadata",
+    "FOREVER", "Bytes", "Call", "Case", "Late", "T", "batch", "case", "create", "fetch", "fetch_all", "list_offsets", "metadata",
     "new_producer", "own_batch", "part", "produce", "records", "saved", "topic", "topic_id",
 ]  # fmt: skip

@@ -237,7 +237,7 @@ METADATA = [
     case("one twice", metadata("read", "read")),
     case("bad names", metadata("", "bad name", ".", "..", "x" * 249, "x" * 250, "ü"), versions=range(4, 20)),
     case("one that comes into being", metadata("made-{v}", allow_auto_topic_creation=True),
-         Call(metadata("made-{v}"), version=12, settles=True),
+         Call(metadata("made-{v}"), version=12, until=0),
          Call(kafka.DeleteTopicsRequest([], ["made-{v}"], 30_000), version=5)),
     case("bad names that would come into being", metadata("a b", "", allow_auto_topic_creation=True)),
     case("no topics", metadata(), versions=range(1, 20)),

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from tests.differential import recorded
-from tests.differential.cases import Bytes, Call, Case, create, metadata
+from tests.differential.cases import Bytes, Call, Case, Late, create, metadata
 from tests.differential.compare import Difference, compare
 from tests.differential.data_cases import FILL, TOPICS, UNKNOWN_ID
 from tests.differential.generated import UNKNOWN_TAGS, generate, tags_of
+from tests.differential.group_requests import CHOSEN
 from tests.differential.sides import NotComparable, Side, must, resolve
 from tests.differential.wire import Outcome
 from zafka.transport.kafka import messages as kafka
@@ -33,6 +34,7 @@ Sides = tuple[Side, Side]
 def prepare(sides: Sides) -> None:
     """The topics that the cases are about, with the same batches in both."""
     for side in sides:
+        side.names |= {member_id: member_id for member_id in CHOSEN}
         answer = must(ask(side, Call(create(*TOPICS)), 7))
         assert {each.error_code for each in answer.topics} == {0}, answer
         epoch = _wait_until_all_lead(side, [topic.name for topic in TOPICS])
@@ -48,12 +50,13 @@ def prepare(sides: Sides) -> None:
 
 
 def _insist(side: Side, call: Call, version: int = -1) -> None:
-    """Until it goes well: a partition may have a leader in Metadata before it takes records."""
+    """Until it goes well: a partition may have a leader in Metadata before it takes records. Or until it goes as it is to."""
     deadline_s = time.monotonic() + READY_S
-    while (codes := error_codes(answer := must(ask(side, call, version)))) != {0}:
+    wanted = call.until or 0
+    while (codes := error_codes(answer := must(ask(side, call, version)))) != {wanted}:
         if time.monotonic() > deadline_s:
             raise NotComparable(f"{side.name}: {answer}")
-        assert codes <= {0, *RETRIABLE}, answer
+        assert codes <= {0, *RETRIABLE, wanted}, answer
         threading.Event().wait(0.02)
 
 
@@ -91,13 +94,20 @@ def _wait_until_gone(side: Side, names: set[str]) -> None:
 
 def ask(side: Side, call: Call, version: int) -> Outcome:
     """version: of the case."""
-    body = resolve(call.body, side, version)
-    outcome = side.wire.ask(
-        call.key, version if call.version is None else call.version, body, is_answered=call.is_answered)
+    outcome = side.on(call.on).ask(call.key, at(call, version), resolve(call.body, side, version), is_answered=call.is_answered)
+    keep(side, call, outcome)
+    return outcome
+
+
+def at(call: Call, version: int) -> int:
+    """version: of the case."""
+    return version if call.version is None else call.version
+
+
+def keep(side: Side, call: Call | Late, outcome: Outcome) -> None:
     if call.save is not None:
         name, field = call.save
         side.save(name, getattr(must(outcome), field))
-    return outcome
 
 
 def run_generated(key: ApiKey, seed: int, sides: Sides) -> list[Difference]:
@@ -175,14 +185,27 @@ def run(case: Case, sides: Sides) -> list[Difference]:
 
 def run_at(case: Case, version: int, sides: Sides) -> list[Difference]:
     found: list[Difference] = []
+    waiting: dict[str, Call] = {}  # by connection
     for number, call in enumerate(case.calls, 1):
-        if call.settles:
+        if isinstance(call, Late):
+            asked = waiting.pop(call.on)
+            outcomes = [side.on(call.on).answer() for side in sides]
+            for side, outcome in zip(sides, outcomes, strict=True):
+                keep(side, call, outcome)
+        elif call.waits:
+            waiting[call.on] = call
+            for side in sides:
+                side.on(call.on).send(call.key, at(call, version), resolve(call.body, side, version))
+            continue
+        elif call.until is not None:
             for side in sides:
                 _insist(side, call, version)
             continue
-        outcomes = (ask(sides[0], call, version), ask(sides[1], call, version))
-        at = version if call.version is None else call.version
+        else:
+            asked = call
+            outcomes = [ask(side, call, version) for side in sides]
         found += [
             each._replace(where=f"call {number}: {each.where}")
-            for each in compare(case.title, call.key, at, outcomes, sides)]
+            for each in compare(case.title, asked.key, at(asked, version), (outcomes[0], outcomes[1]), sides)]
+    assert not waiting, f"{case.title}: {waiting}"
     return found

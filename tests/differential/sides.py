@@ -23,10 +23,11 @@ from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.types import ZERO_UUID
 
-# Kept for ever: the batches are dated, and Kafka would delete them 30 s after its start.
+# Kept for ever: the batches are dated, and Kafka would delete them 30 s after its start. KIP-848's assignments are made at once.
 KAFKA_SETTINGS = {
     "log.retention.ms": "-1", "offsets.topic.num.partitions": "1", "log.initial.task.delay.ms": "600000",
     "transaction.state.log.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
+    "group.consumer.assignment.interval.ms": "0",
 }
 ZAFKA_SETTINGS = {"retention.ms": "-1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1"}
 
@@ -37,7 +38,9 @@ class NotComparable(Exception):
 
 @dataclass
 class Side:
-    """names: what ids of topics, producers and sessions are called; the same on both sides. saved: name -> value."""
+    """names: what ids of topics, producers and sessions are called; the same on both sides. saved: name -> value.
+
+    wires: connections beside the first one, by name."""
 
     name: str
     wire: Wire
@@ -45,6 +48,16 @@ class Side:
     names: dict[Any, str] = field(default_factory=dict)
     saved: dict[str, Any] = field(default_factory=dict)
     advertised: dict[int, range] = field(default_factory=dict)
+    wires: dict[str, Wire] = field(default_factory=dict)
+
+    def on(self, connection: str) -> Wire:
+        if not connection:
+            return self.wire
+        return self.wires.setdefault(connection, Wire(f"127.0.0.1:{self.port}"))
+
+    def close(self) -> None:
+        for wire in (self.wire, *self.wires.values()):
+            wire.close()
 
     def save(self, name: str, value: Any) -> None:
         self.saved[name] = value
@@ -106,7 +119,7 @@ def both_running() -> Iterator[tuple[Side, Side]]:
             Side(name, Wire(address), int(address.rpartition(":")[2]))
             for name, address in (("zafka", broker.bootstrap_servers), ("kafka", reference.bootstrap)))
         for side in sides:
-            stack.callback(side.wire.close)
+            stack.callback(side.close)
             side.learn_versions()
         yield sides[0], sides[1]
 

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.targets import kafka_missing
-from tests.differential import admin_cases, cluster_cases, data_cases, generated, group_cases, recorded, table
+from tests.differential import (
+    admin_cases,
+    cluster_cases,
+    data_cases,
+    generated,
+    group_cases,
+    member_cases,
+    recorded,
+    table,
+)
 from tests.differential.admin_cases import STRANGE
 from tests.differential.cases import Case
 from tests.differential.compare import Difference
@@ -26,7 +35,7 @@ from zafka.transport.kafka.layout import load_api
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 pytestmark = pytest.mark.timeout(300)  # one of the tests starts both brokers and asks everything
-CASES: list[Case] = [*data_cases.CASES, *admin_cases.CASES, *cluster_cases.CASES, *group_cases.CASES]
+CASES: list[Case] = [*data_cases.CASES, *admin_cases.CASES, *cluster_cases.CASES, *group_cases.CASES, *member_cases.CASES]
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ class Wire:
         self._address = (host, int(port))
         self._socket: socket.socket | None = None
         self._correlation_id = 0
+        self._waiting = (0, 0)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -49,6 +50,19 @@ class Wire:
         """Send a struct. is_answered: False looks for the absence of an answer."""
         body = b"".join(bytes(part) for part in request_writer(key, version)(request))
         return self.ask_bytes(key, version, body, is_answered=is_answered)
+
+    def send(self, key: int, version: int, request: Any) -> None:
+        """Have the next `answer` be the one to this."""
+        body = b"".join(bytes(part) for part in request_writer(key, version)(request))
+        self._correlation_id += 1
+        self._waiting = key, version
+        header = request_header(key, version, self._correlation_id, CLIENT_ID)
+        self._connected().sendall(b"".join(with_length(header, [body])))
+
+    def answer(self) -> Outcome:
+        """To what was sent."""
+        frame = self._receive()
+        return frame if isinstance(frame, str) else self._read(memoryview(frame), *self._waiting)
 
     def ask_bytes(self, key: int, version: int, body: bytes, *, tags: bytes = b"", is_answered: bool = True) -> Outcome:
         """Send a body as it is. tags: instead of the header's empty ones, if the version is flexible."""
@@ -71,16 +85,20 @@ class Wire:
         if not is_answered:
             # Answers come in the order of requests: if this one is the first to be answered, the other was not.
             frames += with_length(request_header(ApiKey.API_VERSIONS, 0, -7, CLIENT_ID), [])
+        frame = self._receive(b"".join(frames))
+        return SILENT if not is_answered and frame[:4] == (-7).to_bytes(4, "big", signed=True) else frame
+
+    def _receive(self, request: bytes = b"") -> bytes | str:
+        """The next answer, once this is sent."""
         try:
-            self._connected().sendall(b"".join(frames))
-            frame = self._frame()
+            self._connected().sendall(request)
+            return self._frame()
         except TimeoutError:
             self.close()
             return f"nothing within {ANSWER_S} s"
         except ConnectionError:
             self.close()
             return CLOSED
-        return SILENT if not is_answered and frame[:4] == (-7).to_bytes(4, "big", signed=True) else frame
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

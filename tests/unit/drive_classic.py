@@ -139,7 +139,7 @@ class Classic:
     def commit(self, member_id: str, generation: int, *, instance: str | None = None) -> int:
         """The error of a commit of offsets."""
         outbox = Outbox()
-        error = self.groups.check_commit(Commit(GROUP_ID, member_id, instance, generation), self.now, outbox)
+        error = self.groups.check_commit(Commit(GROUP_ID, member_id, instance, generation, 9), self.now, outbox)
         self.keep(outbox)
         return error
 

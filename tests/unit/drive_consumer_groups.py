@@ -11,7 +11,7 @@ from zafka.actors.groups.calls import Call, Outbox, Topic, Topics
 from zafka.actors.groups.consumer import ConsumerGroups
 from zafka.actors.groups.record_codec import decode_record
 from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.messages.consumer_group_describe import ConsumerGroupDescribeRequest, DescribedGroup
+from zafka.transport.kafka.messages.consumer_group_describe import DescribedGroup
 from zafka.transport.kafka.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse,
@@ -143,9 +143,7 @@ class Bench:
         return self.heartbeat(member, epoch, **said)
 
     def describe(self, group: str = "g") -> DescribedGroup:
-        answer = self.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, 1, ConsumerGroupDescribeRequest([group]))
-        described: DescribedGroup = answer.groups[0]
-        return described
+        return self.groups.describe(group, 1)
 
 
 def state_of(groups: ConsumerGroups) -> Any:

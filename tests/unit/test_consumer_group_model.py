@@ -220,7 +220,7 @@ class World:
             member = found and found.members.get(member_id)
             if member is not None and member.position.epoch == epoch:
                 continue  # it died, and nobody has noticed
-            commit = Commit(group, member_id, None, epoch)
+            commit = Commit(group, member_id, None, epoch, 9)
             if group in self.bench.groups:
                 assert self.bench.groups.check_commit(commit, self.bench.now, Outbox()) != 0, commit
 

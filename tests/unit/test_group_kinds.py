@@ -40,22 +40,22 @@ def kinds(coordinator: Coordinator) -> list[tuple[str, str]]:
 
 
 def test_a_group_without_members_becomes_one_of_the_other_kind(coordinator: Coordinator) -> None:
-    assert heartbeat(coordinator, 0).member_epoch == 1
+    assert heartbeat(coordinator, 0).member_epoch == 2
     assert kinds(coordinator) == [("consumer", "Stable")]
     heartbeat(coordinator, -1)
     member_id = join_classic(coordinator).member_id
     assert kinds(coordinator) == [("classic", "CompletingRebalance")]
     coordinator.ask(ApiKey.LEAVE_GROUP, 4, kafka.LeaveGroupRequest("g", members=[kafka.MemberIdentity(member_id)]))
-    refused = heartbeat(coordinator, 1)
+    refused = heartbeat(coordinator, 2)
     assert (refused.error_code, refused.error_message) == (
         ErrorCode.GROUP_ID_NOT_FOUND, "Group g is not a consumer group."), "it was never a member here"
-    assert heartbeat(coordinator, 0).member_epoch == 1
+    assert heartbeat(coordinator, 0).member_epoch == 2
     assert kinds(coordinator) == [("consumer", "Stable")]
 
 
 def test_a_group_keeps_its_offsets_when_it_changes_its_kind(coordinator: Coordinator, tmp_path: Path) -> None:
     heartbeat(coordinator, 0)
-    assert coordinator.commit("g", 42, generation_id_or_member_epoch=1, member_id="m") == 0
+    assert coordinator.commit("g", 42, generation_id_or_member_epoch=2, member_id="m") == 0
     heartbeat(coordinator, -1)
     join_classic(coordinator)
     assert coordinator.fetch("g") == 42
@@ -70,11 +70,11 @@ def test_commits_go_by_epochs_and_by_what_the_member_has_had_since(coordinator: 
         return coordinator.commit("g", offset, generation_id_or_member_epoch=epoch, **{"member_id": "m"} | said)
 
     heartbeat(coordinator, 0)
-    assert (commit(1, 1, member_id="x"), commit(1, 2)) == (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
-    assert commit(1, 2, version=8) == ErrorCode.UNSUPPORTED_VERSION
+    assert (commit(1, 2, member_id="x"), commit(1, 3)) == (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
+    assert commit(1, 2, version=8) == ErrorCode.UNSUPPORTED_VERSION, "though its epoch is right"
     assert coordinator.fetch("g") == NOTHING
-    assert commit(1, 1) == 0
-    assert heartbeat(coordinator, 1, names=["orders", "more"]).member_epoch == 2
-    assert commit(2, 1) == 0, "it has had this partition since epoch 1"
-    assert commit(3, 1, partition=7) == ErrorCode.STALE_MEMBER_EPOCH
+    assert commit(1, 2) == 0
+    assert heartbeat(coordinator, 2, names=["orders", "more"]).member_epoch == 3
+    assert commit(2, 2) == 0, "it has had this partition since epoch 2"
+    assert commit(3, 2, partition=7) == ErrorCode.STALE_MEMBER_EPOCH
     assert coordinator.fetch("g") == 2
