@@ -23,7 +23,7 @@ from zafka.actors.gateway.routes import Point, Route, only_grew
 from zafka.storage.location import is_hot
 from zafka.transport.kafka.codec import RequestHeader
 from zafka.transport.kafka.fetch_shape import CORRELATION, FetchShape, learn, only_one
-from zafka.transport.kafka.messages.fetch import FetchRequest, PartitionData
+from zafka.transport.kafka.messages.fetch import AbortedTransaction, FetchRequest, PartitionData
 
 if TYPE_CHECKING:
     from zafka.actors.gateway.gateway import Gateway
@@ -165,7 +165,7 @@ class RepeatedFetch(Exchange):
         return shape.write(Sessionless([self._wanted()]).finish([answer], self.gateway.now.monotonic_s))
 
     def _nothing(self) -> PartitionData:
-        aborted = [] if self.shape.isolation_level == READ_COMMITTED else None
+        aborted: list[AbortedTransaction] | None = [] if self.shape.isolation_level == READ_COMMITTED else None
         return PartitionData(self.shape.asked.partition, aborted_transactions=aborted, records=NO_BYTES)
 
     def _wanted(self) -> Wanted:
