@@ -46,6 +46,7 @@ from zafka.actors.gateway.effects import (
     TellWay,
     WayAsked,
 )
+from zafka.actors.scheduling import ask_for_short_turns
 from zafka.actors.shell import ActorRuntime, open_runtime
 from zafka.actors.start import ActorStart, BrokerStart, ListenerStart
 from zafka.storage.disk import Disk
@@ -442,6 +443,7 @@ def _log_bad_peer(peer: str, reason: str) -> None:
 def main(start: ActorStart) -> int:
     """Run a broker in this process until it exits; returns the exit code."""
     keep_freed(BROKER_KEEPS_BYTES)
+    ask_for_short_turns()
     with open_runtime(start) as runtime:
         serve(runtime, lambda: BrokerShell(start, runtime))
     assert runtime.exit is not None

@@ -43,6 +43,7 @@ from zafka.actors.actor import (
 from zafka.actors.allocator import PARTITION_KEEPS_BYTES, keep_freed
 from zafka.actors.direct_door import DirectDoor
 from zafka.actors.messages import ActorDown, ActorUp, AnyMessage, Exiting, Heartbeat, Ready, Started
+from zafka.actors.scheduling import ask_for_short_turns
 from zafka.actors.start import PEER_GONE, SUPERVISOR, UNCAUGHT, ActorStart, Build, PartitionStart
 from zafka.storage.disk import Disk, PosixDisk
 from zafka.transport.direct import direct_path
@@ -340,6 +341,7 @@ def resolve(path: str) -> Any:
 def main(start: ActorStart) -> int:
     """Run one actor in this process until it exits; returns the exit code."""
     keep_freed(PARTITION_KEEPS_BYTES)
+    ask_for_short_turns()
     with open_runtime(start) as runtime:
         serve(start, runtime)
     assert runtime.exit is not None

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from zafka.actors.actor import Effects
 from zafka.actors.gateway.effects import Buffer, CloseConnection, PauseReading, Respond, ResumeReading
 from zafka.transport.arena import Slice
+from zafka.transport.kafka.fetch_shape import FetchShape
 from zafka.transport.kafka.produce_shape import ProduceShape
 
 # What a request costs beside its bytes, so that many tiny ones are bounded too.
@@ -103,8 +104,8 @@ class Connection:
     """
 
     __slots__ = (
-        "all", "alone", "asked", "blocked", "blocked_s", "closed", "closing", "exchanges", "held", "id", "listener", "peer", "reading",
-        "sent", "shape", "untaken", "waiting", "waiting_bytes")
+        "all", "alone", "asked", "blocked", "blocked_s", "closed", "closing", "exchanges", "fetch_shape", "fetched", "held", "id",
+        "listener", "peer", "reading", "sent", "shape", "untaken", "waiting", "waiting_bytes")
 
     def __init__(self, connection_id: int, *, listener: str, peer: str, connections: Connections) -> None:
         self.id = connection_id
@@ -125,6 +126,8 @@ class Connection:
         self.closed = False
         self.asked: tuple[str | bytes, int] | None = None  # topic and partition of the last Produce that named but one
         self.shape: ProduceShape | None = None  # of its Produce requests, see `repeated_produce.py`
+        self.fetched: tuple[str | bytes, int] | None = None  # the same of its Fetch requests, see `repeated_fetch.py`
+        self.fetch_shape: FetchShape | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.peer} open={len(self.exchanges)} held={self.held}>"

@@ -16,12 +16,13 @@ from typing import Protocol
 
 from zafka.actors.actor import Effects, Now, SetTimer
 from zafka.actors.cluster_state import ClusterState
-from zafka.actors.gateway import api_versions, repeated_produce
+from zafka.actors.gateway import api_versions, repeated_fetch, repeated_produce
 from zafka.actors.gateway.connection import Connection, Connections, Exchange
 from zafka.actors.gateway.coordinator_link import CoordinatorLink
 from zafka.actors.gateway.deadlines import Deadlines
 from zafka.actors.gateway.effects import (
     AnswersBlocked,
+    Buffer,
     ConnectionOpened,
     FileSlice,
     FilesRead,
@@ -36,7 +37,7 @@ from zafka.actors.gateway.registry import Served, served
 from zafka.actors.gateway.routes import Routes
 from zafka.actors.gateway.sequence_gaps import SequenceGaps
 from zafka.actors.gateway.settings import Settings
-from zafka.actors.messages import Endpoint
+from zafka.actors.messages import Advanced, Endpoint
 from zafka.transport.arena import Slice
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_request_header, response_header
@@ -46,6 +47,8 @@ TIMER = "deadlines"
 # Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it:
 # the others follow in the next turns, between which whatever else came is served.
 WOKEN_PER_TURN = 16
+
+AnswerKey = tuple[int, int, int, tuple[int, str | bytes, int, int]]
 
 
 class FilesReader(Protocol):
@@ -103,6 +106,7 @@ class Gateway:
         self.slice: Slice | None = None  # where the request lies that is being started
         self._reads: dict[int, list[FilesReader]] = {}
         self._same_reads: dict[tuple[FileSlice, ...], list[FilesReader]] = {}  # of this turn
+        self.same_answers: dict[AnswerKey, tuple[Sequence[Buffer], Buffer, Advanced]] = {}  # the same, see `repeated_fetch.py`
         self._last_read = 0
         self._effects: Effects = []
         self._timer_s = float("inf")
@@ -145,6 +149,9 @@ class Gateway:
         shape = connection.shape
         if shape is not None and repeated_produce.begin(self, connection, shape, frame):
             return
+        fetch_shape = connection.fetch_shape
+        if fetch_shape is not None and repeated_fetch.begin(self, connection, fetch_shape, frame):
+            return
         try:
             header = read_request_header(frame)
             api = self.served(header.api_key, header.version)
@@ -162,6 +169,8 @@ class Gateway:
         api.handle(self, exchange, request)
         if header.api_key == ApiKey.PRODUCE:
             repeated_produce.remember(connection, frame, header.version, request)
+        elif header.api_key == ApiKey.FETCH:
+            repeated_fetch.remember(connection, frame, header, request)
 
     def _refuse_version(self, connection: Connection, header: RequestHeader) -> None:
         """No such API or version here: the end of the connection, unless it asked for our versions (KIP-511)."""
@@ -245,6 +254,7 @@ class Gateway:
                     self._begin(connection, *connection.next_waiting())
             answers += connections.take_answers()
         self._same_reads.clear()
+        self.same_answers.clear()
         effects, self._effects = self._effects, []
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
