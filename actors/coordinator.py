@@ -33,6 +33,7 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.cluster_refusals import NO_ID, refusal_of
 from zafka.actors.cluster_state import AnyEvent, ClusterState
 from zafka.actors.config_rules import decide_change
 from zafka.actors.dynamic_config import outdated
@@ -61,7 +62,6 @@ PRODUCER_IDS_BLOCK = 1000
 ANSWER_BYTES_MAX = 1024 * 1024  # of `__cluster` in one answer to ReadCluster, at least one batch
 RETRY_TIMER = "retry"
 RETRY_S = 1.0
-NO_ID = bytes(16)
 CONFIG = {"fsync": "always", "retention.ms": "-1", "retention.bytes": "-1"}
 
 
@@ -198,22 +198,11 @@ class CoordinatorActor:
         self._topology_done = False
         answers: Effects = []
         for mail in requests:
-            body = mail.body
-            if isinstance(body, messages.CreateTopics):
-                failed = [_failed(topic.name, NO_ID, reason) for topic in body.topics]
-                answers.append(Send(mail.sender, messages.TopicsCreated(body.request_id, failed, -1)))
-            elif isinstance(body, messages.DeleteTopics):
-                failed = [_failed(name, topic_id, reason) for name, topic_id in body.topics]
-                answers.append(Send(mail.sender, messages.TopicsDeleted(body.request_id, failed, -1)))
-            elif isinstance(body, messages.CreatePartitions):
-                failed = [_failed(more.name, NO_ID, reason) for more in body.topics]
-                answers.append(Send(mail.sender, messages.PartitionsCreated(body.request_id, failed, -1)))
-            elif isinstance(body, messages.AlterConfigs | messages.AlterClients):
-                outcomes = [(int(ErrorCode.KAFKA_STORAGE_ERROR), reason)] * len(body.changes)
-                altered = messages.ConfigsAltered if isinstance(body, messages.AlterConfigs) else messages.ClientsAltered
-                answers.append(Send(mail.sender, altered(body.request_id, outcomes, -1)))
-            else:
+            refusal = refusal_of(mail.body, reason)
+            if refusal is None:
                 self._postponed.append(mail)
+            else:
+                answers.append(Send(mail.sender, refusal))
         return answers
 
     @property
@@ -497,7 +486,3 @@ def _id_text(random: bytes) -> str:
 
 def _twice(names: Iterable[object]) -> set[object]:
     return {name for name, count in Counter(names).items() if count > 1}
-
-
-def _failed(name: str, topic_id: bytes, reason: str) -> TopicResult:
-    return TopicResult(name, ErrorCode.KAFKA_STORAGE_ERROR, reason, topic_id)

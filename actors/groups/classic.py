@@ -1,8 +1,9 @@
-"""Groups of the classic protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and the time that passes between.
+"""Groups of the classic protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and what admins want of them.
 
-Owns: `ClassicGroups`, all of them in a partition. A group is written to the log when it is first heard of, when it is
-stable, when it is empty, and when a static member takes another's place; what only its members know begins anew after a
-restart, as in Kafka.
+Owns: `ClassicGroups`, all of them in a partition, and what their members ask for; how one generation follows the other, and the
+time that passes between, is the matter of `classic_rebalance.py`. A group is written to the log when it is first heard of,
+when it is stable, when it is empty, and when a static member takes another's place; what only its members know begins
+anew after a restart, as in Kafka.
 Invariants: every JoinGroup and SyncGroup is answered once, at the latest when its time is up; a generation has one leader
 and one assignment, which nobody is told before it is committed; who is of another generation is fenced.
 Source: Kafka GroupMetadataManager (classicGroup*); KIP-345 (static members), KIP-394 (member ids), KIP-814 (skipped
@@ -12,10 +13,7 @@ assignment).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, ClassVar
-
-import structlog
 
 from zafka.actors.actor import Now
 from zafka.actors.groups.calls import Call, Commit, Listed, Outbox, Settings
@@ -36,7 +34,8 @@ from zafka.actors.groups.classic_answers import (
     session_timer,
     sync_timer,
 )
-from zafka.actors.groups.classic_group import ClassicGroup, Member, State, group_of
+from zafka.actors.groups.classic_group import UNKNOWN, ClassicGroup, Member, State, group_of
+from zafka.actors.groups.classic_rebalance import Rebalances
 from zafka.actors.groups.records import GroupMetadataKey, GroupMetadataValue, encode_group
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -52,11 +51,6 @@ from zafka.transport.kafka.messages.leave_group import (
 from zafka.transport.kafka.messages.sync_group import SyncGroupRequest
 
 NEW_MEMBER_S = 300.0  # how long one may wait that cannot send heartbeats yet
-UNKNOWN = ""
-
-logger = structlog.get_logger(__name__)
-
-Due = Callable[[Now, Outbox], None]
 
 
 class ClassicGroups:
@@ -69,10 +63,9 @@ class ClassicGroups:
     def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._session_limits = SessionLimits(settings)
-        self._initial_delay_ms = int(settings.get("group.initial.rebalance.delay.ms", "3000"))
+        self._rebalances = Rebalances(int(settings.get("group.initial.rebalance.delay.ms", "3000")))
         self._size_max = int(settings.get("group.max.size", str(2**31 - 1)))
         self._groups: dict[str, ClassicGroup] = {}
-        self._due: dict[str, Due] = {}  # by the name of each timer that is set
         self._handlers: dict[int, Callable[[Call, Any, Now, Outbox], None]] = {
             ApiKey.JOIN_GROUP: self._join, ApiKey.SYNC_GROUP: self._sync, ApiKey.HEARTBEAT: self._heartbeat,
             ApiKey.LEAVE_GROUP: self._leave}
@@ -86,34 +79,13 @@ class ClassicGroups:
     def handle(self, call: Call, request: Any, now: Now, outbox: Outbox) -> None:
         self._handlers[call.api_key](call, request, now, outbox)
 
-    # -- timers --------------------------------------------------------------------------------
-
-    def _set(self, name: str, delay_ms: float, due: Due, now: Now, outbox: Outbox) -> None:
-        self._due[name] = due
-        outbox.set_timer(name, now.monotonic_s + delay_ms / 1000)
-
-    def _cancel(self, name: str, outbox: Outbox) -> None:
-        if self._due.pop(name, None) is not None:
-            outbox.cancel_timer(name)
-
     def on_timer(self, name: str, now: Now, outbox: Outbox) -> None:
-        due = self._due.pop(name, None)
-        if due is not None:
-            due(now, outbox)
+        self._rebalances.on_timer(name, now, outbox)
 
     def on_topics(self, changed: Iterable[str], now: Now, outbox: Outbox) -> None:
         """What topics mean is the members' matter."""
 
-    def _expect(self, group: ClassicGroup, member: Member, now: Now, outbox: Outbox, *, within_ms: float = 0.0) -> None:
-        """A sign of life within the session's time, or this one."""
-        self._set(
-            session_timer(group, member.member_id), within_ms or member.session_timeout_ms,
-            partial(self._expire_member, group, member.member_id), now, outbox)
-
     # -- the log -------------------------------------------------------------------------------
-
-    def _write(self, group: ClassicGroup, outbox: Outbox) -> None:
-        outbox.append(*encode_group(GroupMetadataKey(group.group_id), group.value()))
 
     def replay(self, key: GroupMetadataKey, value: GroupMetadataValue | None) -> None:
         if value is None:
@@ -124,9 +96,9 @@ class ClassicGroups:
     def on_loaded(self, now: Now, outbox: Outbox) -> None:
         for group in list(self._groups.values()):
             for member in group.members.values():
-                self._expect(group, member, now, outbox)
+                self._rebalances.expect(group, member, now, outbox)
             if len(group.members) > self._size_max:
-                self._prepare(group, "it is larger than group.max.size", now, outbox)
+                self._rebalances.prepare(group, "it is larger than group.max.size", now, outbox)
             elif group.members and group.leader is None:
                 self._begin_led(group, now, outbox)
 
@@ -144,24 +116,24 @@ class ClassicGroups:
             if member.sync is not None:
                 refuse_sync(member.sync, ErrorCode.REBALANCE_IN_PROGRESS, outbox)
         for member_id in (*group.members, *group.pending):
-            self._cancel(session_timer(group, member_id), outbox)
+            self._rebalances.cancel(session_timer(group, member_id), outbox)
         for name in (join_timer(group), sync_timer(group)):
-            self._cancel(name, outbox)
+            self._rebalances.cancel(name, outbox)
         outbox.append(*encode_group(GroupMetadataKey(group_id), None))
 
     def take_over(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
         """It was another kind's. Without a leader its members are to join, so that they have one who assigns; the log has
         it without one, so that a restart does not forget that."""
         self._groups[group.group_id] = group
-        self._write(group, outbox)
+        self._rebalances.write(group, outbox)
         for member in group.members.values():
-            self._expect(group, member, now, outbox)
+            self._rebalances.expect(group, member, now, outbox)
         if group.leader is None:
             self._begin_led(group, now, outbox)
 
     def _begin_led(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
         group.leader = next(iter(group.members))
-        self._prepare(group, "nobody leads it who could assign", now, outbox)
+        self._rebalances.prepare(group, "nobody leads it who could assign", now, outbox)
 
     # -- JoinGroup -----------------------------------------------------------------------------
 
@@ -177,7 +149,7 @@ class ClassicGroups:
             refuse_join(call, error, request.member_id, outbox)
         elif not group.has_room(request.member_id, self._size_max):
             group.remove(request.member_id)
-            self._cancel(session_timer(group, request.member_id), outbox)
+            self._rebalances.cancel(session_timer(group, request.member_id), outbox)
             refuse_join(call, ErrorCode.GROUP_MAX_SIZE_REACHED, UNKNOWN, outbox)
         elif not group.supports(request.protocol_type, [each.name for each in request.protocols]):
             refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id, outbox)
@@ -190,7 +162,7 @@ class ClassicGroups:
         """A group is known from when it is first asked for, even if nobody becomes a member of it."""
         group = self._groups[group_id] = ClassicGroup(group_id)
         group.state_ms = now.wall_ms
-        self._write(group, outbox)
+        self._rebalances.write(group, outbox)
         return group
 
     def _check_join(self, request: JoinGroupRequest) -> int:
@@ -207,9 +179,7 @@ class ClassicGroups:
             self._replace_static(call, request, group, member_id, now, outbox)
         elif instance_id is None and call.version >= KNOWN_ID_SINCE:
             group.pending.add(member_id)
-            self._set(
-                session_timer(group, member_id), request.session_timeout_ms,
-                partial(self._expire_member, group, member_id), now, outbox)
+            self._rebalances.expect_again(group, member_id, request.session_timeout_ms, now, outbox)
             refuse_join(call, ErrorCode.MEMBER_ID_REQUIRED, member_id, outbox)
         else:
             self._add(call, request, group, member_id, now, outbox)
@@ -236,7 +206,7 @@ class ClassicGroups:
         if group.state is State.PREPARING or changed or leads_stable:
             # The leader may have a reason that its metadata do not tell, such as topics with more partitions.
             self._update(member, call, request, outbox)
-            self._rebalance(group, f"{member_id} joins again: {reason_of(request)}", now, outbox)
+            self._rebalances.rebalance(group, f"{member_id} joins again: {reason_of(request)}", now, outbox)
         else:
             # It did not hear of its generation, or has nothing new to say.
             is_leader = group.state is State.COMPLETING and group.leader == member_id
@@ -252,8 +222,8 @@ class ClassicGroups:
             group.new_member_added = True
         group.add(member, request.protocol_type)
         # It cannot send heartbeats before it is answered; should it be gone meanwhile, it is not waited for for ever.
-        self._expect(group, member, now, outbox, within_ms=NEW_MEMBER_S * 1000)
-        self._rebalance(group, f"{member_id} joins: {reason_of(request)}", now, outbox)
+        self._rebalances.expect(group, member, now, outbox, within_ms=NEW_MEMBER_S * 1000)
+        self._rebalances.rebalance(group, f"{member_id} joins: {reason_of(request)}", now, outbox)
 
     def _update(self, member: Member, call: Call, request: JoinGroupRequest, outbox: Outbox) -> None:
         if member.join is not None:
@@ -277,13 +247,13 @@ class ClassicGroups:
         if member.sync is not None:
             refuse_sync(member.sync, ErrorCode.FENCED_INSTANCE_ID, outbox)
         member.join = member.sync = None
-        self._cancel(session_timer(group, old_id), outbox)
+        self._rebalances.cancel(session_timer(group, old_id), outbox)
         group.rename_static(request.group_instance_id, new_id)
         self._update(member, call, request, outbox)
-        self._expect(group, member, now, outbox)
+        self._rebalances.expect(group, member, now, outbox)
         reason = f"static member {request.group_instance_id} comes anew: {reason_of(request)}"
         if group.state is State.STABLE and group.protocol == group.select_protocol():
-            self._write(group, outbox)
+            self._rebalances.write(group, outbox)
             member.join = None
             skips = call.version >= SKIP_ASSIGNMENT_SINCE
             if skips:
@@ -293,111 +263,7 @@ class ClassicGroups:
                 # One that was the leader must not take itself for it: it would assign, and nobody waits for that.
                 answer_join(call, group, new_id, outbox, leader=leader)
         else:
-            self._rebalance(group, reason, now, outbox)
-
-    # -- rebalances ----------------------------------------------------------------------------
-
-    def _rebalance(self, group: ClassicGroup, reason: str, now: Now, outbox: Outbox) -> None:
-        if group.state is not State.PREPARING:
-            self._prepare(group, reason, now, outbox)
-        else:
-            self._complete_if_all_joined(group, now, outbox)
-
-    def _prepare(self, group: ClassicGroup, reason: str, now: Now, outbox: Outbox) -> None:
-        """Have all members join again. The first of a new group waits for others who begin at the same time."""
-        if group.state is State.COMPLETING:
-            for member in group.members.values():
-                member.assignment = b""
-                self._end_sync(group, member, ErrorCode.REBALANCE_IN_PROGRESS, now, outbox)
-        self._cancel(sync_timer(group), outbox)
-        first = group.state is State.EMPTY
-        logger.info("rebalance begins", group=group.group_id, generation=group.generation, reason=reason)
-        group.go_to(State.PREPARING, now.wall_ms)
-        if first:
-            group.new_member_added = False
-            delay_ms = self._initial_delay_ms
-            left_ms = max(group.rebalance_timeout_ms - delay_ms, 0)
-            self._set(
-                join_timer(group), delay_ms, partial(self._end_initial_delay, group, delay_ms, left_ms), now, outbox)
-        elif group.all_joined:
-            self._complete(group, now, outbox)
-        else:
-            self._wait_for_joins(group, now, outbox)
-
-    def _wait_for_joins(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
-        self._set(join_timer(group), group.rebalance_timeout_ms, partial(self._complete, group), now, outbox)
-
-    def _end_initial_delay(self, group: ClassicGroup, delay_ms: int, left_ms: int, now: Now, outbox: Outbox) -> None:
-        if group.new_member_added and left_ms:
-            group.new_member_added = False
-            next_ms = min(self._initial_delay_ms, left_ms)
-            due = partial(self._end_initial_delay, group, next_ms, max(left_ms - delay_ms, 0))
-            self._set(join_timer(group), next_ms, due, now, outbox)
-        else:
-            self._complete(group, now, outbox)
-
-    def _complete_if_all_joined(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
-        if group.state is State.PREPARING and group.all_joined and group.previous_state is not State.EMPTY:
-            self._complete(group, now, outbox)
-
-    def _complete(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
-        """All have joined, or had their time: those who did are the next generation, and static members stay."""
-        self._cancel(join_timer(group), outbox)
-        for member in [each for each in group.members.values() if each.join is None and each.instance_id is None]:
-            group.remove(member.member_id)
-            self._cancel(session_timer(group, member.member_id), outbox)
-        if group.members and not group.elect_leader():
-            # Static members only, and none of them came: their sessions say how long they are waited for.
-            self._wait_for_joins(group, now, outbox)
-            return
-        group.next_generation(now.wall_ms)
-        logger.info("generation begins", group=group.group_id, generation=group.generation, members=len(group.members))
-        if not group.members:
-            self._write(group, outbox)
-            return
-        for member in group.members.values():
-            call, member.join = member.join, None
-            if call is not None:
-                answer_join(call, group, member.member_id, outbox, tell_members=group.leader == member.member_id)
-            self._expect(group, member, now, outbox)
-            member.is_new = False
-            group.pending_sync.add(member.member_id)
-        self._set(
-            sync_timer(group), group.rebalance_timeout_ms,
-            partial(self._expire_syncs, group, group.generation), now, outbox)
-
-    def _expire_syncs(self, group: ClassicGroup, generation: int, now: Now, outbox: Outbox) -> None:
-        """Who did not ask for its assignment in time is gone."""
-        late = sorted(group.pending_sync)
-        if generation != group.generation or group.state not in (State.COMPLETING, State.STABLE) or not late:
-            return
-        for member_id in late:
-            group.remove(member_id)
-            self._cancel(session_timer(group, member_id), outbox)
-        self._prepare(group, f"{late} did not sync in time", now, outbox)
-
-    def _expire_member(self, group: ClassicGroup, member_id: str, now: Now, outbox: Outbox) -> None:
-        member = group.members.get(member_id)
-        if member_id in group.pending:
-            group.remove(member_id)
-            if group.state is State.PREPARING and group.all_joined:
-                self._complete(group, now, outbox)
-        elif member is not None and member.must_heartbeat:
-            self._remove(group, member, outbox)
-            reason = f"{member_id} was not heard of within its session"
-            if group.state in (State.STABLE, State.COMPLETING):
-                self._prepare(group, reason, now, outbox)
-            elif group.state is State.PREPARING and group.all_joined:
-                self._complete(group, now, outbox)
-
-    def _remove(self, group: ClassicGroup, member: Member, outbox: Outbox) -> None:
-        if member.join is not None:
-            refuse_join(member.join, ErrorCode.UNKNOWN_MEMBER_ID, UNKNOWN, outbox)
-        if member.sync is not None:
-            refuse_sync(member.sync, ErrorCode.UNKNOWN_MEMBER_ID, outbox)
-        member.join = member.sync = None
-        self._cancel(session_timer(group, member.member_id), outbox)
-        group.remove(member.member_id)
+            self._rebalances.rebalance(group, reason, now, outbox)
 
     # -- SyncGroup -----------------------------------------------------------------------------
 
@@ -408,7 +274,7 @@ class ClassicGroups:
             refuse_sync(call, error, outbox)
             return
         member = group.members[request.member_id]
-        self._has_synced(group, member, outbox)
+        self._rebalances.has_synced(group, member, outbox)
         if group.state is State.STABLE:
             answer_sync(call, group, member, outbox)
             return
@@ -420,24 +286,9 @@ class ClassicGroups:
             for each in group.members.values():
                 each.assignment = assigned.get(each.member_id, b"")
             group.go_to(State.STABLE, now.wall_ms)
-            self._write(group, outbox)
+            self._rebalances.write(group, outbox)
             for each in group.members.values():
-                self._end_sync(group, each, 0, now, outbox)
-
-    def _has_synced(self, group: ClassicGroup, member: Member, outbox: Outbox) -> None:
-        group.pending_sync.discard(member.member_id)
-        if not group.pending_sync:
-            self._cancel(sync_timer(group), outbox)
-
-    def _end_sync(self, group: ClassicGroup, member: Member, error: int, now: Now, outbox: Outbox) -> None:
-        call, member.sync = member.sync, None
-        if call is None:
-            return
-        if error:
-            refuse_sync(call, error, outbox)
-        else:
-            answer_sync(call, group, member, outbox)
-        self._expect(group, member, now, outbox)
+                self._rebalances.end_sync(group, each, 0, now, outbox)
 
     # -- Heartbeat, LeaveGroup -----------------------------------------------------------------
 
@@ -453,7 +304,7 @@ class ClassicGroups:
         error = group.check_member(request.member_id, request.group_instance_id)
         if error or request.generation_id != group.generation:
             return error or ErrorCode.ILLEGAL_GENERATION
-        self._expect(group, group.members[request.member_id], now, outbox)
+        self._rebalances.expect(group, group.members[request.member_id], now, outbox)
         return ErrorCode.REBALANCE_IN_PROGRESS if group.state is State.PREPARING else 0
 
     def _leave(self, call: Call, request: LeaveGroupRequest, now: Now, outbox: Outbox) -> None:
@@ -472,22 +323,22 @@ class ClassicGroups:
         left = [each.member_id or each.group_instance_id for each in ended if not each.error_code]
         if group is not None and left:
             if group.state in (State.STABLE, State.COMPLETING):
-                self._prepare(group, f"{left} left", now, outbox)
-            self._complete_if_all_joined(group, now, outbox)
+                self._rebalances.prepare(group, f"{left} left", now, outbox)
+            self._rebalances.complete_if_all_joined(group, now, outbox)
 
     def _leave_one(self, group: ClassicGroup | None, leaving: MemberIdentity, outbox: Outbox) -> int:
         if group is None:
             return ErrorCode.UNKNOWN_MEMBER_ID
         member_id = leaving.member_id
         if member_id in group.pending:
-            self._cancel(session_timer(group, member_id), outbox)
+            self._rebalances.cancel(session_timer(group, member_id), outbox)
             group.remove(member_id)
             return 0
         if member_id == UNKNOWN and leaving.group_instance_id is not None:
             member_id = group.static.get(leaving.group_instance_id, UNKNOWN)  # an admin's wish
         error = group.check_member(member_id, leaving.group_instance_id)
         if not error:
-            self._remove(group, group.members[member_id], outbox)
+            self._rebalances.remove(group, group.members[member_id], outbox)
         return error
 
     # -- offsets -------------------------------------------------------------------------------
@@ -497,7 +348,7 @@ class ClassicGroups:
         error = group.check_commit(commit)
         member = group.members.get(commit.member_id)
         if not error and member is not None:
-            self._expect(group, member, now, outbox)
+            self._rebalances.expect(group, member, now, outbox)
         return error
 
     def check_stale_commit(self, commit: Commit, topic_id: bytes, partition: int) -> int:

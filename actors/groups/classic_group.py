@@ -1,7 +1,7 @@
 """One group of the classic protocol: its members, who leads them, what they agree on, in which state they are.
 
 Owns: `ClassicGroup` and `Member`: data, and the questions that follow from it alone. What happens to a group, and when, is
-decided by `classic.py`.
+decided by `classic.py` and `classic_rebalance.py`.
 Invariants: the leader is a member, or there is none (yet, if the group was a consumer group); a static member's instance
 id names one member; the protocol of a generation is one that all of its members know.
 Source: Kafka ClassicGroup, ClassicGroupMember, ClassicGroupState; ConsumerProtocol (what a subscription looks like).
@@ -22,6 +22,7 @@ from zafka.transport.kafka.messages.describe_groups import DescribedGroup, Descr
 from zafka.transport.kafka.messages.join_group import JoinGroupResponseMember
 
 CONSUMER = "consumer"
+UNKNOWN = ""  # the id of who has none yet
 GENERATION_MAX = 2**31 - 1
 
 
