@@ -89,6 +89,7 @@ class GroupCoordinatorActor(PartitionActor):
         self._configs: dict[str, dict[str, str]] = {}  # of groups, told with them
         self._open: dict[int, Call] = {}  # by request id, calls that are not answered
         self._outbox = Outbox()
+        self._due: list[str] = []  # timers of the machine that have fired in this turn
         self._handlers |= {GroupRequests: self._on_requests, TopicsTold: self._on_topics}
 
     def __repr__(self) -> str:
@@ -97,6 +98,8 @@ class GroupCoordinatorActor(PartitionActor):
     # -- turns ---------------------------------------------------------------------------------
 
     def on_turn_end(self, now: Now) -> Effects:
+        if self._due:
+            self._fire_due(now)
         effects = self._append_decided(now)
         snapshot = self._go_on_with_snapshot(now)
         if self._stopping and not self._snapshots.is_busy:
@@ -229,9 +232,17 @@ class GroupCoordinatorActor(PartitionActor):
             return []  # the end of the turn sees to it
         if " " not in name:  # the names of a machine's timers have several words, a partition's one
             return super()._on_timer(mail, now)
-        if self._machine is not None and self._begun:
-            self._machine.on_timer(name, now, self._outbox)
+        self._due.append(name)
         return []
+
+    def _fire_due(self, now: Now) -> None:
+        """Behind all mail of the turn: a disk that was slow kept this process from hearing members, and they are not gone."""
+        due, self._due = self._due, []
+        if self._machine is None or not self._begun:
+            return
+        for name in due:
+            if name not in self._outbox.timers:  # neither moved nor cancelled since
+                self._machine.on_timer(name, now, self._outbox)
 
     def _on_flushed(self, mail: Mail, now: Now) -> Effects:
         return [] if self._snapshots.on_flushed(mail.body.token) else super()._on_flushed(mail, now)

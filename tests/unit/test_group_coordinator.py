@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from tests.unit.disks import FullableDisk
-from tests.unit.drive import bodies, exit_of, only
+from tests.unit.drive import SHELL, bodies, exit_of, only
 from tests.unit.drive_groups import BROKER, NOTHING, ORDERS, SUPERVISOR, Coordinator, commit
 from tests.unit.drive_partition import batch
 from tests.unit.memory_disk import MemoryDisk, PowerCut
-from zafka.actors.actor import Exit, Mail, Peer
+from zafka.actors.actor import Exit, Mail, Now, Peer, TimerFired
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -246,3 +246,35 @@ def test_neither_has_one_that_was_while_the_coordinator_was_away(tmp_path: Path)
     assert again.fetch("g") == NOTHING
     again.coordinator.replica.release()
     assert Coordinator(tmp_path).lead(2, ("more", b"m" * 16, 3)).fetch_all("g") == {}
+
+
+def late(coordinator: Coordinator, *mails: Mail) -> list[object]:
+    """A turn after the disk has held the process for a minute: timers are long due, and this mail has waited. What is answered."""
+    now = coordinator.now
+    coordinator.now = Now(now.monotonic_s + 60, now.wall_ms + 60_000)
+    fired = [Mail(SHELL, TimerFired(name)) for name in coordinator.timers if " session " in name]
+    assert fired
+    return coordinator.answers(coordinator.turn(*fired, *mails))
+
+
+def test_who_was_not_heard_because_the_disk_was_slow_is_a_member_still(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, group_initial_rebalance_delay_ms="0").lead()
+    joins = kafka.ConsumerGroupHeartbeatRequest(
+        "modern", "m", 0, topic_partitions=[], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"])
+    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, joins).member_epoch == 1
+    beats = kafka.ConsumerGroupHeartbeatRequest("modern", "m", 1)
+    (answer,) = late(coordinator, coordinator.mail(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beats))
+    assert (answer.error_code, answer.member_epoch) == (0, 1)
+    assert late(coordinator) == []
+    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beats).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_an_id_that_was_given_holds_while_the_disk_was_slow(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, group_initial_rebalance_delay_ms="0").lead()
+    join = kafka.JoinGroupRequest(
+        "g", 6000, 6000, protocol_type="consumer", protocols=[join_group.JoinGroupRequestProtocol("range", b"")])
+    told = coordinator.ask(ApiKey.JOIN_GROUP, 4, join)
+    assert told.error_code == ErrorCode.MEMBER_ID_REQUIRED
+    join.member_id = told.member_id
+    (answer,) = late(coordinator, coordinator.mail(ApiKey.JOIN_GROUP, 4, join)) or coordinator.answers(coordinator.pass_time(0.1))
+    assert (answer.error_code, answer.generation_id) == (0, 1)
