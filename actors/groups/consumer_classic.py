@@ -77,7 +77,7 @@ class ClassicMembers:
             if request.member_id == UNKNOWN and request.group_instance_id is None and call.version >= KNOWN_ID_SINCE:
                 refuse_join(call, ErrorCode.MEMBER_ID_REQUIRED, self._new_member_id(), outbox)
                 return
-            member_id, replaced = self._admit(group, request)
+            member_id, replaced = self._admit(group, request, subscription)
         except Refused as refused:
             refuse_join(call, refused.error, UNKNOWN, outbox)
             return
@@ -106,14 +106,18 @@ class ClassicMembers:
         except MalformedEmbedded:
             raise Refused(ErrorCode.INCONSISTENT_GROUP_PROTOCOL) from None
 
-    def _admit(self, group: Group, request: JoinGroupRequest) -> tuple[str, Member | None]:
+    def _admit(self, group: Group, request: JoinGroupRequest, subscription: Subscription) -> tuple[str, Member | None]:
         """Whose JoinGroup this is, and the static member whose place it takes, if it does. Raises Refused.
 
-        An id of a dynamic member that is not known was given to it by a coordinator, here or before it was fenced.
+        An id of a dynamic member that is not known was given to it by a coordinator, here or before it was fenced. Who
+        was fenced and says what it has (a cooperative member) is told so first: others may have that by now. Kafka takes
+        it in, and lets it commit for them until it syncs.
         """
         instance_id = request.group_instance_id
         if instance_id is not None and request.member_id != UNKNOWN:
             return group.find(request.member_id, instance_id).member_id, None
+        if request.member_id != UNKNOWN and request.member_id not in group.members and any(subscription.owned.values()):
+            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID)
         member_id = request.member_id or self._new_member_id()
         return member_id, None if instance_id is None else group.static_member(instance_id)
 

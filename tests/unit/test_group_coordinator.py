@@ -261,10 +261,10 @@ def test_who_was_not_heard_because_the_disk_was_slow_is_a_member_still(tmp_path:
     coordinator = Coordinator(tmp_path, group_initial_rebalance_delay_ms="0").lead()
     joins = kafka.ConsumerGroupHeartbeatRequest(
         "modern", "m", 0, topic_partitions=[], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"])
-    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, joins).member_epoch == 1
-    beats = kafka.ConsumerGroupHeartbeatRequest("modern", "m", 1)
+    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, joins).member_epoch == 2
+    beats = kafka.ConsumerGroupHeartbeatRequest("modern", "m", 2)
     (answer,) = late(coordinator, coordinator.mail(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beats))
-    assert (answer.error_code, answer.member_epoch) == (0, 1)
+    assert (answer.error_code, answer.member_epoch) == (0, 2)
     assert late(coordinator) == []
     assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beats).error_code == ErrorCode.UNKNOWN_MEMBER_ID
 

@@ -53,6 +53,18 @@ def test_who_joins_and_does_not_sync_in_time_is_out(mixed: Mixed) -> None:
     assert len(mixed.describe().members) == 2
 
 
+def test_who_was_put_out_and_says_what_it_has_is_told_so(mixed: Mixed) -> None:
+    first, second, _ = two_and_one(mixed)
+    let_go(second)
+    first.ask_to_join()
+    assert first.take_join() == 0
+    keep_alive(mixed, 6, first, second)
+    assert first.has
+    assert first.join() == ErrorCode.UNKNOWN_MEMBER_ID  # others may have it by now
+    first.has = set()
+    assert first.join() == 0
+
+
 def test_sessions_are_as_long_as_the_classic_member_said(mixed: Mixed) -> None:
     first, second = mixed.classic(session_ms=3_000), mixed.classic(session_ms=60_000)
     mixed.settle(first, second)
