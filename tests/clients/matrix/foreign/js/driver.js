@@ -66,7 +66,7 @@ async function join(call) {
     groupId: call.group, heartbeatInterval: call.heartbeat_ms, ...(sessionTimeout === null ? {} : { sessionTimeout }),
     maxWaitTimeInMs: call.heartbeat_ms, // it sends heartbeats between fetches only
   });
-  const member = { consumer, records: [], reached: new Map(), wake: () => {} };
+  const member = { consumer, byHand, records: [], reached: new Map(), wake: () => {} };
   await consumer.connect();
   await consumer.subscribe({ topics: [call.topic], fromBeginning: true });
   await consumer.run({
@@ -104,7 +104,9 @@ async function commit(call) {
 }
 
 async function close(call) {
-  const { producer, consumer } = writers.get(call.id) ?? members.get(call.id);
+  const { producer, consumer, reached, byHand } = writers.get(call.id) ?? members.get(call.id);
+  // A commit that it does by itself and that fails is not tried again; one that it is asked for is.
+  if (consumer && !byHand && reached.size > 0) await consumer.commitOffsets([...reached.values()]);
   await (producer ?? consumer).disconnect();
 }
 
