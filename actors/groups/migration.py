@@ -3,7 +3,7 @@
 Owns: `Migration`; `records_of` and `classic_of`, what a group is in the other's words. Both are pure.
 A classic group becomes a consumer group with the first KIP-848 member that joins; its members live on in it, with what
 they have. A consumer group becomes a classic group again when its last KIP-848 member is gone and others are left.
-`group.consumer.migration.policy` says which of the two are allowed. Offsets belong to the group's id: they do not move.
+`group.consumer.migration.policy` says which of the two are allowed; if neither is, no classic member joins KIP-848 members. Offsets belong to the group's id: they do not move.
 Invariant: a conversion is in one batch of the log, so that a group is of one kind at any time, also after a crash.
 Source: Kafka GroupMetadataManager (validateOnlineUpgrade, convertToConsumerGroup, validateOnlineDowngrade*,
 convertToClassicGroup), ConsumerGroup.fromClassicGroup, ClassicGroup.fromConsumerGroup, ConsumerGroupMigrationPolicy.
@@ -21,6 +21,7 @@ from zafka.actors.actor import Now
 from zafka.actors.groups import consumer_records as records
 from zafka.actors.groups.calls import Call, Outbox, Settings, Topic, Topics
 from zafka.actors.groups.classic import ClassicGroups
+from zafka.actors.groups.classic_answers import refuse_join
 from zafka.actors.groups.classic_group import CONSUMER, ClassicGroup, Member as ClassicMember, State
 from zafka.actors.groups.consumer import ConsumerGroups, Conversion
 from zafka.actors.groups.consumer_group import Group, Refused, metadata_hash
@@ -63,6 +64,9 @@ class Migration:
         if api in self._classic.apis and request.group_id in self._consumer:
             if api == ApiKey.JOIN_GROUP and self._consumer.delete(request.group_id, outbox) == 0:
                 return False  # nobody is in it: it begins anew, as a classic group
+            if api == ApiKey.JOIN_GROUP and not self._may_upgrade and not self._may_downgrade:
+                refuse_join(call, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, "", outbox)
+                return True
             self._consumer.handle_classic(call, request, now, outbox)
             return True
         if api == ApiKey.CONSUMER_GROUP_HEARTBEAT and request.group_id in self._classic:

@@ -193,7 +193,9 @@ class Offsets:
     def _delete(self, call: Call, request: OffsetDeleteRequest, now: Now, outbox: Outbox) -> None:
         group_id = request.group_id
         owner = self._owner_of(group_id)
-        if owner is not None:
+        if not group_id:
+            error = int(ErrorCode.INVALID_GROUP_ID)
+        elif owner is not None:
             error = owner.check_offset_delete(group_id)
         else:
             error = 0 if group_id in self._by_group else ErrorCode.GROUP_ID_NOT_FOUND

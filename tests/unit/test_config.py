@@ -101,8 +101,6 @@ def test_accepted(key: str, text: str) -> None:
         ("compression.gzip.level", "0", "-1 or 1"),
         ("message.timestamp.type", "createtime", "CreateTime or LogAppendTime"),
         ("cleanup.policy", "shred", "delete, compact"),
-        ("cleanup.policy", "delete,delete", "twice"),
-        ("cleanup.policy", "compact, compact", "twice"),
         ("compression.type", "zstd", "not supported yet; use producer"),
         ("compression.type", "brotli", "uncompressed or zstd"),
         ("remote.storage.enable", "true", "not supported yet; use false"),

@@ -134,7 +134,8 @@ def test_the_policy_says_which_way(tmp_path: Path, policy: str, up: bool, down: 
         assert (member.beat(), mixed.kind) == (0, ("classic", "Stable"))
         assert member.leave() == 0
         mixed.beat("new", 0)
-        assert mixed.classic("other").join() == 0, "a classic member may join a consumer group, whatever the policy"
+        refused = ErrorCode.INCONSISTENT_GROUP_PROTOCOL if policy == "disabled" else 0
+        assert mixed.classic("other").join() == refused, "a classic member may join a consumer group, unless groups stay as they are"
     mixed.beat("new", -1)
     assert mixed.kind[0] == ("classic" if down else "consumer")
 
