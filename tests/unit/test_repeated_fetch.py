@@ -192,6 +192,8 @@ def step(world: World, rng: random.Random, versions: list[int]) -> None:
     elif kind < 0.96:
         world.epoch[partition] = world.bench.cluster_offset
         world.note(world.bench.down("t", partition))
+        if rng.random() < 0.5:  # so long that waits end while nobody leads
+            world.note(world.bench.pass_time(0.6))
         world.bench.serve("t", partition, epoch=world.epoch[partition])
         world.show(partition)
     else:
