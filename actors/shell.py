@@ -341,7 +341,8 @@ def resolve(path: str) -> Any:
 def main(start: ActorStart) -> int:
     """Run one actor in this process until it exits; returns the exit code."""
     keep_freed(PARTITION_KEEPS_BYTES)
-    ask_for_short_turns()
+    if isinstance(start.arguments, PartitionStart):  # not the cleaner, which nobody waits for
+        ask_for_short_turns()
     with open_runtime(start) as runtime:
         serve(start, runtime)
     assert runtime.exit is not None

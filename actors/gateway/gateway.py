@@ -48,7 +48,7 @@ TIMER = "deadlines"
 # the others follow in the next turns, between which whatever else came is served.
 WOKEN_PER_TURN = 16
 
-AnswerKey = tuple[int, int, int, tuple[int, str | bytes, int, int]]
+AnswerKey = tuple[int, int, tuple[int, str | bytes, int, int]]
 
 
 class FilesReader(Protocol):

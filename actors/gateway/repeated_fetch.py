@@ -137,9 +137,10 @@ class RepeatedFetch(Exchange):
             self._answer(body)
 
     def _body(self, data: Buffer) -> Sequence[Buffer] | None:
-        """The answer with these bytes, encoded; None if they are not what they should be. The same for all who wait for the same."""
+        """The answer with these bytes, encoded; None if they are not what they should be. The same for all who wait for the same:
+        who shares a read has asked for the same offset."""
         gateway = self.gateway
-        key = id(data), id(self.looked), self.offset, self.shape.answers_as
+        key = id(data), id(self.looked), self.shape.answers_as
         found = gateway.same_answers.get(key)
         if found is None:
             body = self._encode(data)

@@ -133,10 +133,12 @@ class World:
     def read(self, wanted: FileSlice) -> Any:
         partition = int(wanted.path.split("/")[-2].rpartition("-")[2])
         if wanted.path.endswith(f"/{self.base[partition]:020d}.log") and not self.fails:
-            return self.logs[partition][wanted.position : wanted.position + wanted.length]
+            found = self.logs[partition][wanted.position : wanted.position + wanted.length]
+            return (1 << 40).to_bytes(8, "big") + found[8:] if self.lies else found
         return self.fails or ReadFault.GONE
 
     fails: ReadFault | None = None
+    lies = False  # another batch lies where the wanted one should
 
     def located(self, send: Send) -> Mail:
         """The partition does not know where: for the reader there is nothing for now."""
@@ -183,8 +185,9 @@ def step(world: World, rng: random.Random, versions: list[int]) -> None:
         world.turn(Mail(SHELL, FramesReceived([(CONNECTION + which, memoryview(bytes(frame)), None)])))
     elif kind < 0.8:
         world.fails = None if rng.random() < 0.95 else rng.choice(list(ReadFault))
+        world.lies = rng.random() < 0.05
         world.append(partition, rng)
-        world.fails = None
+        world.fails, world.lies = None, False
     elif kind < 0.88:
         world.note(world.bench.pass_time(rng.choice([0.0, 0.0, 0.3, 0.6])))
     elif kind < 0.92:
@@ -192,6 +195,8 @@ def step(world: World, rng: random.Random, versions: list[int]) -> None:
     elif kind < 0.96:
         world.epoch[partition] = world.bench.cluster_offset
         world.note(world.bench.down("t", partition))
+        if rng.random() < 0.5:  # so long that waits end while nobody leads
+            world.note(world.bench.pass_time(0.6))
         world.bench.serve("t", partition, epoch=world.epoch[partition])
         world.show(partition)
     else:
