@@ -68,11 +68,6 @@ class LeaderEpochs:
         found = self.entries[index - 1].epoch if index else epoch
         return EpochStart(found, self.entries[index].start_offset)
 
-    def truncate_end(self, end_offset: int) -> None:
-        """The log was cut: forget the epochs that began at or after `end_offset`."""
-        while self.entries and self.entries[-1].start_offset >= end_offset:
-            self.entries.pop()
-
     def truncate_start(self, start_offset: int) -> None:
         """The log begins at `start_offset` now: forget the epochs that ended before it."""
         index = bisect_right(self.entries, start_offset, key=_start_offset)

@@ -4,7 +4,7 @@ Owns: the layout below. Knows no messages: the type of the body is the caller's.
 Invariant: an envelope names the incarnation of both ends, so that what was meant for a dead actor never
 reaches its successor.
 
-Frames, behind the routing id that ROUTER sockets add:
+Frames of ZeroMQ, behind the routing id that ROUTER sockets add; on a stream, head and record bytes of one message (`stream.py`):
     1. msgpack array [target incarnation, source name, source incarnation, body, records, apart, number, lent]
     2. only if `apart`: the record bytes, in a frame of their own so that large ones are not copied
 If they are `lent`, the record bytes do not travel: they are read where they lie, in the sender's arena.

@@ -1,11 +1,11 @@
-"""An actor's mailbox: one inbox for those who dial it, one socket for each peer that it dials.
+"""An actor's mailbox: one inbox for those who dial it, one port for each peer that it dials.
 
 Owns: the ports of one process, and what waits because a peer is slow. Used by one thread. A port is a ZeroMQ socket, or
 a stream (`transport/stream.py`) where the peer's endpoint says so: between a broker and its partitions.
 Never blocks: what a port does not take waits in a bounded queue of ours; over the bound the peer counts as gone.
 Invariants: mail between two incarnations of two actors comes once and in order, or both are told (`Broken`,
 `transport/link.py`); mail from or for an older incarnation is dropped and counted; nothing queued for one
-incarnation ever reaches another (its socket is closed with linger 0); no object of ZeroMQ crosses a fork.
+incarnation ever reaches another (its port is closed, a socket with linger 0); no object of ZeroMQ crosses a fork.
 An owner with an arena (`transport/arena.py`) offers it to each who dials it. Record bytes that lie there do not travel to a
 peer that has mapped it: it is told their place, and must be done with them when it answers.
 Source: the rules of ROUTER and DEALER that were measured to bite, DESIGN section 4.
@@ -255,7 +255,7 @@ class Mailbox:
     # -- sending -------------------------------------------------------------------------------
 
     def send(self, to: Address | str, body: Any, records: Sequence[Buffer] = ()) -> bool:
-        """Send a message, at once or as soon as ZeroMQ takes it; never blocks.
+        """Send a message, at once or as soon as the port takes it; never blocks.
 
         to: one incarnation, or a name: its incarnation that we dialled or last heard from.
         records: sent one behind the other, and not to be changed any more.
@@ -312,11 +312,11 @@ class Mailbox:
         return None if position is None else (position, len(piece))
 
     def _hand_over(self, link: Link, head: bytes, records: Buffer | None) -> None:
-        """The last step before ZeroMQ: everything that leaves passes here, in order."""
+        """The last step before the port: everything that leaves passes here, in order."""
         link.write(head, records)
 
     def retry(self) -> None:
-        """Send what waits, as far as ZeroMQ takes it now. To be called every few ms while `queued`."""
+        """Send what waits, as far as the ports take it now. To be called every few ms while `queued`."""
         for name, link in list(self._waiting.items()):
             self.sent_on.add(link.port)
             try:

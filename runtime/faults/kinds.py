@@ -130,7 +130,6 @@ class ApiFault(Rule, frozen=True, kw_only=True, tag="api"):
     close: bool = False
 
 
-Signalling = Kill | Pause | Resume
 AnyRule = MailFault | DiskError | Crash | ApiFault
 AnyFault = Kill | Pause | Resume | Clear | MailFault | DiskError | Crash | ApiFault
 

@@ -1,4 +1,4 @@
-"""A mailbox that loses, delays, doubles and swaps mail on demand: `Mailbox`, with rules between it and ZeroMQ.
+"""A mailbox that loses, delays, doubles and swaps mail on demand: `Mailbox`, with rules between it and its ports.
 
 Owns: the mail that is being held back. What is done here is done behind the numbering of messages
 (`transport/link.py`), so the other end sees what a bad network would show it: a gap, a repetition, a step back.
@@ -123,7 +123,7 @@ class FaultyMailbox(Mailbox):
             del self._held[link]
 
     def _send_late(self, link: Link, held: _Held, now_s: float) -> None:
-        """In order, what is due; what ZeroMQ does not take stays for the next time."""
+        """In order, what is due; what a port does not take stays for the next time."""
         self.sent_on.add(link.port)
         try:
             while held.late and held.late[0].due_s <= now_s:

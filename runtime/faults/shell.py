@@ -39,7 +39,7 @@ class FaultyRuntime(ActorRuntime):
         super().adopt(actor)
 
     def tick(self) -> None:
-        self.mailbox.release()  # on time; `retry` is for what ZeroMQ does not take, and takes its time
+        self.mailbox.release()  # on time; `retry` is for what a port does not take, and takes its time
         super().tick()
 
     def wakeup_s(self) -> float:

@@ -17,6 +17,7 @@ class ClosingDisk(PosixDisk):
 
     def __init__(self) -> None:
         self.open_files: dict[int, File] = {}
+        self.is_killed = False
         self.made.append(self)
 
     def open(self, path: Path, *, create: bool = False) -> File:
@@ -25,6 +26,8 @@ class ClosingDisk(PosixDisk):
         return file
 
     def close(self, file: File) -> None:
+        if self.is_killed:  # a generator that is collected later may try
+            return
         del self.open_files[file.fd]
         super().close(file)
 
@@ -35,9 +38,10 @@ class ClosingDisk(PosixDisk):
             disk = cls.made.pop()
             for file in list(disk.open_files.values()):
                 disk.close(file)
+            disk.is_killed = True
 
 
-class RefusingDisk(PosixDisk):
+class RefusingDisk(ClosingDisk):
     """A disk whose flushes fail, or that takes no new file, while it is told so."""
 
     refuses_flush = False
@@ -54,7 +58,7 @@ class RefusingDisk(PosixDisk):
         super().fdatasync(file)
 
 
-class FullableDisk(PosixDisk):
+class FullableDisk(ClosingDisk):
     """A disk that can be full."""
 
     full = False

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.broker_bench import make_batch
+from tests.unit.disks import ClosingDisk
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors.broker_files import COLD_AT_ONCE_BYTES_MAX, OpenFiles, read_checked, remove_directory
 from zafka.actors.gateway.effects import FileSlice, ReadFault
@@ -31,14 +32,14 @@ def slice_of(path: Path, position: int = 0, length: int = 1 << 20, *, inode: int
 
 
 def test_the_slice_is_read_and_the_end_of_the_file_is_the_end(segment: Path) -> None:
-    files = OpenFiles(PosixDisk())
+    files = OpenFiles(ClosingDisk())
     assert files.read(slice_of(segment, len(ONE), len(TWO))) == TWO
     assert files.read(slice_of(segment, len(ONE))) == TWO
     assert read_checked(PosixDisk(), slice_of(segment)) == memoryview(ONE + TWO)
 
 
 def test_cold_bytes_in_the_page_cache_are_read_and_checked_at_once(segment: Path) -> None:
-    files = OpenFiles(PosixDisk())
+    files = OpenFiles(ClosingDisk())
     cold = slice_of(segment)._replace(cold=True)
     assert files.read_at_once([cold, slice_of(segment, len(ONE))]) == [ONE + TWO, TWO]
     assert files.read_at_once([cold._replace(inode=1)]) == [ReadFault.GONE]
@@ -50,7 +51,7 @@ def test_cold_bytes_in_the_page_cache_are_read_and_checked_at_once(segment: Path
 
 
 def test_cold_bytes_that_are_many_or_not_in_the_page_cache_are_for_a_thread(segment: Path) -> None:
-    class ColdDisk(PosixDisk):
+    class ColdDisk(ClosingDisk):
         def pread_cached(self, file: File, length: int, position: int) -> None:
             return None
 
@@ -58,7 +59,7 @@ def test_cold_bytes_that_are_many_or_not_in_the_page_cache_are_for_a_thread(segm
     cold = hot._replace(cold=True)
     assert OpenFiles(ColdDisk()).read_at_once([hot, cold]) is None
     assert OpenFiles(ColdDisk()).read_at_once([hot]) == [ONE + TWO]
-    files = OpenFiles(PosixDisk())
+    files = OpenFiles(ClosingDisk())
     assert files.read_at_once([cold._replace(length=COLD_AT_ONCE_BYTES_MAX), hot]) is not None
     assert files.read_at_once([cold._replace(length=COLD_AT_ONCE_BYTES_MAX), cold._replace(length=1)]) is None
     files.close()
@@ -80,14 +81,14 @@ def test_a_directory_that_goes_never_comes_back_in_parts() -> None:
 
 
 def test_another_file_under_the_name_is_not_read(segment: Path, tmp_path: Path) -> None:
-    files = OpenFiles(PosixDisk())
+    files = OpenFiles(ClosingDisk())
     for read in (files.read, files.read_cached, partial(read_checked, PosixDisk())):
         assert read(slice_of(segment, inode=1)) is ReadFault.GONE
         assert read(slice_of(tmp_path / "no.log", inode=1)) is ReadFault.GONE
 
 
 def test_a_file_that_was_replaced_is_opened_afresh(segment: Path) -> None:
-    files = OpenFiles(PosixDisk())
+    files = OpenFiles(ClosingDisk())
     old = slice_of(segment)
     assert files.read(old) == ONE + TWO
     os.rename(segment, segment.with_suffix(".deleted"))
@@ -99,7 +100,7 @@ def test_a_file_that_was_replaced_is_opened_afresh(segment: Path) -> None:
 
 def test_few_files_stay_open_and_unused_ones_are_closed(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    files = OpenFiles(PosixDisk(), limit=3)
+    files = OpenFiles(ClosingDisk(), limit=3)
     paths = []
     for index in range(10):
         paths.append(tmp_path / f"{index}.log")

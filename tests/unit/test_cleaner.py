@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.disks import ClosingDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
 from tests.unit.drive_partition import BROKER, NOW_MS, SUPERVISOR, Partition, answers, batch, offsets
 from zafka.actors.actor import Effect, Mail, Peer, PeerGone, Send
@@ -19,7 +20,7 @@ from zafka.actors.cleaner_messages import Clean, Cleaned, CleaningFailed, StartC
 from zafka.actors.messages import ActorDown, ActorUp, BecomeLeader, ConfigChanged, Ready, Shutdown
 from zafka.actors.start import CleanerStart
 from zafka.storage.batch import read_header, with_records
-from zafka.storage.disk import File, PosixDisk
+from zafka.storage.disk import File
 from zafka.storage.records import decode_batch, encode_batch
 from zafka.storage.verify import verify
 
@@ -29,7 +30,7 @@ COMPACTED = {
     "min.cleanable.dirty.ratio": "0.01", "log.cleaner.backoff.ms": "1000", "segment.ms": "1000000000000"}
 
 
-class BrokenDisk(PosixDisk):
+class BrokenDisk(ClosingDisk):
     """full: nothing may be written into files of this suffix."""
 
     full = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.disks import FullableDisk
+from tests.unit.disks import ClosingDisk, FullableDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import cluster_state, messages
@@ -19,7 +19,7 @@ from zafka.actors.coordinator import PRODUCER_IDS_BLOCK, CoordinatorActor, build
 from zafka.actors.dynamic_config import DELETE, SET
 from zafka.actors.messages import Endpoint, NewTopic, TopicResult
 from zafka.actors.start import TOPOLOGY_REFUSED, CoordinatorStart
-from zafka.storage.disk import Disk, PosixDisk
+from zafka.storage.disk import Disk
 from zafka.transport.kafka.errors import ErrorCode
 
 SUPERVISOR = Peer("supervisor", 1)
@@ -40,7 +40,7 @@ class Cluster(Drive):
         start = CoordinatorStart(
             data_dir=str(data_dir), cluster="demo", brokers=list(brokers), defaults=defaults or {},
             topics=list(topics), cluster_id=cluster_id)
-        self.disk = disk or PosixDisk()
+        self.disk = disk or ClosingDisk()
         super().__init__(build(start, self.disk, Now(100.0, 1_700_000_000_000), lambda: None))
         self.ids = itertools.count(1)
         self.copy = ClusterState()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,18 @@ Open = Callable[..., DataDirectory]
 
 
 @pytest.fixture
-def open_dir(tmp_path: Path) -> Open:
-    def open_dir(*broker_ids: int, path: Path = tmp_path / "data") -> DataDirectory:
-        return DataDirectory(path, broker_ids=broker_ids or (1,), lock_wait_s=0.05)
+def open_dir(tmp_path: Path) -> Iterator[Open]:
+    made: list[DataDirectory] = []
 
-    return open_dir
+    def open_dir(*broker_ids: int, path: Path = tmp_path / "data") -> DataDirectory:
+        made.append(DataDirectory(path, broker_ids=broker_ids or (1,), lock_wait_s=0.05))
+        return made[-1]
+
+    yield open_dir
+    for directory in made:
+        with contextlib.suppress(OSError):  # it was closed
+            if os.readlink(f"/proc/self/fd/{directory._lock}").startswith(str(tmp_path)):
+                crash(directory)
 
 
 def crash(directory: DataDirectory) -> None:

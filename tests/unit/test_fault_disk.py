@@ -10,13 +10,14 @@ from typing import NoReturn
 import pytest
 
 from tests.unit.broker_bench import make_batch
+from tests.unit.disks import ClosingDisk
 from zafka.runtime.faults.board import Board, Watch
 from zafka.runtime.faults.disk import FaultyDisk
 from zafka.runtime.faults.kinds import DISK_ERRORS, Crash, DiskError
 from zafka.runtime.faults.points import POINTS
 from zafka.storage.batch import check_batch
 from zafka.storage.config import parse_config
-from zafka.storage.disk import File, PosixDisk
+from zafka.storage.disk import File
 from zafka.storage.errors import DiskFull
 from zafka.storage.recovery import recover
 
@@ -34,7 +35,7 @@ class Failing:
         self.board = Board(folder)
         self.watch = Watch(folder, NAME)
         self.slept: list[float] = []
-        self.disk = FaultyDisk(PosixDisk(), self.watch, sleep=self.slept.append)
+        self.disk = FaultyDisk(ClosingDisk(), self.watch, sleep=self.slept.append)
 
     def fail(self, error: str, **fields: object) -> None:
         self.board.post(DiskError(target="partition *", error=error, **fields))  # type: ignore[arg-type]

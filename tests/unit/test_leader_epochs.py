@@ -73,16 +73,6 @@ def test_an_epoch_newer_than_all_is_undefined(epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end_offset", "left"),
-    [(0, []), (5, []), (6, [(2, 5)]), (10, [(2, 5)]), (11, [(2, 5), (4, 10)]), (99, [(2, 5), (4, 10)])],
-)
-def test_cut_at_the_end(end_offset: int, left: list[tuple[int, int]]) -> None:
-    epochs = LeaderEpochs([(2, 5), (4, 10)])
-    epochs.truncate_end(end_offset)
-    assert epochs.entries == left
-
-
-@pytest.mark.parametrize(
     ("start_offset", "left"),
     [
         (0, [(2, 5), (4, 10)]),

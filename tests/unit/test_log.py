@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from crc32c import crc32c
 
+from tests.unit.disks import ClosingDisk
 from tests.unit.log_tools import (
     NO_LIMIT,
     NOW_MS,
@@ -27,7 +28,7 @@ from tests.unit.log_tools import (
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.batch import read_header, walk
 from zafka.storage.config import LogConfig
-from zafka.storage.disk import Buffer, File, PosixDisk
+from zafka.storage.disk import Buffer, File
 from zafka.storage.errors import CorruptLog, OffsetOutOfRange
 from zafka.storage.index import OFFSET_ENTRY
 from zafka.storage.location import NEVER_HOT
@@ -370,7 +371,7 @@ def test_an_index_that_lies_is_rebuilt_when_it_is_used(suffix: str, how: str) ->
 
 
 def test_on_a_real_disk(tmp_path: Path) -> None:
-    disk = PosixDisk()
+    disk = ClosingDisk()
     directory = tmp_path / "orders-0"
     log, _ = recover(disk, directory, small_config(retention_bytes=6000, retention_ms=-1), NOW_MS)
     many = [make_batch([b"%d" % i]) for i in range(700)]  # more buffers than one pwritev takes

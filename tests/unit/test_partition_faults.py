@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.unit.disks import RefusingDisk
+from tests.unit.disks import ClosingDisk, RefusingDisk
 from tests.unit.drive import bodies, exit_of, only
 from tests.unit.drive_partition import BROKER, NOW_MS, SUPERVISOR, TOPIC_ID, Partition, batch, errors
 from zafka.actors.actor import Exit, PeerGone, Send
@@ -25,7 +25,6 @@ from zafka.actors.messages import (
     Serving,
 )
 from zafka.actors.offline import OfflinePartition
-from zafka.storage.disk import PosixDisk
 from zafka.storage.fault import Recovered, write_recovered
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -140,7 +139,7 @@ def test_a_recovery_by_hand_is_told_to_the_broker(tmp_path: Path) -> None:
     partition = Partition(tmp_path, {})
     partition.lead()
     partition.stop()
-    disk = PosixDisk()
+    disk = ClosingDisk()
     done = Recovered("4f2a", 0, "EIO", [(3, 5)], 0, 0, 9)
     for finished in (False, True):
         write_recovered(disk, partition.directory, msgspec.structs.replace(done, finished=finished))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.disks import ClosingDisk
 from tests.unit.log_tools import make_batch
 from zafka.actors import replica as module
 from zafka.actors.actor import Flush, Now, SetTimer
 from zafka.actors.replica import FLUSH_TIMER, Replica, Role, open_replica
 from zafka.storage.config import parse_config
 from zafka.storage.directory import open_partition_directory
-from zafka.storage.disk import PosixDisk
 from zafka.storage.errors import BadBatch, CorruptLog, DirectoryLocked, ForeignTopic
 
 NOW = Now(10.0, 1_700_000_000_000)
@@ -21,7 +21,7 @@ TOPIC_ID = bytes(range(16))
 
 def opened(path: Path, topic_id: bytes = TOPIC_ID, **config: str) -> Replica[str]:
     settings = parse_config({key.replace("_", "."): value for key, value in config.items()})
-    return open_replica(path / "orders-0", topic_id, settings, PosixDisk(), NOW, lambda: None)
+    return open_replica(path / "orders-0", topic_id, settings, ClosingDisk(), NOW, lambda: None)
 
 
 def append(replica: Replica[str], word: str, value: bytes = b"v") -> None:
@@ -142,7 +142,7 @@ def test_a_directory_is_waited_for_and_heartbeats_go_on(tmp_path: Path, monkeypa
             predecessor.close()
 
     monkeypatch.setattr(module, "LOCK_RETRY_S", 0)
-    replica = open_replica(tmp_path / "orders-0", TOPIC_ID, parse_config({}), PosixDisk(), NOW, progress)
+    replica = open_replica(tmp_path / "orders-0", TOPIC_ID, parse_config({}), ClosingDisk(), NOW, progress)
     assert heartbeats >= 3
     replica.release()
 
