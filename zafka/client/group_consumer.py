@@ -76,7 +76,7 @@ class ConsumerMembership(Membership):
     # -- the reader ------------------------------------------------------------------------------
 
     def adopted(self, task: Adopt, gave_up: bool) -> None:
-        if task.life == self.identity.life and self.phase is Phase.STABLE:
+        if self.phase is Phase.STABLE:  # else it was lost, of which the reader is told next
             self._owned = task.partitions
 
     def leave(self) -> None:
