@@ -201,7 +201,7 @@ class World:
         raise AssertionError([(reader.membership, reader.owned) for reader in self.readers])
 
 
-# Finds two owners in some seeds, which nobody has looked into yet (docs/not_done.md); SEED=1540973662 MIXED=1 is one.
+# Finds two owners in some seeds, not understood yet (docs/not_done.md): SEED=3931699849 MIXED=1, cooperative-sticky.
 MIXED = pytest.mark.skipif("MIXED" not in os.environ, reason="set MIXED=1 to have members of both protocols in one group")
 
 
