@@ -145,10 +145,25 @@ def test_two_changes_in_a_row_are_done_one_after_the_other() -> None:
     first, second = membership.tasks
     assert isinstance(first, Adopt) and isinstance(second, Adopt)
     membership.adopted(first, True)
-    request = driven.due()
-    assert owned(request) == {T_ID: [0]}
-    membership.adopted(second, False)  # while that is under way
-    driven.answer(request, 2)
+    assert driven.is_quiet()  # it is about to begin 1 again, which must not be another's then
+    driven.now_s += INTERVAL_S
+    membership.on_answer(driven.due(), None, ConnectionLost("lost"), driven.now_s)
+    driven.beat(2, [TopicPartitions(T_ID, [0])])
+    membership.adopted(second, False)
+    assert driven.is_quiet()
+    third = membership.tasks[-1]
+    assert isinstance(third, Adopt)
+    membership.adopted(third, True)
+    assert owned(driven.due()) == {T_ID: [0]}
+
+
+def test_who_says_all_names_also_what_its_reader_is_about_to_begin() -> None:
+    driven = Driven()
+    membership = driven.joined(0)
+    driven.beat(2, [TopicPartitions(T_ID, [0, 1])])
+    driven.now_s += INTERVAL_S
+    membership.on_answer(driven.due(), None, ConnectionLost("lost"), driven.now_s)
+    driven.now_s += 1.0
     assert owned(driven.due()) == {T_ID: [0, 1]}
 
 

@@ -3,7 +3,8 @@
 Owns: `ConsumerMembership`: the heartbeats, how far the reader is with what was assigned, and what errors make of it. The
 reader adopts what was assigned (`Adopt`: it commits and gives up what is not in it), and only then is the coordinator told,
 which gives to others what is not named any more. Nobody waits for anybody else. Pure but for its own state.
-Invariants: what is acknowledged is what the reader has; what was assigned in another life is not acknowledged.
+Invariants: what is acknowledged is what the reader has, and it is about to begin nothing else: what is not named may be
+another's at once; what was assigned in another life is not acknowledged.
 Unlike Kafka's client, a static member waits for its name for as long as a crashed predecessor may hold it.
 Source: KIP-848; Kafka AbstractMembershipManager, AbstractHeartbeatRequestManager, ConsumerHeartbeatRequestManager.
 """
@@ -66,6 +67,7 @@ class ConsumerMembership(Membership):
         self._topics: dict[str, KnownTopic] = {}
         self._assigned: dict[bytes, frozenset[int]] | None = None  # as the coordinator told it last
         self._asked: Partitions | None = None  # what the reader is to have, or has
+        self._undone: list[Adopt] = []  # which the reader has not done yet
         self._asked_with: dict[str, int] = {}  # partition counts at that time
         self._saying: Partitions | None = None  # with the request under way
         self._acknowledged: Partitions | None = None  # what the coordinator knows that the reader has
@@ -76,7 +78,8 @@ class ConsumerMembership(Membership):
     # -- the reader ------------------------------------------------------------------------------
 
     def adopted(self, task: Adopt, gave_up: bool) -> None:
-        if task.life == self.identity.life and self.phase is Phase.STABLE:
+        if task in self._undone:  # else it was lost, of which the reader is told next
+            del self._undone[:self._undone.index(task) + 1]
             self._owned = task.partitions
 
     def leave(self) -> None:
@@ -101,7 +104,7 @@ class ConsumerMembership(Membership):
         return 0.0 if self.phase is Phase.JOINING or self._has_news() else self._heartbeat_at_s
 
     def _has_news(self) -> bool:
-        return self.phase is Phase.STABLE and self._acknowledged != self._owned
+        return self.phase is Phase.STABLE and not self._undone and self._acknowledged != self._owned
 
     def _due(self, now_s: float) -> Request | None:
         if self.phase is Phase.JOINING:
@@ -119,13 +122,13 @@ class ConsumerMembership(Membership):
     # -- requests --------------------------------------------------------------------------------
 
     def _say_all(self, epoch: int) -> Request:
-        self._saying = self._owned
+        self._saying = self._owned.union(*(task.partitions for task in self._undone))
         message = self._message(epoch)
         message.rebalance_timeout_ms = int(self.options.max_poll_interval * 1000)
         message.subscribed_topic_names = sorted(self.topics) if self.pattern is None else None
         message.subscribed_topic_regex = self.pattern
         message.server_assignor = self.options.remote_assignor
-        message.topic_partitions = self._as_ids(self._owned)
+        message.topic_partitions = self._as_ids(self._saying)
         return self._request(message)
 
     def _leave_request(self, why: str) -> Request | None:
@@ -244,7 +247,9 @@ class ConsumerMembership(Membership):
             self._why = ""
         self._asked = wanted
         self._asked_with = {name: topic.partitions for name, topic in self._topics.items()}
-        self.tasks.append(Adopt(wanted, self.identity.generation, self.identity.life, why))
+        task = Adopt(wanted, self.identity.generation, self.identity.life, why)
+        self._undone.append(task)
+        self.tasks.append(task)
 
     def _what_changed(self, wanted: Partitions) -> str:
         """As far as a member can know it: the coordinator does not say."""
@@ -259,6 +264,7 @@ class ConsumerMembership(Membership):
 
     def _forget(self) -> None:
         self._assigned = self._asked = self._saying = self._acknowledged = None
+        self._undone.clear()
         self._must_say_all = True
         self._is_known = False
         self.unknown_topics = frozenset()
