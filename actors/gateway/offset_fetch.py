@@ -88,8 +88,13 @@ class Fetching:
 
     def _refuse(self, found: OffsetFetchResponseGroup, group: OffsetFetchRequestGroup, error: int) -> None:
         found.error_code = error
-        if self._exchange.version < ONE_ERROR_SINCE:
-            found.topics = [_no_offsets(topic, error) for topic in group.topics or ()]
+        if self._exchange.version < SEVERAL_GROUPS_SINCE:
+            # Where there is an error for the whole answer, Kafka tells it alone, and aiokafka looks at partitions alone: it
+            # would begin where nothing is committed. To it this one means that it is to look for the coordinator again.
+            told = error
+            if self._exchange.version >= ONE_ERROR_SINCE and error == ErrorCode.COORDINATOR_NOT_AVAILABLE:
+                told = ErrorCode.NOT_COORDINATOR
+            found.topics = [_no_offsets(topic, told) for topic in group.topics or ()]
 
     def _finish(self) -> None:
         for group, unknown in zip(self._groups, self._unknown, strict=True):
