@@ -41,16 +41,18 @@ class Ledger:
         return {key: max(writes, key=lambda write: write.offset) for key, writes in known.items() if writes}
 
     def complaints(
-        self, floor: dict[bytes, Write], last: dict[bytes, tuple[int, Value]], now_s: float, *, low: int = 0
+        self, floor: dict[bytes, Write], last: dict[bytes, tuple[int, Value]], now_s: float, *, low: int = 0,
+        end: int | None = None
     ) -> list[str]:
         """What is wrong with the last records of a reading.
 
-        floor: what was acknowledged before it began. low: where the partition began when it ended.
+        floor: what was acknowledged before it began. low: where the partition began when it ended. end: the offset before which
+        it ended, if somebody wrote on: what is written behind it may have cleaned away what it had not come to yet.
         """
         found = []
         for key, write in floor.items():
             offset, value = last.get(key, (-1, None))
-            if write.offset < low:
+            if write.offset < low or (end is not None and self._is_written_behind(end, write)):
                 continue
             if offset < 0:
                 found += self._of_an_absent_one(write, now_s)
@@ -59,6 +61,10 @@ class Ledger:
         for key, (offset, value) in last.items():
             found += self.complaints_of(key, offset, value)
         return found
+
+    def _is_written_behind(self, end: int, write: Write) -> bool:
+        return any(
+            each.made_s > write.made_s and (each.offset < 0 or each.offset >= end) for each in self.writes[write.key])
 
     def complaints_of(self, key: bytes, offset: int, value: Value) -> list[str]:
         """What is wrong with one record, wherever it comes in a reading."""

@@ -39,6 +39,12 @@ SEVERAL_GROUPS_SINCE = 8
 TOPIC_IDS_SINCE = 10
 BY_NAME = 9  # the newest version that names topics
 
+# Where there is an error for the whole answer, Kafka tells it alone, and aiokafka looks at the partitions alone: it would begin
+# where nothing is committed. So these stand there, too, in words at which it looks for the coordinator again.
+TOLD_TWICE: dict[int, int] = {
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+    ErrorCode.NOT_COORDINATOR: ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE: ErrorCode.NOT_COORDINATOR}
+
 
 def handle(gateway: Gateway, exchange: Exchange, request: OffsetFetchRequest) -> None:
     if exchange.version < SEVERAL_GROUPS_SINCE:
@@ -88,8 +94,10 @@ class Fetching:
 
     def _refuse(self, found: OffsetFetchResponseGroup, group: OffsetFetchRequestGroup, error: int) -> None:
         found.error_code = error
-        if self._exchange.version < ONE_ERROR_SINCE:
-            found.topics = [_no_offsets(topic, error) for topic in group.topics or ()]
+        version = self._exchange.version
+        told = error if version < ONE_ERROR_SINCE else TOLD_TWICE.get(error) if version < SEVERAL_GROUPS_SINCE else None
+        if told is not None:
+            found.topics = [_no_offsets(topic, told) for topic in group.topics or ()]
 
     def _finish(self) -> None:
         for group, unknown in zip(self._groups, self._unknown, strict=True):

@@ -125,7 +125,7 @@ class KeyReader(FullReader):
             return
         self.engine.counts["readings of a compacted log"] += 1
         for complaint in self.ledger.complaints(
-            self._floor, self._last, self.engine.now_s, low=self.place.low
+            self._floor, self._last, self.engine.now_s, low=self.place.low, end=self.place.position
         ):
             self.violate("compaction", complaint)
 

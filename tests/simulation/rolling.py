@@ -177,11 +177,12 @@ class RollingMember(GroupMember):
 
     # -- KIP-848 -------------------------------------------------------------------------------
 
-    def _heartbeat(self, epoch: int) -> None:
+    def _heartbeat(self, epoch: int, *, whole: bool = False) -> None:
+        """whole: an answer was lost, in which it may have been given something: who says all is told all."""
         request = ConsumerGroupHeartbeatRequest(self.group, self.member_id, epoch, topic_partitions=[])
-        if epoch == JOIN_EPOCH:
+        if epoch == JOIN_EPOCH or whole:
             request.rebalance_timeout_ms, request.subscribed_topic_names = REBALANCE_MS, [self.topic]
-        elif self.owned:
+        if epoch != JOIN_EPOCH and self.owned:
             request.topic_partitions = [TopicPartitions(self._topic_id, self.owned)]
 
         def on_answer(answer: Any) -> None:
@@ -190,7 +191,7 @@ class RollingMember(GroupMember):
                 self._begin_anew()
             elif answer.error_code:
                 self.check_retriable(answer.error_code)
-                self.again(self._step(lambda: self._heartbeat(epoch)))
+                self.again(self._step(lambda: self._heartbeat(epoch, whole=True)))
             else:
                 if epoch != JOIN_EPOCH:
                     self._check_sole()
@@ -206,7 +207,7 @@ class RollingMember(GroupMember):
 
         self.ask_coordinator(
             ApiKey.CONSUMER_GROUP_HEARTBEAT, HEARTBEAT_VERSION, request, self._guard(on_answer),
-            self._step(lambda: self._heartbeat(epoch)))
+            self._step(lambda: self._heartbeat(epoch, whole=True)))
 
     def _is_fenced(self, partition: int, generation: int) -> bool:
         return any(

@@ -31,3 +31,12 @@ def test_a_tombstone_may_go_in_its_time() -> None:
     assert "the tombstone" in complaints(made, {}, now_s=5.0)[0]
     assert complaints(made, {}, now_s=12.0) == []
     assert "was acknowledged before" in complaints(made, {b"k": (3, b"1")}, now_s=12.0)[0]
+
+
+def test_what_is_written_behind_the_end_of_a_reading_may_have_cleaned_what_it_had_not_come_to() -> None:
+    made = ledger((b"k", b"1", 3), (b"k", None, 7))
+    floor, seen = made.last_acknowledged(), {b"k": (3, b"1")}
+    assert made.complaints(floor, seen, 5.0, end=8)
+    made.begin(b"k", b"3", 4.0).offset = 9
+    assert made.complaints(floor, seen, 5.0, end=10)  # it came to it
+    assert made.complaints(floor, seen, 5.0, end=9) == []
