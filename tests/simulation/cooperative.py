@@ -92,7 +92,7 @@ class CooperativeMember(RollingMember):
         """What this one says to have, or is given, nobody else is given or says to have in this generation."""
         place = self.generation, partition
         mine[place] = self.name
-        if theirs.get(place, self.name) != self.name and not self.modern_share:
+        if theirs.get(place, self.name) != self.name:
             self.violate("two-owners", f"{partition} in generation {self.generation}: also {theirs[place]} was given it, or had it")
 
     def _on_synced(self, answer: Any) -> None:
