@@ -7,6 +7,8 @@ Source: UnifiedLog.analyzeAndValidateRecords, LogValidator; KIP-98.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zafka.actors.messages import ProduceItem
 from zafka.actors.refused import Refused
 from zafka.storage.batch import BatchHeader, check_batch, check_timestamps, read_header, with_log_append_time
@@ -67,36 +69,62 @@ def follows(before: BatchHeader, batch: BatchHeader) -> bool:
     return batch.base_sequence == following and batch.producer_epoch == before.producer_epoch
 
 
-class RefusedForRoom:
-    """By producer, the batch that found the disk full and has not come again: its epoch and sequence.
+class Gap(NamedTuple):
+    """Sequences of a producer's epoch, from that of the first batch that was refused to that of the last."""
 
-    What was sent behind that one comes before it now, and is refused as it was, whatever the log would say. A producer
+    epoch: int
+    first: int
+    last: int
+
+
+class RefusedForRoom:
+    """By producer, the batches that found the disk full, or came behind such a one, and have not come again.
+
+    What was sent behind them comes before them now, and is refused as they were, whatever the log would say. A producer
     that the log does not know may begin anywhere, since it may have known it once. And to be told
     OUT_OF_ORDER_SEQUENCE_NUMBER behind a batch that failed has librdkafka begin a new epoch, in all its partitions: what
-    may be written in any of them it sends again under new numbers, and nobody can tell that it is there twice.
+    may be written in any of them it sends again under new numbers, and nobody can tell that it is there twice. So the gap
+    lasts until its last batch has come, not its first: what follows may be under way before it is known that both failed.
     """
 
     def __init__(self) -> None:
-        self._places: dict[int, tuple[int, int]] = {}
+        self._gaps: dict[int, Gap] = {}
 
     def __bool__(self) -> bool:
         """True while any batch may be refused."""
-        return bool(self._places)
+        return bool(self._gaps)
 
     def note(self, header: BatchHeader) -> None:
-        """This batch was refused. Of those of one producer the first counts."""
-        if header.producer_id >= 0 and len(self._places) < REFUSED_MAX:
-            self._places.setdefault(header.producer_id, (header.producer_epoch, header.base_sequence))
+        """This batch was refused."""
+        epoch, sequence = header.producer_epoch, header.base_sequence
+        gap = self._gaps.get(header.producer_id)
+        if gap is None or epoch > gap.epoch:
+            if header.producer_id >= 0 and len(self._gaps) < REFUSED_MAX:
+                self._gaps[header.producer_id] = Gap(epoch, sequence, sequence)
+        elif epoch == gap.epoch:
+            first = gap.first if _is_from(gap.first, sequence) else sequence
+            last = sequence if _is_from(gap.last, sequence) else gap.last
+            self._gaps[header.producer_id] = Gap(epoch, first, last)
 
     def check(self, header: BatchHeader, error: int, producers: ProducerStates) -> None:
         """Raises Refused for a batch that overtook one that was refused. error: what the log says of it, or NONE."""
-        producer_id, epoch, sequence = header.producer_id, header.producer_epoch, header.base_sequence
-        first = self._places.get(producer_id)
-        if first is None:
+        producer_id, sequence = header.producer_id, header.base_sequence
+        gap = self._gaps.get(producer_id)
+        if gap is None:
             return
-        if epoch > first[0] or (epoch, sequence) == first:
-            del self._places[producer_id]
-        elif error == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER or producers.get(producer_id) is None:
+        known = producers.get(producer_id)
+        has_come = known is not None and known.epoch == gap.epoch and _is_from(gap.last, known.last_sequence)
+        if header.producer_epoch > gap.epoch or has_come:
+            del self._gaps[producer_id]
+        elif error == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER or (known is None and sequence != gap.first):
+            self.note(header)
             raise Refused(
                 ErrorCode.KAFKA_STORAGE_ERROR,
-                f"sequence {sequence} of producer {producer_id} comes before {first[1]}, which found the disk full")
+                f"sequence {sequence} of producer {producer_id} comes before {gap.first}, which found the disk full")
+        elif not error and _is_from(gap.last, sequence):
+            del self._gaps[producer_id]
+
+
+def _is_from(start: int, sequence: int) -> bool:
+    """Whether a sequence is this one or one behind it; they begin at 0 again after 2^31 - 1."""
+    return (sequence - start) & 0x7FFFFFFF < 1 << 30

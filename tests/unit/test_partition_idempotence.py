@@ -102,6 +102,48 @@ def test_what_overtook_a_batch_that_found_the_disk_full_is_refused_as_that_was(l
     assert errors(leader.produce(numbered(first + 7))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]  # nothing is due any more
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_was_refused_behind_the_first_is_still_due_when_that_has_come(leader: Partition, known: bool) -> None:
+    """The third was under way before the producer heard that the second was refused, too."""
+    disk = leader.disk
+    assert isinstance(disk, FullableDisk)
+    if known:
+        leader.produce(numbered(0))
+        leader.flush()
+    first = int(known)
+    disk.full = True
+    assert errors(leader.produce(numbered(first))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    disk.full = False
+    assert errors(leader.produce(numbered(first + 1))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    leader.produce(numbered(first))
+    assert offsets(leader.flush()) == [first]
+    assert errors(leader.produce(numbered(first + 2))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    disk.full = True
+    assert errors(leader.produce(numbered(first + 1))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    disk.full = False
+    leader.produce(numbered(first + 1))
+    assert offsets(leader.flush()) == [first + 1]
+    leader.produce(numbered(first + 2), numbered(first + 3))
+    assert offsets(leader.flush()) == [first + 2, first + 3]
+    assert errors(leader.produce(numbered(first + 7))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]
+
+
+def test_a_gap_may_lie_where_sequences_begin_again(leader: Partition) -> None:
+    disk = leader.disk
+    assert isinstance(disk, FullableDisk)
+    leader.produce(numbered(2**31 - 2))
+    leader.flush()
+    disk.full = True
+    assert errors(leader.produce(numbered(2**31 - 1), numbered(0))) == [ErrorCode.KAFKA_STORAGE_ERROR] * 2
+    disk.full = False
+    leader.produce(numbered(2**31 - 1))
+    assert offsets(leader.flush()) == [1]
+    assert errors(leader.produce(numbered(1))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+    leader.produce(numbered(0), numbered(1))
+    assert offsets(leader.flush()) == [2, 3]
+    assert errors(leader.produce(numbered(5))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]
+
+
 def test_a_new_epoch_forgets_what_found_the_disk_full(leader: Partition) -> None:
     disk = leader.disk
     assert isinstance(disk, FullableDisk)
