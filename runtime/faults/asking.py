@@ -23,6 +23,8 @@ from zafka.runtime.data_dir import read_run
 from zafka.runtime.errors import NotRunning, Refused
 from zafka.runtime.faults.kinds import AnyFault, FaultError, Kill, Pause, Resume
 
+PATIENCE_S = 30.0  # where faults are injected, everything may be slow
+
 
 def inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
     """Have a fault injected; it is in force when this returns. Returns what `Desk.inject` says.
@@ -37,7 +39,7 @@ def inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
 def _inject(data_dir: Path, fault: AnyFault) -> dict[str, Any]:
     if isinstance(fault, Resume) and fnmatchcase(SUPERVISOR, fault.target):
         _continue_supervisor(data_dir)
-    answer = ask(data_dir, {"ask": "fault", "fault": msgspec.to_builtins(fault)})
+    answer = ask(data_dir, {"ask": "fault", "fault": msgspec.to_builtins(fault)}, timeout_s=PATIENCE_S)
     pid = answer.pop("supervisor", None)
     if pid is not None:
         if isinstance(fault, Kill):

@@ -223,7 +223,7 @@ def test_consumer_groups_are_decoded_by_kafka(tmp_path: Path) -> None:
 
     heartbeat("a", 0, [], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"], instance_id="i", rack_id="r")
     heartbeat("b", 0, [], rebalance_timeout_ms=5000, subscribed_topic_regex="ord.*", server_assignor="range")
-    heartbeat("a", 1, [0, 1, 2], instance_id="i")
+    heartbeat("a", 2, [0, 1, 2], instance_id="i")
     heartbeat("b", -1)
     coordinator.coordinator.replica.release()
     said = dump([path for path in segment_files(coordinator.directory) if path.suffix == ".log"], "--offsets-decoder")
@@ -235,15 +235,15 @@ def test_consumer_groups_are_decoded_by_kafka(tmp_path: Path) -> None:
             told.setdefault((kind["type"], *kind["data"].values()), []).append(
                 json.loads(value)["data"] if value != "<DELETE>" else None)
     topic, now_ms = id_text(ORDERS[1]), coordinator.now.wall_ms
-    assert told["3", "g"][-1].keys() == {"epoch", "metadataHash"} and told["3", "g"][-1]["epoch"] == 3
+    assert told["3", "g"][-1].keys() == {"epoch", "metadataHash"} and told["3", "g"][-1]["epoch"] == 4
     assert told["5", "g", "a"] == [{
         "instanceId": "i", "rackId": "r", "clientId": "client", "clientHost": "/127.0.0.1", "rebalanceTimeoutMs": 5000,
         "subscribedTopicNames": ["orders"], "subscribedTopicRegex": None, "serverAssignor": None}]
-    assert told["6", "g"][-1] == {"assignmentEpoch": 2, "assignmentTimestamp": now_ms}
+    assert told["6", "g"][-1] == {"assignmentEpoch": 3, "assignmentTimestamp": now_ms}
     assert told["7", "g", "a"][-1] == {"topicPartitions": [{"topicId": topic, "partitions": [0, 1]}]}
     assert told["8", "g", "a"][-1] == {
-        "memberEpoch": 1, "previousMemberEpoch": 1, "state": 1,
-        "assignedPartitions": [{"topicId": topic, "partitions": [0, 1], "assignmentEpochs": [1, 1]}],
-        "partitionsPendingRevocation": [{"topicId": topic, "partitions": [2], "assignmentEpochs": [1]}]}
+        "memberEpoch": 2, "previousMemberEpoch": 2, "state": 1,
+        "assignedPartitions": [{"topicId": topic, "partitions": [0, 1], "assignmentEpochs": [2, 2]}],
+        "partitionsPendingRevocation": [{"topicId": topic, "partitions": [2], "assignmentEpochs": [2]}]}
     assert told["16", "g", "ord.*"] == [{"topics": ["orders"], "version": 0, "timestamp": now_ms}, None]
     assert [told[kind, "g", "b"][-1] for kind in ("5", "7", "8")] == [None] * 3
