@@ -43,15 +43,15 @@ class Rolling:
         self.produced = 0
 
     def join(self, settings: dict[str, str]) -> None:
-        consumer = Consumer({
-            **self._bootstrap, "group.id": self.topic, "auto.offset.reset": "earliest", "enable.auto.commit": False,
-            **settings})
-        consumer.subscribe([self.topic], on_revoke=self._commit)
+        """It commits what it has read by itself, too, before it gives partitions up. With a callback for that, librdkafka (2.16)
+        can wait for itself for ever when it is closed (`rd_kafka_rebalance_protocol` in the callback)."""
+        consumer = Consumer({**self._bootstrap, "group.id": self.topic, "auto.offset.reset": "earliest", **settings})
+        consumer.subscribe([self.topic])
         self.consumers.append(consumer)
 
-    def _commit(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _commit(self, consumer: Consumer) -> None:
         """What it has read. One that was fenced cannot, and another reads it again."""
-        places = [each for each in consumer.position(partitions) if each.offset >= 0]
+        places = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
         if places:
             try:
                 consumer.commit(offsets=places, asynchronous=False)
@@ -70,7 +70,7 @@ class Rolling:
         self._poll_until(lambda: [len(consumer.assignment()) for consumer in self.consumers] == [share] * len(self.consumers))
         self._poll_until(lambda: sum(map(len, self.read.values())) == self.produced)
         for consumer in self.consumers:
-            self._commit(consumer, consumer.assignment())
+            self._commit(consumer)
         self._look()
 
     def _look(self) -> None:

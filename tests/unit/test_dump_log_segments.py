@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from tests.unit.compacted_log import compact, fill_with_keys
+from tests.unit.disks import ClosingDisk
 from tests.unit.drive_groups import ORDERS, Coordinator
 from tests.unit.log_tools import NOW_MS, append, close, flush, make_batch, read_batches, read_records, small_config
 from zafka.actors.cluster_state import id_text
 from zafka.storage.codecs import CODEC_NAMES
-from zafka.storage.disk import PosixDisk
 from zafka.storage.index import OFFSET_ENTRY
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
@@ -77,12 +77,12 @@ def segment_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".log", ".index", ".timeindex"))
 
 
-def open_log(directory: Path, **config: Any) -> tuple[PosixDisk, Log]:
-    disk = PosixDisk()
+def open_log(directory: Path, **config: Any) -> tuple[ClosingDisk, Log]:
+    disk = ClosingDisk()
     return disk, recover(disk, directory, small_config(**config), NOW_MS)[0]
 
 
-def check(disk: PosixDisk, log: Log, directory: Path) -> None:
+def check(disk: ClosingDisk, log: Log, directory: Path) -> None:
     """DumpLogSegments and we read the same, and it finds both indexes of each segment right."""
     files = segment_files(directory)
     said = dump(files, "--deep-iteration", "--print-data-log")
