@@ -101,10 +101,8 @@ class RefusedForRoom:
         if gap is None or epoch > gap.epoch:
             if header.producer_id >= 0 and len(self._gaps) < REFUSED_MAX:
                 self._gaps[header.producer_id] = Gap(epoch, sequence, sequence)
-        elif epoch == gap.epoch:
-            first = gap.first if _is_from(gap.first, sequence) else sequence
-            last = sequence if _is_from(gap.last, sequence) else gap.last
-            self._gaps[header.producer_id] = Gap(epoch, first, last)
+        elif epoch == gap.epoch and _is_from(gap.last, sequence):
+            self._gaps[header.producer_id] = Gap(epoch, gap.first, sequence)
 
     def check(self, header: BatchHeader, error: int, producers: ProducerStates) -> None:
         """Raises Refused for a batch that overtook one that was refused. error: what the log says of it, or NONE."""

@@ -153,7 +153,7 @@ class RepeatedFetch(Exchange):
         records, seen, shape = NO_BYTES, self.seen, self.shape
         if self.wanted_bytes:
             whole = whole_batches(data)
-            if len(data) < self.wanted_bytes or not whole.size or _base_offset(data)[0] != self.offset:
+            if not whole.size or _base_offset(data)[0] != self.offset:
                 return None
             start = seen.end_position
             self.route.remember(whole.next_offset, Point(seen.segment_base_offset, seen.inode, start + whole.size, hot_position=start))

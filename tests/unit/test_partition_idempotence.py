@@ -128,6 +128,18 @@ def test_what_was_refused_behind_the_first_is_still_due_when_that_has_come(leade
     assert errors(leader.produce(numbered(first + 7))) == [ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER]
 
 
+def test_what_an_older_epoch_has_written_is_not_what_is_due(leader: Partition) -> None:
+    disk = leader.disk
+    assert isinstance(disk, FullableDisk)
+    for sequence in range(5):
+        leader.produce(numbered(sequence))
+    leader.flush()
+    disk.full = True
+    assert errors(leader.produce(numbered(0, epoch=1), numbered(1, epoch=1))) == [ErrorCode.KAFKA_STORAGE_ERROR] * 2
+    disk.full = False
+    assert errors(leader.produce(numbered(1, epoch=1))) == [ErrorCode.KAFKA_STORAGE_ERROR]
+
+
 def test_a_gap_may_lie_where_sequences_begin_again(leader: Partition) -> None:
     disk = leader.disk
     assert isinstance(disk, FullableDisk)

@@ -105,6 +105,7 @@ class World:
             self.bench.serve("t", partition)
         self.said: list[Any] = []
         self.short = 0
+        self.cold: list[bool] = []  # of what is read since the first short way
 
     def turn(self, *mails: Mail) -> None:
         self.note(self.bench.turn(*mails))
@@ -131,6 +132,8 @@ class World:
             pending = self.bench.turn(*mails)
 
     def read(self, wanted: FileSlice) -> Any:
+        if self.short:
+            self.cold.append(wanted.cold)
         partition = int(wanted.path.split("/")[-2].rpartition("-")[2])
         if wanted.path.endswith(f"/{self.base[partition]:020d}.log") and not self.fails:
             found = self.logs[partition][wanted.position : wanted.position + wanted.length]
@@ -216,6 +219,17 @@ def test_the_third_of_a_kind_goes_the_short_way(tmp_path: Path) -> None:
         world.append(0, random.Random(1))
     assert taken == [False, False, True, True]
     assert not world.bench.gateway.same_answers and not len(world.bench.gateway.deadlines)
+
+
+def test_what_is_not_hot_any_more_is_read_as_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its CRC is checked: it may come from the disk."""
+    world = World(tmp_path / "cold")
+    world.turn(Mail(SHELL, ConnectionOpened(CONNECTION, "kafka", "test")))
+    for hot in (True, True, True, False):
+        monkeypatch.setattr(repeated_fetch, "is_hot", lambda *_, hot=hot, **__: hot)
+        world.turn(Mail(SHELL, FramesReceived([(CONNECTION, memoryview(frame_of(11, world.ends[0])), None)])))
+        world.append(0, random.Random(1))
+    assert world.cold == [False, True]
 
 
 def played(path: Path, seed: int) -> World:
