@@ -44,9 +44,11 @@ from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_re
 from zafka.transport.kafka.errors import ErrorCode
 
 TIMER = "deadlines"
-# Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it:
-# the others follow in the next turns, between which whatever else came is served.
-WOKEN_PER_TURN = 16
+# Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it: the
+# others follow in later turns. Before each is a pause, in which whatever else came is served: partitions, and the clients
+# that take these answers, need the cores too, and on a busy machine would get them late.
+WOKEN_PER_TURN = 20
+WAKING_PAUSE_S = 0.001
 
 AnswerKey = tuple[int, int, tuple[int, str | bytes, int, int]]
 
@@ -256,11 +258,11 @@ class Gateway:
         self._same_reads.clear()
         self.same_answers.clear()
         effects, self._effects = self._effects, []
+        effects += answers  # first: partitions that get mail may take this core at once
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
-        effects += answers
         effects += connections.on_turn_end(self.now.monotonic_s)
-        next_s = self.now.monotonic_s if self.waking_on else self.deadlines.next_s
+        next_s = self.now.monotonic_s + WAKING_PAUSE_S if self.waking_on else self.deadlines.next_s
         if next_s is not None and next_s < self._timer_s:
             self._timer_s = next_s
             effects.append(SetTimer(TIMER, next_s))

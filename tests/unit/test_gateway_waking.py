@@ -10,10 +10,9 @@ import pytest
 
 from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
 from zafka.actors import messages
-from zafka.actors.actor import Mail
-from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
+from zafka.actors.gateway.effects import ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import Part
-from zafka.actors.gateway.gateway import WOKEN_PER_TURN
+from zafka.actors.gateway.gateway import WAKING_PAUSE_S, WOKEN_PER_TURN
 from zafka.actors.gateway.routes import only_grew
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
@@ -63,16 +62,18 @@ def test_a_batch_that_many_wait_for_is_read_once_a_turn_and_handed_out_in_portio
     answered += [effect.connection_id for effect in bench.of(Respond)]
     assert len(answered) == WOKEN_PER_TURN
 
-    # The rest waits for the next turn of the loop, not for this one's reads; who asks meanwhile is answered.
+    # The rest waits for a moment, and not for this turn's reads; who asks meanwhile is answered.
     late = bench.client()
     assert late.ask(ApiKey.API_VERSIONS, 0, ApiVersionsRequest()).error_code == 0
     assert not bench.of(ReadFiles)
 
-    bench.pass_time(0)
-    wanted = bench.of(ReadFiles)
-    assert len(wanted) == 2  # one for each portion
-    bench.turn(*(Mail(SHELL, FilesRead(each.token, [BATCH])) for each in wanted))
-    answered += [effect.connection_id for effect in bench.of(Respond)]
+    bench.pass_time(WAKING_PAUSE_S / 2)
+    assert not bench.of(ReadFiles)
+    for portion in (WOKEN_PER_TURN, 5):
+        bench.pass_time(WAKING_PAUSE_S)
+        read(bench, BATCH)
+        answered += [effect.connection_id for effect in bench.of(Respond)]
+        assert len(bench.of(Respond)) == portion
     assert answered == [client.id for client in clients]
     assert bytes(clients[-1].answers()[0].responses[0].partitions[0].records) == BATCH
     assert not bench.gateway.woken and len(bench.gateway.deadlines) == 0
@@ -86,7 +87,7 @@ def test_waits_that_end_together_are_answered_in_portions_too(tmp_path: Path) ->
     bench.drive._move_clock(bench.drive.now.monotonic_s + 0.6)
     bench.turn()
     assert len(bench.of(Respond)) == WOKEN_PER_TURN
-    bench.pass_time(0)
+    bench.pass_time(WAKING_PAUSE_S)
     assert len(bench.of(Respond)) == 1
 
 
