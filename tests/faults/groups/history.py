@@ -41,6 +41,7 @@ class _Partition:
     end: after the last that was delivered to anybody. wanted: the highest that anybody tried to commit. committed: after the
     last whose commit was acknowledged. is_refused: the last commit of it was not.
     excused: an owner crashed or lost it since somebody last began, so that what it had not committed comes again.
+    settled: after the last that was delivered since then, and so may not come again; what lies between it and `end` comes once more.
     owners: by generation.
     """
 
@@ -53,6 +54,7 @@ class _Partition:
     is_refused: bool = False
     observed: int = 0
     excused: bool = False
+    settled: int = 0
     owners: dict[int, str] = field(default_factory=dict)
 
 
@@ -149,7 +151,8 @@ class GroupHistory:
             one = self._partitions[partition]
             if event.member not in (one.owner, *one.doubted):
                 continue
-            one.excused |= is_involuntary or (self.may_be_cut_off and one.is_refused)
+            if event.member == one.owner or one.position is None:  # an owner who has begun since had that before him
+                one.excused |= is_involuntary or (self.may_be_cut_off and one.is_refused)
             if event.member in one.doubted:
                 self._let_go_doubted(partition, one, event.member, is_involuntary=is_involuntary)
             if event.member == one.owner:
@@ -181,12 +184,15 @@ class GroupHistory:
                 self._tell("skipped", f"{where}: nobody tried to commit more than {one.wanted}")
             if first < one.committed:
                 self._tell("again", f"{where}: {one.committed} was committed")
-            elif first < one.end and not one.excused and not one.doubted:
-                self._tell("twice", f"{where}: delivered up to {one.end}, committed {one.committed}; nobody crashed")
+            elif one.excused or one.doubted:
+                one.settled = first
+            elif first < one.settled:
+                self._tell("twice", f"{where}: delivered up to {one.settled}, committed {one.committed}; nobody crashed")
             one.excused = False
         elif first != one.position:
             self._tell("skipped" if first > one.position else "twice", f"{where}: after {one.position - 1}")
         one.position = last + 1
+        one.settled = max(one.settled, last + 1)
         one.end = max(one.end, last + 1)
 
     def _tell(self, kind: str, what: str) -> None:
