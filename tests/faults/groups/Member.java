@@ -8,6 +8,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Properties;
+import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Collector;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.consumer.CommitFailedException;
@@ -32,7 +33,10 @@ final class Member implements ConsumerRebalanceListener {
     private static final Duration POLL = Duration.ofMillis(100);
     private static final long COMMIT_EVERY_MS = 300;
     private static final long PATIENCE_MS = 60_000;
-    private static final String PUT_OUT = "unknown member ID"; // what a KIP-848 member is told, with an exception for much else
+    private static final long RETRY_NANOS = 20_000_000;
+    // What a KIP-848 member is told, with an exception that stands for much else.
+    private static final String PUT_OUT = "unknown member ID";
+    private static final String NOBODY_ASKED = "Coordinator unknown"; // and it closes, so Java does not wait for one
 
     private final String topic;
     private final KafkaConsumer<byte[], byte[]> consumer;
@@ -126,11 +130,12 @@ final class Member implements ConsumerRebalanceListener {
                 offsets.forEach((place, offset) -> committed.put(place.partition(), offset.offset()));
                 return true;
             } catch (RetriableException | CommitFailedException | RebalanceInProgressException refused) {
-                boolean isFinal = refused instanceof CommitFailedException;
+                boolean isFinal = refused instanceof CommitFailedException && !refused.getMessage().contains(NOBODY_ASKED);
                 if (isFinal || !isLast || System.currentTimeMillis() > deadline) {
                     tell("offsets_committed", told + ", \"success\": false, \"error\": \"" + refused.getClass().getSimpleName() + "\"");
                     return !(isFinal && refused.getMessage().contains(PUT_OUT));
                 }
+                LockSupport.parkNanos(RETRY_NANOS);
             }
         }
         return true;
