@@ -43,9 +43,9 @@ def refused(member: str, offset: int) -> Event:
     return Event(0, member, events.COMMITTED, offsets=((0, offset),), is_refused=True)
 
 
-def told(*happened: Event, end: int = 10, may_be_cut_off: bool = False) -> list[str]:
+def told(*happened: Event, end: int = 10, may_be_cut_off: bool = False, may_begin_anew: bool = False) -> list[str]:
     """The kinds of problems, of one partition with so many records."""
-    history = GroupHistory(1, may_be_cut_off=may_be_cut_off)
+    history = GroupHistory(1, may_be_cut_off=may_be_cut_off, may_begin_anew=may_begin_anew)
     for event in with_losses(happened):
         history.take(event)
     history.ends(0, end)
@@ -114,6 +114,14 @@ def test_what_may_not_be_is_told(kind: str, happened: tuple[Event, ...]) -> None
 def test_who_was_cut_off_may_not_know_what_it_lost(happened: tuple[Event, ...]) -> None:
     assert told(*happened, may_be_cut_off=True) == []
     assert told(*happened) != []
+
+
+def test_generations_begin_anew_where_a_group_of_either_protocol_was_empty() -> None:
+    first = assigned("a", 0, generation=2), read("a", 0, 4), committed("a", 5), revoked("a", 0), assigned("b", 0, generation=3)
+    second = assigned("c", 0, generation=2), read("c", 5, 9), revoked("c", 0), assigned("c", 0, generation=3)
+    assert told(*first, revoked("b", 0), *second, may_begin_anew=True) == []
+    assert told(*first, *second, lost("b", 0), may_begin_anew=True) == ["two owners in a generation"] * 2
+    assert told(*first, revoked("b", 0), *second) == ["two owners in a generation"] * 2
 
 
 # Two commits of an owner, of which only the first is acknowledged; it is stopped, and another goes on from the second.

@@ -18,6 +18,8 @@ zafka, nor of the clients.
 Where members are stopped, or cut off from their coordinator, for longer than their session (`may_be_cut_off`), they lose partitions
 without knowing, and may let go of them, or be told late that they were given them, as if they had them. Then who has a partition is what the
 generations say, and a commit that was refused at the last moment lets records come again.
+Where a group may have members of either protocol (`may_begin_anew`), its generations begin again at the first ones when a member of the
+other protocol comes while it is empty, as with Kafka.
 """
 
 from __future__ import annotations
@@ -61,13 +63,15 @@ class _Partition:
 class GroupHistory:
     """delivered, again: how many records came, and how many of them once more. lost: who lost partitions, how often."""
 
-    def __init__(self, partitions: int, *, may_be_cut_off: bool = False) -> None:
+    def __init__(self, partitions: int, *, may_be_cut_off: bool = False, may_begin_anew: bool = False) -> None:
         self.may_be_cut_off = may_be_cut_off
+        self.may_begin_anew = may_begin_anew
         self.delivered = 0
         self.again = 0
         self.lost: Counter[str] = Counter()
         self._partitions = [_Partition() for _ in range(partitions)]
         self._generations: dict[str, int] = {}
+        self._newest = NO_GENERATION
         self._problems: list[str] = []
         self._counts: Counter[str] = Counter()
 
@@ -115,6 +119,12 @@ class GroupHistory:
 
     def _assigned(self, event: Event) -> None:
         if event.generation != NO_GENERATION:
+            if self.may_begin_anew and event.generation < self._newest and self._is_empty():
+                self._generations.clear()
+                for one in self._partitions:
+                    one.owners.clear()
+                self._newest = NO_GENERATION
+            self._newest = max(self._newest, event.generation)
             if event.generation < self._generations.get(event.member, NO_GENERATION):
                 self._tell("generation went back", f"{event.member}: {event.generation}")
             self._generations[event.member] = event.generation
@@ -133,6 +143,9 @@ class GroupHistory:
             if one.owner is not None and one.owner != event.member:
                 one.doubted.add(one.owner)
             one.owner, one.position = event.member, None
+
+    def _is_empty(self) -> bool:
+        return all(one.owner is None and not one.doubted for one in self._partitions)
 
     def _commits(self, event: Event) -> None:
         for partition, offset in event.offsets:

@@ -116,7 +116,7 @@ class Team:
         self.kind = kind
         self.random = Random(seed)
         self.members: list[Member] = []
-        self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off)
+        self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off, may_begin_anew=isinstance(kind, Mix))
         self.joins = self.crashes = self.stops = 0
         self.failures: list[str] = []
         self._doors = doors
