@@ -262,14 +262,20 @@ def test_while_much_is_held_for_others_little_is_read(tmp_path: Path) -> None:
 
 def test_a_topic_that_takes_anothers_name_does_not_take_its_partitions(tmp_path: Path) -> None:
     """It was asked for by its id before it was known here; its predecessor's partition is there a little longer."""
-    world, new = World(tmp_path / "again"), b"n" * 16
-    world.turn(Mail(SHELL, ConnectionOpened(CONNECTION, "kafka", "test")))
-    world.append(0, random.Random(1))
-    frame = frame_of(13, world.ends[0], topics=[FetchTopic(new, "", [FetchPartition(0, -1, world.ends[0])])])
-    assert not any(ask(world, frame) for _ in range(3))
-    deleted, created = TopicDeleted(topic_id("t")), TopicCreated(new, "t", [[1], [1]], {})
-    assert world.bench.gateway.connections.by_id[CONNECTION].fetch_shape is not None
-    assert not ask(world, frame, world.bench.committed(deleted, created))
+    new, told = b"n" * 16, []
+    for way in ("short", "general"):
+        world = World(tmp_path / way)
+        world.turn(Mail(SHELL, ConnectionOpened(CONNECTION, "kafka", "test")))
+        world.append(0, random.Random(1))
+        frame = frame_of(13, world.ends[0], topics=[FetchTopic(new, "", [FetchPartition(0, -1, world.ends[0])])])
+        assert not any(ask(world, frame) for _ in range(3))
+        connection = world.bench.gateway.connections.by_id[CONNECTION]
+        assert connection.fetch_shape is not None
+        if way == "general":
+            connection.fetch_shape = None
+        ask(world, frame, world.bench.committed(TopicDeleted(topic_id("t")), TopicCreated(new, "t", [[1], [1]], {})))
+        told.append(world.said[-1])
+    assert told[0] == told[1]
 
 
 def played(path: Path, seed: int) -> World:
