@@ -31,16 +31,16 @@ def ask_for_short_turns() -> bool:
     return not _syscall(call, 0, _ATTRIBUTES.pack(*fields), 0)
 
 
-def turn_ns() -> int:
-    """What the calling thread asks for; 0 where nobody knows."""
-    fields = _attributes()
+def turn_ns(thread_id: int = 0) -> int:
+    """What this thread asks for, or the calling one; 0 where nobody knows."""
+    fields = _attributes(thread_id)
     return 0 if fields is None else fields[RUNTIME]
 
 
-def _attributes() -> list[int] | None:
+def _attributes(thread_id: int = 0) -> list[int] | None:
     call = CALLS.get(platform.machine())
     found = ctypes.create_string_buffer(_ATTRIBUTES.size)
-    if call is None or _syscall(call[1], 0, found, _ATTRIBUTES.size, 0):
+    if call is None or _syscall(call[1], thread_id, found, _ATTRIBUTES.size, 0):
         return None
     return list(_ATTRIBUTES.unpack(found.raw))
 

@@ -132,6 +132,10 @@ class Groups(Protocol):
         """All of the log is replayed: the sessions of the members begin now."""
         ...
 
+    def renew_sessions(self, now: Now, outbox: Outbox) -> None:
+        """Nobody could be heard for a while: the sessions of all members begin anew."""
+        ...
+
     def __contains__(self, group_id: object) -> bool: ...
 
     # -- for the offsets of a group that is here -------------------------------------------------

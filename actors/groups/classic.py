@@ -94,13 +94,19 @@ class ClassicGroups:
             self._groups[key.group] = group_of(key.group, value)
 
     def on_loaded(self, now: Now, outbox: Outbox) -> None:
+        self.renew_sessions(now, outbox)
         for group in list(self._groups.values()):
-            for member in group.members.values():
-                self._rebalances.expect(group, member, now, outbox)
             if len(group.members) > self._size_max:
                 self._rebalances.prepare(group, "it is larger than group.max.size", now, outbox)
             elif group.members and group.leader is None:
                 self._begin_led(group, now, outbox)
+
+    def renew_sessions(self, now: Now, outbox: Outbox) -> None:
+        """Who is new has longer, as it was: it may be waiting for its first generation."""
+        for group in self._groups.values():
+            for member in group.members.values():
+                if not member.is_new:
+                    self._rebalances.expect(group, member, now, outbox)
 
     # -- groups that become other ones ---------------------------------------------------------
 

@@ -240,7 +240,7 @@ class ConsumerGroups:
         for key, value in conversion.records:
             self._state.write(key, value, outbox)
         group = self._groups[conversion.group.group_id]
-        self._changes.on_loaded(group, now, outbox)
+        self._changes.renew_sessions(group, now, outbox)
         return group
 
     def only_classic(self) -> list[Group]:
@@ -289,8 +289,11 @@ class ConsumerGroups:
         self._state.replay(key, value)
 
     def on_loaded(self, now: Now, outbox: Outbox) -> None:
+        self.renew_sessions(now, outbox)
+
+    def renew_sessions(self, now: Now, outbox: Outbox) -> None:
         for group in self._groups.values():
-            self._changes.on_loaded(group, now, outbox)
+            self._changes.renew_sessions(group, now, outbox)
 
     # -- for the offsets of a group that is here -------------------------------------------------
 

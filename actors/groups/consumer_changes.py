@@ -199,7 +199,7 @@ class Changes:
         elif until_s is not None:
             self.fence(group, [member], outbox)
 
-    def on_loaded(self, group: Group, now: Now, outbox: Outbox) -> None:
+    def renew_sessions(self, group: Group, now: Now, outbox: Outbox) -> None:
         for member in group.members.values():
             self.prolong_session(group, member, now, outbox)
             if member.classic is None and member.position.state is MemberState.UNREVOKED_PARTITIONS:

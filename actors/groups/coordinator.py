@@ -84,6 +84,7 @@ class GroupCoordinatorActor(PartitionActor):
         self._snapshots = Snapshots(disk, replica)
         self._machine: GroupMachine | None = self._read()
         self._begun = False  # clients' sessions run
+        self._deaf = True  # no broker has clients for us: the last one is gone, and the next has not said that we lead
         self._stopping = False
         self._topics: dict[str, Topic] | None = None  # of the cluster, once we were told
         self._configs: dict[str, dict[str, str]] = {}  # of groups, told with them
@@ -220,6 +221,9 @@ class GroupCoordinatorActor(PartitionActor):
         effects = super()._on_become_leader(mail, now)
         if self.replica.leads and not self._begun:
             self._begin(now)
+        elif self._deaf and self._begun and self._machine is not None:
+            self._machine.renew_sessions(now, self._outbox)  # as in Kafka, where the coordinator goes with its broker
+        self._deaf = False
         return effects
 
     def _on_timer(self, mail: Mail, now: Now) -> Effects:
@@ -236,7 +240,11 @@ class GroupCoordinatorActor(PartitionActor):
         return []
 
     def _fire_due(self, now: Now) -> None:
-        """Behind all mail of the turn: a disk that was slow kept this process from hearing members, and they are not gone."""
+        """Behind all mail of the turn: a disk that was slow kept this process from hearing members, and they are not gone.
+
+        Nor are they while no broker hears them."""
+        if self._deaf:
+            return
         due, self._due = self._due, []
         if self._machine is None or not self._begun:
             return
@@ -258,6 +266,7 @@ class GroupCoordinatorActor(PartitionActor):
 
     def _forget_broker(self) -> None:
         super()._forget_broker()
+        self._deaf = True
         self._open.clear()
 
     def _keep_direct(self, abandoned: list[Any]) -> None:

@@ -150,6 +150,11 @@ class GroupMachine:
         for each in self._groups:
             each.on_loaded(now, outbox)
 
+    def renew_sessions(self, now: Now, outbox: Outbox) -> None:
+        """Nobody could be heard for a while."""
+        for each in self._groups:
+            each.renew_sessions(now, outbox)
+
     def _expire(self, now: Now, outbox: Outbox) -> None:
         """Drop offsets whose time is over, and with the last one its group, if it is empty."""
         self.offsets.expire(now, outbox)

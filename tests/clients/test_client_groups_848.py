@@ -14,7 +14,10 @@ import pytest
 
 import zafka
 from tests.clients.group_members import ALL, CLASSIC, CONSUMER, PARTITIONS, TOPIC, Members
-from zafka.client.errors import BrokerRefused, ConfigError
+from zafka.client.errors import BrokerRefused, CommitFailed, ConfigError
+from zafka.client.group_requests import Coordinators
+from zafka.transport.kafka.api_keys import ApiKey
+from zafka.transport.kafka.messages.offset_fetch import OffsetFetchRequestGroup
 
 NUMBERS = itertools.count()
 
@@ -209,3 +212,43 @@ def test_topics_of_one_name_are_told_apart(broker: zafka.Broker, group: str) -> 
         admin.delete_topics(topic)
         admin.create_topic(topic, partitions=1)
         write_and_read(members, 2)
+
+
+def test_a_member_that_asks_for_offsets_says_who_it_is(
+    broker: zafka.Broker, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that one that was put out, and does not know it yet, is refused, and reads nothing."""
+    asked: list[OffsetFetchRequestGroup] = []
+    ask = Coordinators.ask
+
+    async def noting(self: Coordinators, group_id: str, api_key: ApiKey, request: Any, *rest: Any) -> Any:
+        asked.extend(request.groups if api_key is ApiKey.OFFSET_FETCH else ())
+        return await ask(self, group_id, api_key, request, *rest)
+
+    monkeypatch.setattr(Coordinators, "ask", noting)
+    with Members(broker.bootstrap_servers, group, **CONSUMER) as members:
+        members.join()
+        members.poll_until(members.is_shared)
+        with zafka.Admin(broker.bootstrap_servers) as admin:
+            (known,) = admin.describe_groups([group])[0].members
+        assert {(each.member_id, each.member_epoch > 0) for each in asked} == {(known.member_id, True)}
+    asked.clear()
+    with Members(broker.bootstrap_servers, f"{group}-classic", **CLASSIC) as members:
+        members.join()
+        members.poll_until(members.is_shared)
+    assert {(each.member_id, each.member_epoch) for each in asked} == {(None, -1)}
+
+
+@pytest.mark.parametrize("error", ["STALE_MEMBER_EPOCH", "ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"])
+def test_who_goes_on_with_its_group_commits_in_its_next_epoch(broker: zafka.Broker, group: str, error: str) -> None:
+    """Its commit came with the epoch before; it has the partitions still."""
+    with Members(broker.bootstrap_servers, group, **CONSUMER) as members:
+        first = members.join()
+        members.poll_until(lambda: set(members.read) == ALL)
+        refused = broker.inject_error("OFFSET_COMMIT", error=error, times=2)
+        first.commit({(TOPIC, 0): 1})
+        assert first.committed([(TOPIC, 0)]) == {(TOPIC, 0): 1}
+        assert [each["hits"] for each in broker.faults() if each["id"] == refused] == [2]
+        broker.inject_error("OFFSET_COMMIT", error="UNKNOWN_MEMBER_ID", times=1)
+        with pytest.raises(CommitFailed):
+            first.commit({(TOPIC, 0): 0})

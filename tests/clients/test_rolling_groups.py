@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupType, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupType, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+import zafka
+from zafka.client.errors import BrokerRefused, error_name
 from zafka.testing import Broker
 
 TIMEOUT_S = 60.0
@@ -117,6 +119,62 @@ def test_members_are_rolled_to_the_other_protocol_and_back(broker: Broker, assig
         assert rolling.read == {number: set(range(rolling.committed[number])) for number in range(PARTITIONS)}
     finally:
         rolling.close()
+
+
+@pytest.mark.parametrize(("policy", "may_become_classic"), [("disabled", False), ("downgrade", True)])
+def test_where_the_policy_forbids_it_nobody_of_the_newer_protocol_joins_classic_members(
+    policy: str, may_become_classic: bool
+) -> None:
+    """Nor the other way round, unless the group may become a classic one then. Who is there goes on, and loses nothing."""
+    classic = CLASSIC | {"partition.assignment.strategy": "range"}
+    with begin(policy) as broker:
+        for topic, first, other in (("range", classic, MODERN), ("cooperative-sticky", MODERN, classic)):
+            rolling = Rolling(broker, topic)
+            try:
+                rolling.join(first)
+                rolling.settle()
+                if first is MODERN and may_become_classic:
+                    rolling.join(other)
+                    rolling.settle()
+                    assert rolling.kind() is ConsumerGroupType.CONSUMER, "mixed"
+                    rolling.consumers.pop(0).close()
+                    rolling.settle()
+                    assert rolling.kind() is ConsumerGroupType.CLASSIC
+                else:
+                    kind = rolling.kind()
+                    expected = "GROUP_ID_NOT_FOUND" if other is MODERN else "INCONSISTENT_GROUP_PROTOCOL"
+                    assert KafkaError(getattr(KafkaError, expected)).str() in refused(broker, topic, other)
+                    assert refused_by_ours(broker, topic, other) == expected
+                    rolling.settle()
+                    assert rolling.kind() is kind
+                assert rolling.read == {number: set(range(rolling.committed[number])) for number in range(PARTITIONS)}
+            finally:
+                rolling.close()
+
+
+def refused(broker: Broker, topic: str, settings: dict[str, str]) -> str:
+    """What librdkafka says that wants to join; if it is of the newer protocol, that is the end of it."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": topic, "log_level": 0, **settings})
+    consumer.subscribe([topic])
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while time.monotonic() < deadline:
+            message = consumer.poll(0.1)
+            error = None if message is None else message.error()
+            if error is not None:
+                return str(error)
+    finally:
+        consumer.close()
+    raise AssertionError("it was told nothing")
+
+
+def refused_by_ours(broker: Broker, topic: str, settings: dict[str, str]) -> str:
+    modern = settings is MODERN
+    with zafka.Consumer(
+        topic, bootstrap_servers=broker.bootstrap_servers, group_id=topic, group_protocol="consumer" if modern else "classic",
+    ) as consumer, pytest.raises(BrokerRefused) as told:
+        consumer.poll(TIMEOUT_S)
+    return error_name(told.value.code)
 
 
 def test_where_the_policy_forbids_the_way_back_classic_members_go_on_in_a_consumer_group() -> None:

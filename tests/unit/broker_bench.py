@@ -108,11 +108,13 @@ class Bench:
         if self.actor.coordinator is None:
             self._history += events
             return []
+        return self.turn(self.committed(*events))
+
+    def committed(self, *events: Any) -> Mail:
         offset = self.cluster_offset
         self.cluster_offset += len(events)
         records = make_batch(*map(cs.encode_event, events), base_offset=offset)
-        return self.tell(
-            COORDINATOR, messages.ClusterRecords(self.cluster_offset, self.cluster_offset), records=records)
+        return Mail(COORDINATOR, messages.ClusterRecords(self.cluster_offset, self.cluster_offset), memoryview(records))
 
     def create(self, name: str, *, partitions: int = 1, config: dict[str, str] | None = None) -> list[Effect]:
         return self.commit(cs.TopicCreated(topic_id(name), name, [[BROKER_ID]] * partitions, config or {}))

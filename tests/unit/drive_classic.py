@@ -55,6 +55,11 @@ class Classic:
         self.groups.on_loaded(self.now, outbox)
         self.keep(outbox)
 
+    def renew_sessions(self) -> None:
+        outbox = Outbox()
+        self.groups.renew_sessions(self.now, outbox)
+        self.keep(outbox)
+
     def keep(self, outbox: Outbox) -> None:
         """Do what a turn wants done."""
         self.log += outbox.records

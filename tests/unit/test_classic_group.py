@@ -254,6 +254,21 @@ def test_a_member_that_waits_outlives_its_session() -> None:
     assert classic.heartbeat(member, 2) == ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_sessions_that_begin_anew_are_those_of_who_heartbeats() -> None:
+    """The coordinator's broker was gone: a member's time begins anew, and who waits for its first generation keeps its own."""
+    classic = Classic(group_initial_rebalance_delay_ms=0)
+    (leader,) = classic.form(1)
+    _, waits = classic.join_new()
+    classic.pass_time(SESSION_S - 1)
+    classic.renew_sessions()
+    classic.pass_time(SESSION_S - 1)
+    assert classic.heartbeat(leader, 1) == ErrorCode.REBALANCE_IN_PROGRESS
+    classic.pass_time(SESSION_S - 1)
+    assert classic.answer(waits) is None
+    classic.pass_time(2)
+    assert classic.answer(waits).generation_id == 2
+
+
 def test_a_request_that_is_asked_again_replaces_the_one_that_waits() -> None:
     classic = Classic()
     leader, follower = classic.form(2)

@@ -17,6 +17,7 @@ from zafka.actors.messages import (
     ActorDown,
     ActorUp,
     Advanced,
+    BecomeLeader,
     DiskFault,
     ListOffset,
     OffsetListed,
@@ -248,6 +249,10 @@ def test_neither_has_one_that_was_while_the_coordinator_was_away(tmp_path: Path)
     assert Coordinator(tmp_path).lead(2, ("more", b"m" * 16, 3)).fetch_all("g") == {}
 
 
+MODERN = kafka.ConsumerGroupHeartbeatRequest(
+    "modern", "m", 0, topic_partitions=[], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"])
+
+
 def late(coordinator: Coordinator, *mails: Mail) -> list[object]:
     """A turn after the disk has held the process for a minute: timers are long due, and this mail has waited. What is answered."""
     now = coordinator.now
@@ -259,9 +264,7 @@ def late(coordinator: Coordinator, *mails: Mail) -> list[object]:
 
 def test_who_was_not_heard_because_the_disk_was_slow_is_a_member_still(tmp_path: Path) -> None:
     coordinator = Coordinator(tmp_path, group_initial_rebalance_delay_ms="0").lead()
-    joins = kafka.ConsumerGroupHeartbeatRequest(
-        "modern", "m", 0, topic_partitions=[], rebalance_timeout_ms=5000, subscribed_topic_names=["orders"])
-    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, joins).member_epoch == 2
+    assert coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, MODERN).member_epoch == 2
     beats = kafka.ConsumerGroupHeartbeatRequest("modern", "m", 2)
     (answer,) = late(coordinator, coordinator.mail(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, beats))
     assert (answer.error_code, answer.member_epoch) == (0, 2)
@@ -278,3 +281,34 @@ def test_an_id_that_was_given_holds_while_the_disk_was_slow(tmp_path: Path) -> N
     join.member_id = told.member_id
     (answer,) = late(coordinator, coordinator.mail(ApiKey.JOIN_GROUP, 4, join)) or coordinator.answers(coordinator.pass_time(0.1))
     assert (answer.error_code, answer.generation_id) == (0, 1)
+
+
+def test_who_could_not_be_heard_because_the_broker_was_gone_is_a_member_still(tmp_path: Path) -> None:
+    """Of both protocols, for a session from when a broker serves again; and no longer."""
+    coordinator = Coordinator(tmp_path, group_initial_rebalance_delay_ms="0").lead()
+    coordinator.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, MODERN)
+    join = kafka.JoinGroupRequest(
+        "classic", 6000, 6000, protocol_type="consumer", protocols=[join_group.JoinGroupRequestProtocol("range", b"")])
+    coordinator.turn(coordinator.mail(ApiKey.JOIN_GROUP, 3, join))
+    (joined,) = coordinator.answers(coordinator.pass_time(0.1))
+    assignments = [sync_group.SyncGroupRequestAssignment(joined.member_id, b"all")]
+    coordinator.ask(ApiKey.SYNC_GROUP, 3, kafka.SyncGroupRequest("classic", 1, joined.member_id, assignments=assignments))
+
+    coordinator.send(SUPERVISOR, ActorDown(BROKER.name, BROKER.incarnation))
+    coordinator.pass_time(60)
+    newer = Peer(BROKER.name, BROKER.incarnation + 1)
+    coordinator.send(SUPERVISOR, ActorUp(newer.name, newer.incarnation, "ipc://x"))
+    coordinator.pass_time(60)  # it has not read yet who leads
+    coordinator.send(newer, BecomeLeader(0, coordinator.config))
+    coordinator.pass_time(5)
+
+    def beat() -> list[int]:
+        modern = kafka.ConsumerGroupHeartbeatRequest("modern", "m", 2)
+        mails = [
+            coordinator.mail(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, modern, sender=newer),
+            coordinator.mail(ApiKey.HEARTBEAT, 3, kafka.HeartbeatRequest("classic", 1, joined.member_id), sender=newer)]
+        return [answer.error_code for answer in coordinator.answers(coordinator.turn(*mails))]
+
+    assert beat() == [0, 0]
+    coordinator.pass_time(60)
+    assert beat() == [ErrorCode.UNKNOWN_MEMBER_ID] * 2

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.faults.groups import events
-from tests.faults.groups.events import Event, in_order, parse
+from tests.faults.groups.events import Event, in_order, parse, with_losses
 from tests.faults.groups.history import GroupHistory
 
 
@@ -43,10 +43,10 @@ def refused(member: str, offset: int) -> Event:
     return Event(0, member, events.COMMITTED, offsets=((0, offset),), is_refused=True)
 
 
-def told(*happened: Event, end: int = 10, may_be_cut_off: bool = False) -> list[str]:
+def told(*happened: Event, end: int = 10, may_be_cut_off: bool = False, may_begin_anew: bool = False) -> list[str]:
     """The kinds of problems, of one partition with so many records."""
-    history = GroupHistory(1, may_be_cut_off=may_be_cut_off)
-    for event in happened:
+    history = GroupHistory(1, may_be_cut_off=may_be_cut_off, may_begin_anew=may_begin_anew)
+    for event in with_losses(happened):
         history.take(event)
     history.ends(0, end)
     return [problem.partition(":")[0] for problem in history.problems()]
@@ -61,6 +61,14 @@ BEGIN = (assigned("a", 0), read("a", 0, 4))
     (*BEGIN, committed("a", 2), killed("a"), assigned("b", 0), read("b", 2, 9)),
     (*BEGIN, committed("a", 2), assigned("b", 0), read("b", 2, 9), read("a", 5, 6), lost("a", 0)),
     (*BEGIN, killed("a"), assigned("b", 0), revoked("b", 0), assigned("a2", 0), read("a2", 0, 9)),
+    # What was lost comes again, in two parts: the second to another owner, who goes on from what the first has committed.
+    (*BEGIN, lost("a", 0), assigned("a", 0), read("a", 0, 1), wanted("a", 2), committed("a", 2), revoked("a", 0),
+     assigned("b", 0), read("b", 2, 9)),
+    (*BEGIN, assigned("b", 0), read("b", 0, 1), lost("a", 0), wanted("b", 2), committed("b", 2), revoked("b", 0),
+     assigned("c", 0), read("c", 2, 9)),
+    # It was put out while it gave up what it had, and is told so when it has.
+    (*BEGIN, wanted("a", 5), refused("a", 5), revoked("a", 0), lost("a", 0), assigned("a", 0), read("a", 0, 9)),
+    (*BEGIN, wanted("a", 5), refused("a", 5), assigned("b", 0), revoked("a", 0), lost("a", 0), read("b", 0, 9)),
 ])
 def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
     assert told(*happened) == []
@@ -74,6 +82,11 @@ def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
     ("twice", (*BEGIN, read("a", 4, 9))),
     ("twice", (*BEGIN, refused("a", 5), revoked("a", 0), assigned("b", 0), read("b", 0, 9))),
     ("twice", (*BEGIN, committed("a", 3), revoked("a", 0), assigned("b", 0), read("b", 3, 9))),
+    ("twice", (*BEGIN, lost("a", 0), assigned("a", 0), read("a", 0, 1), revoked("a", 0), assigned("b", 0), read("b", 0, 9))),
+    ("twice", (*BEGIN, assigned("b", 0), read("b", 0, 1), lost("a", 0), revoked("b", 0), assigned("c", 0), read("c", 0, 9))),
+    ("twice", (*BEGIN, revoked("a", 0), assigned("a", 0), lost("a", 0), assigned("b", 0), read("b", 0, 1), revoked("b", 0),
+               assigned("a", 0), read("a", 0, 9))),
+    ("twice", (*BEGIN, revoked("a", 0), assigned("a", 0), read("a", 0, 1), lost("a", 0), assigned("b", 0), read("b", 0, 9))),
     ("again", (*BEGIN, committed("a", 5), killed("a"), assigned("b", 0), read("b", 4, 9))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9), revoked("a", 0))),
@@ -101,6 +114,14 @@ def test_what_may_not_be_is_told(kind: str, happened: tuple[Event, ...]) -> None
 def test_who_was_cut_off_may_not_know_what_it_lost(happened: tuple[Event, ...]) -> None:
     assert told(*happened, may_be_cut_off=True) == []
     assert told(*happened) != []
+
+
+def test_generations_begin_anew_where_a_group_of_either_protocol_was_empty() -> None:
+    first = assigned("a", 0, generation=2), read("a", 0, 4), committed("a", 5), revoked("a", 0), assigned("b", 0, generation=3)
+    second = assigned("c", 0, generation=2), read("c", 5, 9), revoked("c", 0), assigned("c", 0, generation=3)
+    assert told(*first, revoked("b", 0), *second, may_begin_anew=True) == []
+    assert told(*first, *second, lost("b", 0), may_begin_anew=True) == ["two owners in a generation"] * 2
+    assert told(*first, revoked("b", 0), *second) == ["two owners in a generation"] * 2
 
 
 # Two commits of an owner, of which only the first is acknowledged; it is stopped, and another goes on from the second.

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.broker_bench import Bench, make_batch, topic_id
 from zafka.actors import messages
 from zafka.actors.actor import Effect, Mail, Send, SetTimer
+from zafka.actors.cluster_state import TopicCreated, TopicDeleted
 from zafka.actors.gateway import repeated_fetch
 from zafka.actors.gateway.effects import (
     SHELL,
@@ -25,7 +26,7 @@ from zafka.actors.gateway.effects import (
     Respond,
     ResumeReading,
 )
-from zafka.actors.gateway.fetch import VERSIONS
+from zafka.actors.gateway.fetch import CROWDED_BYTES, VERSIONS
 from zafka.actors.gateway.repeated_fetch import RepeatedFetch
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.codec import read_request_header, request_header, request_reader, request_writer
@@ -37,11 +38,13 @@ CONNECTION = 5
 CONNECTIONS = 4
 
 
-def frame_of(version: int, offset: int, *, partition: int = 0, correlation_id: int = 1, epoch: int = -1, **fields: Any) -> bytes:
+def frame_of(
+    version: int, offset: int, *, partition: int = 0, correlation_id: int = 1, epoch: int = -1, client: str = "test", **fields: Any
+) -> bytes:
     asked = FetchPartition(partition, epoch, offset, partition_max_bytes=fields.pop("partition_max_bytes", 1 << 20))
     request = FetchRequest(**{
         "max_wait_ms": 500, "min_bytes": 1, "max_bytes": 1 << 20, "topics": [FetchTopic(topic_id("t"), "t", [asked])], **fields})
-    header = request_header(ApiKey.FETCH, version, correlation_id, "test")
+    header = request_header(ApiKey.FETCH, version, correlation_id, client)
     return b"".join([header, *request_writer(ApiKey.FETCH, version)(request)])
 
 
@@ -230,6 +233,49 @@ def test_what_is_not_hot_any_more_is_read_as_cold(tmp_path: Path, monkeypatch: p
         world.turn(Mail(SHELL, FramesReceived([(CONNECTION, memoryview(frame_of(11, world.ends[0])), None)])))
         world.append(0, random.Random(1))
     assert world.cold == [False, True]
+
+
+def ask(world: World, frame: bytes, *before: Mail, connection: int = CONNECTION) -> bool:
+    """In the same turn as what comes before it. Returns whether it went the short way."""
+    world.turn(*before, Mail(SHELL, FramesReceived([(connection, memoryview(frame), None)])))
+    exchanges = world.bench.gateway.connections.by_id[connection].exchanges
+    return bool(exchanges) and type(exchanges[-1]) is RepeatedFetch
+
+
+def test_while_much_is_held_for_others_little_is_read(tmp_path: Path) -> None:
+    """As the general way does: what waits for others is more than half of what all may hold."""
+    world = World(tmp_path / "crowded")
+    for number in range(2):
+        world.turn(Mail(SHELL, ConnectionOpened(CONNECTION + number, "kafka", "test")))
+    for _ in range(2):
+        assert not ask(world, frame_of(11, world.ends[0]))
+        world.append(0, random.Random(1))
+    assert ask(world, frame_of(11, world.ends[0]))
+    ask(world, frame_of(11, world.ends[1], partition=1, client="x" * 30_000), connection=CONNECTION + 1)
+    for _ in range(5):
+        world.logs[0] += make_batch(b"v" * 20_000, base_offset=world.ends[0])
+        world.ends[0] += 1
+    world.show(0)
+    [(connection, [answer]), *_] = world.said[-1]
+    assert connection == CONNECTION and 60_000 < len(answer) < CROWDED_BYTES + 1000
+
+
+def test_a_topic_that_takes_anothers_name_does_not_take_its_partitions(tmp_path: Path) -> None:
+    """It was asked for by its id before it was known here; its predecessor's partition is there a little longer."""
+    new, told = b"n" * 16, []
+    for way in ("short", "general"):
+        world = World(tmp_path / way)
+        world.turn(Mail(SHELL, ConnectionOpened(CONNECTION, "kafka", "test")))
+        world.append(0, random.Random(1))
+        frame = frame_of(13, world.ends[0], topics=[FetchTopic(new, "", [FetchPartition(0, -1, world.ends[0])])])
+        assert not any(ask(world, frame) for _ in range(3))
+        connection = world.bench.gateway.connections.by_id[CONNECTION]
+        assert connection.fetch_shape is not None
+        if way == "general":
+            connection.fetch_shape = None
+        ask(world, frame, world.bench.committed(TopicDeleted(topic_id("t")), TopicCreated(new, "t", [[1], [1]], {})))
+        told.append(world.said[-1])
+    assert told[0] == told[1]
 
 
 def played(path: Path, seed: int) -> World:

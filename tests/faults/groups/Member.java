@@ -8,6 +8,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Properties;
+import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Collector;
 import java.util.stream.Collectors;
 import org.apache.kafka.clients.consumer.CommitFailedException;
@@ -32,6 +33,10 @@ final class Member implements ConsumerRebalanceListener {
     private static final Duration POLL = Duration.ofMillis(100);
     private static final long COMMIT_EVERY_MS = 300;
     private static final long PATIENCE_MS = 60_000;
+    private static final long RETRY_NANOS = 20_000_000;
+    // What a KIP-848 member is told, with an exception that stands for much else.
+    private static final String PUT_OUT = "unknown member ID";
+    private static final String NOBODY_ASKED = "Coordinator unknown"; // and it closes, so Java does not wait for one
 
     private final String topic;
     private final KafkaConsumer<byte[], byte[]> consumer;
@@ -102,8 +107,11 @@ final class Member implements ConsumerRebalanceListener {
         }
     }
 
-    /** isLast: they are given up when it returns, so it is tried until it is known what became of it. */
-    private void commit(Collection<Integer> partitions, boolean isLast) {
+    /**
+     * isLast: they are given up when it returns, so it is tried until it is known what became of it.
+     * Returns whether this is a member still.
+     */
+    private boolean commit(Collection<Integer> partitions, boolean isLast) {
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
         for (int partition : partitions) {
             Long position = positions.get(partition);
@@ -120,15 +128,17 @@ final class Member implements ConsumerRebalanceListener {
                 consumer.commitSync(offsets);
                 tell("offsets_committed", told + ", \"success\": true");
                 offsets.forEach((place, offset) -> committed.put(place.partition(), offset.offset()));
-                return;
+                return true;
             } catch (RetriableException | CommitFailedException | RebalanceInProgressException refused) {
-                boolean isFinal = refused instanceof CommitFailedException;
+                boolean isFinal = refused instanceof CommitFailedException && !refused.getMessage().contains(NOBODY_ASKED);
                 if (isFinal || !isLast || System.currentTimeMillis() > deadline) {
                     tell("offsets_committed", told + ", \"success\": false, \"error\": \"" + refused.getClass().getSimpleName() + "\"");
-                    return;
+                    return !(isFinal && refused.getMessage().contains(PUT_OUT));
                 }
+                LockSupport.parkNanos(RETRY_NANOS);
             }
         }
+        return true;
     }
 
     // -- told by the consumer, while it polls or closes
@@ -138,10 +148,11 @@ final class Member implements ConsumerRebalanceListener {
         tell("partitions_assigned", partitions(places) + ", \"generation\": " + consumer.groupMetadata().generationId());
     }
 
+    /** Who is put out while it closes is called here, not below (AsyncKafkaConsumer.runRebalanceCallbacksOnClose). */
     @Override
     public void onPartitionsRevoked(Collection<TopicPartition> places) {
-        commit(places.stream().map(TopicPartition::partition).toList(), true);
-        forget("partitions_revoked", places);
+        boolean isMember = commit(places.stream().map(TopicPartition::partition).toList(), true);
+        forget(isMember ? "partitions_revoked" : "partitions_lost", places);
     }
 
     @Override

@@ -8,7 +8,7 @@ Source: org.apache.kafka.tools.VerifiableConsumer.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 ASSIGNED, REVOKED, LOST = "partitions_assigned", "partitions_revoked", "partitions_lost"
@@ -52,3 +52,26 @@ def parse(member: str, line: str) -> Event:
 def in_order(events: Iterable[Event]) -> list[Event]:
     """As they happened. A partition may be let go of and taken in the same millisecond: then in this order."""
     return sorted(events, key=lambda event: (event.at_ms, event.name not in ENDS))
+
+
+def with_losses(happened: Sequence[Event]) -> list[Event]:
+    """The same, in its order, with each loss where it was noticed first.
+
+    A member that is put out while it lets go of partitions, and so could not commit, says that it was made to give them up, and
+    only then that it lost them, with all the others: it had lost them already. Java's KIP-848 members tell it so.
+    """
+    to_come: dict[str, frozenset[int]] = {}  # of each member, what it will tell that it lost and was not given in between
+    seen = []
+    for event in reversed(happened):
+        ahead = to_come.get(event.member, frozenset())
+        if event.name == LOST:
+            to_come[event.member] = ahead.union(event.partitions)
+        elif event.name == ASSIGNED:
+            to_come[event.member] = ahead.difference(event.partitions)
+        elif event.name == REVOKED and ahead.intersection(event.partitions):
+            kept = tuple(each for each in event.partitions if each not in ahead)
+            gone = tuple(each for each in event.partitions if each in ahead)
+            seen.append(event._replace(partitions=kept))
+            event = event._replace(name=LOST, partitions=gone)
+        seen.append(event)
+    return seen[::-1]

@@ -18,6 +18,8 @@ zafka, nor of the clients.
 Where members are stopped, or cut off from their coordinator, for longer than their session (`may_be_cut_off`), they lose partitions
 without knowing, and may let go of them, or be told late that they were given them, as if they had them. Then who has a partition is what the
 generations say, and a commit that was refused at the last moment lets records come again.
+Where a group may have members of either protocol (`may_begin_anew`), its generations begin again at the first ones when a member of the
+other protocol comes while it is empty, as with Kafka.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class _Partition:
     end: after the last that was delivered to anybody. wanted: the highest that anybody tried to commit. committed: after the
     last whose commit was acknowledged. is_refused: the last commit of it was not.
     excused: an owner crashed or lost it since somebody last began, so that what it had not committed comes again.
+    settled: after the last that was delivered since then, and so may not come again; what lies between it and `end` comes once more.
     owners: by generation.
     """
 
@@ -53,19 +56,22 @@ class _Partition:
     is_refused: bool = False
     observed: int = 0
     excused: bool = False
+    settled: int = 0
     owners: dict[int, str] = field(default_factory=dict)
 
 
 class GroupHistory:
     """delivered, again: how many records came, and how many of them once more. lost: who lost partitions, how often."""
 
-    def __init__(self, partitions: int, *, may_be_cut_off: bool = False) -> None:
+    def __init__(self, partitions: int, *, may_be_cut_off: bool = False, may_begin_anew: bool = False) -> None:
         self.may_be_cut_off = may_be_cut_off
+        self.may_begin_anew = may_begin_anew
         self.delivered = 0
         self.again = 0
         self.lost: Counter[str] = Counter()
         self._partitions = [_Partition() for _ in range(partitions)]
         self._generations: dict[str, int] = {}
+        self._newest = NO_GENERATION
         self._problems: list[str] = []
         self._counts: Counter[str] = Counter()
 
@@ -113,6 +119,12 @@ class GroupHistory:
 
     def _assigned(self, event: Event) -> None:
         if event.generation != NO_GENERATION:
+            if self.may_begin_anew and event.generation < self._newest and self._is_empty():
+                self._generations.clear()
+                for one in self._partitions:
+                    one.owners.clear()
+                self._newest = NO_GENERATION
+            self._newest = max(self._newest, event.generation)
             if event.generation < self._generations.get(event.member, NO_GENERATION):
                 self._tell("generation went back", f"{event.member}: {event.generation}")
             self._generations[event.member] = event.generation
@@ -132,6 +144,9 @@ class GroupHistory:
                 one.doubted.add(one.owner)
             one.owner, one.position = event.member, None
 
+    def _is_empty(self) -> bool:
+        return all(one.owner is None and not one.doubted for one in self._partitions)
+
     def _commits(self, event: Event) -> None:
         for partition, offset in event.offsets:
             one = self._partitions[partition]
@@ -149,7 +164,8 @@ class GroupHistory:
             one = self._partitions[partition]
             if event.member not in (one.owner, *one.doubted):
                 continue
-            one.excused |= is_involuntary or (self.may_be_cut_off and one.is_refused)
+            if event.member == one.owner or one.position is None:  # an owner who has begun since had that before him
+                one.excused |= is_involuntary or (self.may_be_cut_off and one.is_refused)
             if event.member in one.doubted:
                 self._let_go_doubted(partition, one, event.member, is_involuntary=is_involuntary)
             if event.member == one.owner:
@@ -181,12 +197,15 @@ class GroupHistory:
                 self._tell("skipped", f"{where}: nobody tried to commit more than {one.wanted}")
             if first < one.committed:
                 self._tell("again", f"{where}: {one.committed} was committed")
-            elif first < one.end and not one.excused and not one.doubted:
-                self._tell("twice", f"{where}: delivered up to {one.end}, committed {one.committed}; nobody crashed")
+            elif one.excused or one.doubted:
+                one.settled = first
+            elif first < one.settled:
+                self._tell("twice", f"{where}: delivered up to {one.settled}, committed {one.committed}; nobody crashed")
             one.excused = False
         elif first != one.position:
             self._tell("skipped" if first > one.position else "twice", f"{where}: after {one.position - 1}")
         one.position = last + 1
+        one.settled = max(one.settled, last + 1)
         one.end = max(one.end, last + 1)
 
     def _tell(self, kind: str, what: str) -> None:

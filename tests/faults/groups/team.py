@@ -17,7 +17,7 @@ from random import Random
 from typing import IO
 
 from tests.faults.groups import events
-from tests.faults.groups.events import Event, in_order, parse
+from tests.faults.groups.events import Event, in_order, parse, with_losses
 from tests.faults.groups.history import GroupHistory
 from tests.faults.groups.kinds import Doors, Kind, Mix
 
@@ -116,7 +116,7 @@ class Team:
         self.kind = kind
         self.random = Random(seed)
         self.members: list[Member] = []
-        self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off)
+        self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off, may_begin_anew=isinstance(kind, Mix))
         self.joins = self.crashes = self.stops = 0
         self.failures: list[str] = []
         self._doors = doors
@@ -211,7 +211,7 @@ class Team:
 
     def judge(self, ends: dict[int, int]) -> list[str]:
         """All that happened, in order; each answer about commits against what was known when it was asked for."""
-        happened = self.happened()
+        happened = with_losses(self.happened())
         at = 0
         for asked_ms, committed in self._observations:
             while at < len(happened) and happened[at].at_ms < asked_ms:
