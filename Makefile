@@ -15,7 +15,7 @@ RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/seg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers coverage bench powercut soak groups sim planted fuzz clients clean
+.PHONY: help demo test check lint types layers coverage bench powercut soak groups sim planted fuzz clients frameworks clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -70,6 +70,10 @@ planted: $(READY)  ## plant every known bug in a copy and have the checks find i
 clients: $(READY)  ## write docs/clients.md anew: every case with every client, which all have to be there (scripts/install-peers)
 	ZAFKA_CLIENTS_REPORT=.clients.json CI=true $(BIN)/python -m pytest -q tests/clients/test_matrix.py -k test_client
 	$(BIN)/python -m tests.clients.matrix.report .clients.json && rm .clients.json
+
+frameworks: $(READY)  ## write docs/frameworks.md anew: programs of Faust, FastStream, Celery ... in an environment of their own [ARGS="Bytewax"]
+	scripts/install-frameworks
+	$(BIN)/python -m tests.clients.frameworks $(ARGS)
 
 fuzz: $(READY)  ## strangers' bytes at every decoder for MINUTES=1; a table of what was run and found [ARGS=decoders]
 	$(BIN)/python -m tests.fuzz.campaign --minutes $(MINUTES) $(ARGS)

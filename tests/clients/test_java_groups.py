@@ -100,6 +100,8 @@ def test_offsets_are_reset_to_whatever_can_be_said_once_it_is_executed(
     plan = tmp_path / "plan.csv"
     plan.write_text(f"{topic},0,6\n")
     assert group.resets("--from-file", str(plan), "--execute") == {0: 6}
+    exported = group.says("--reset-offsets", "--to-current", "--all-topics", "--export", "--dry-run").splitlines()
+    assert {f"{topic},0,6", f"{topic},1,0"} <= {line.replace('"', "") for line in exported}
     (row, *_) = [row for row in group.rows("--describe", "--offsets") if row["PARTITION"] == "0"]
     assert (row["CURRENT-OFFSET"], row["LOG-END-OFFSET"], row["LAG"]) == ("6", "10", "4")
 

@@ -17,6 +17,7 @@ from tests.clients.samples import Sample
 
 TIMEOUT_S = 60.0
 HEARTBEAT_MS = 300  # of members, so that a rebalance is not waited for for seconds
+REFRESH_MS = 200  # of members that follow topics
 Protocol = Literal["classic", "consumer"]
 CREATE_TIME, LOG_APPEND_TIME = 0, 1
 
@@ -56,6 +57,12 @@ class Ability(StrEnum):
     STATIC = "static members of groups"
     COMMIT = "committing by hand"
     COOPERATIVE = "a cooperative assignor"
+    NO_RESET = "doing without auto.offset.reset"
+    FOLLOW = "members whose topic grows"
+    DELETED = "members whose topic is deleted"
+    LATER = "members for a topic that is not there yet"
+    PATTERN = "members by a pattern"
+    KIP_848_PATTERN = "members of KIP-848 groups by a pattern"
     KIP_848 = "KIP-848 groups"
     CREATE_ON_WRITE = "creating a topic by writing to it"
     UNKNOWN_PARTITION = "telling that a partition is not there"
@@ -101,6 +108,9 @@ class Joining:
     session_ms: the silence after which a classic member is out; None: the client's default.
     cooperative: with an assignor that takes from a member only what another one is to have.
     by_hand: it commits when it is told to, and only then.
+    reset: where it begins without an offset that can be read; "none": it says so instead.
+    follows: it looks for what became of topics every REFRESH_MS, not every few minutes, and creates none by asking for it.
+    is_pattern: what it is given as its topic is a regular expression, which begins with ^.
     """
 
     protocol: Protocol = "classic"
@@ -108,6 +118,9 @@ class Joining:
     session_ms: int | None = None
     cooperative: bool = False
     by_hand: bool = False
+    reset: Literal["earliest", "none"] = "earliest"
+    follows: bool = False
+    is_pattern: bool = False
 
 
 AS_USUAL = Joining()
@@ -192,6 +205,10 @@ class Reader(ABC):
     def close(self) -> None:
         """Close it as its users would. Safe to call twice."""
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Have a member that has this partition go on there."""
+        raise NotImplementedError
+
     def commit(self) -> None:
         """Have a member commit what it has read, and wait until that is done."""
         raise NotImplementedError
@@ -242,8 +259,8 @@ class Driver(ABC):
     ) -> Reader: ...
 
     def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
-        """A member of a group, from the beginning where the group has committed nothing. It commits by itself, all of
-        what it has read at the latest when it is closed, unless it joins to be told to.
+        """A member of a group, from the beginning where the group has committed nothing that can be read, unless it joins
+        to say so. It commits by itself, all of what it has read at the latest when it is closed, unless it joins to be told to.
         """
         raise NotImplementedError
 

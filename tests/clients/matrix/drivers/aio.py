@@ -17,6 +17,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
+    REFRESH_MS,
     TIMEOUT_S,
     Ability,
     Cluster,
@@ -106,6 +107,9 @@ class AioKafkaReader(Reader):
         except KafkaError as error:
             raise refused(error) from error
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.consumer.seek(TopicPartition(topic, partition), offset)
+
     def commit(self) -> None:
         self.loop.run(self.consumer.commit())
 
@@ -126,6 +130,7 @@ class AioKafka(PythonClient):
         Ability.SET_OFFSETS: "has no call for it",
         Ability.DELETE_OFFSETS: "has no call for it",
         Ability.DELETE_GROUPS: "has no call for it",
+        Ability.LATER: "has it created by asking for it",
     }
 
     def __init__(self, kafka: str, zmq: str) -> None:
@@ -174,12 +179,15 @@ class AioKafka(PythonClient):
 
     def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
         own = {} if joining.session_ms is None else {"session_timeout_ms": joining.session_ms}
+        if joining.follows:
+            own["metadata_max_age_ms"] = REFRESH_MS
 
         async def begin() -> AIOKafkaConsumer:
             consumer = AIOKafkaConsumer(
-                topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
-                group_instance_id=joining.instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS,
+                bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
+                group_instance_id=joining.instance, auto_offset_reset=joining.reset, heartbeat_interval_ms=HEARTBEAT_MS,
                 enable_auto_commit=not joining.by_hand, **own)
+            consumer.subscribe(**{"pattern": topic} if joining.is_pattern else {"topics": [topic]})
             await consumer.start()
             return consumer
 

@@ -219,6 +219,10 @@ class Kcat(Driver):
         Ability.STATIC: "in the library: see confluent-kafka",
         Ability.COMMIT: "commits by itself, whatever it is told",
         Ability.COOPERATIVE: "commits by itself, so that nobody could tell what it keeps",
+        Ability.NO_RESET: "in the library: see confluent-kafka",
+        Ability.FOLLOW: "in the library: see confluent-kafka",
+        Ability.LATER: "in the library: see confluent-kafka",
+        Ability.PATTERN: "in the library: see confluent-kafka",
     }
 
     @classmethod
@@ -314,6 +318,8 @@ class JavaConsole(JavaTools):
         Ability.RESET: library, Ability.LIMITS: library, Ability.ERRORS: library, Ability.ACKS: library,
         Ability.GZIP: library, Ability.SNAPPY: library, Ability.LZ4: library, Ability.ZSTD: library,
         Ability.STATIC: library, Ability.COMMITTED: library, Ability.CREATE_ON_READ: library, Ability.ABANDON: library, Ability.KEYED: library,
+        Ability.NO_RESET: library, Ability.FOLLOW: library, Ability.DELETED: library, Ability.LATER: library, Ability.PATTERN: library,
+        Ability.KIP_848_PATTERN: library,
         Ability.COMMIT: "commit by themselves, or not at all",
         Ability.PATIENCE: "the console producer gives up after three tries unless told otherwise",
         Ability.SEEK_TIME: "by offset only", Ability.SEEK_END: "resolved later, so that nobody can say what comes first",

@@ -30,6 +30,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
+    REFRESH_MS,
     TIMEOUT_S,
     Ability,
     Cluster,
@@ -48,6 +49,7 @@ from tests.clients.samples import Sample
 
 POLL_S = 0.2
 # librdkafka's own codes are negative; two of them are its names for what a broker says with these.
+PASSES = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 OWN_CODES = {KafkaError._UNKNOWN_TOPIC: 3, KafkaError._UNKNOWN_PARTITION: 3}
 
 
@@ -100,8 +102,11 @@ class ConfluentWriter(Writer):
 
 
 class ConfluentReader(Reader):
-    def __init__(self, consumer: confluent_kafka.Consumer) -> None:
+    """follows: its topic may be deleted, and come again."""
+
+    def __init__(self, consumer: confluent_kafka.Consumer, *, follows: bool = False) -> None:
         self.consumer = consumer
+        self.passes = PASSES | {KafkaError.UNKNOWN_TOPIC_OR_PART} if follows else PASSES
 
     def read(self, count: int) -> list[Received]:
         found: list[Received] = []
@@ -109,11 +114,15 @@ class ConfluentReader(Reader):
         while len(found) < count and time.monotonic() < deadline_s:
             for message in self.consumer.consume(count - len(found), timeout=POLL_S):
                 if error := message.error():
-                    if error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                    if error.retriable() or error.code() in self.passes:
                         continue
                     raise refused(error)
                 found.append(received(message))
         return found
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        # A partition whose offset could not be read is not fetched any more, and librdkafka seeks only what it fetches.
+        self.consumer.assign([TopicPartition(topic, partition, offset)])
 
     def commit(self) -> None:
         self.consumer.commit(asynchronous=False)
@@ -184,13 +193,15 @@ class Confluent(PythonClient):
     def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> ConfluentReader:
         own = {
             "group.id": group, "group.protocol": joining.protocol, "group.instance.id": joining.instance,
-            "auto.offset.reset": "earliest", "enable.auto.commit": not joining.by_hand}
+            "auto.offset.reset": "error" if joining.reset == "none" else joining.reset,  # its word for it
+            "enable.auto.commit": not joining.by_hand,
+            "topic.metadata.refresh.interval.ms": REFRESH_MS if joining.follows else None}
         if joining.protocol == "classic":
             own |= {"heartbeat.interval.ms": HEARTBEAT_MS, "session.timeout.ms": joining.session_ms,
                     "partition.assignment.strategy": "cooperative-sticky" if joining.cooperative else None}
         consumer = confluent_kafka.Consumer(self.settings(**{k: v for k, v in own.items() if v is not None}))
         consumer.subscribe([topic])
-        return ConfluentReader(consumer)
+        return ConfluentReader(consumer, follows=joining.follows)
 
     def shares(self, group: str) -> list[int]:
         """How many partitions each member of a group has; none while they are being shared."""

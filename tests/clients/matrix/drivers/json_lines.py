@@ -23,6 +23,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
+    REFRESH_MS,
     TIMEOUT_S,
     Ability,
     Cluster,
@@ -146,7 +147,11 @@ class JsonMember(JsonReader):
 
     def __init__(self, program: Program, place: dict[str, Any], joining: Joining, *, is_apart: bool = False) -> None:
         self.is_apart = is_apart
-        super().__init__(program, {"op": "member", "joining": asdict(joining), "heartbeat_ms": HEARTBEAT_MS, **place})
+        super().__init__(program, {
+            "op": "member", "joining": asdict(joining), "heartbeat_ms": HEARTBEAT_MS, "refresh_ms": REFRESH_MS, **place})
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.program.call("seek", id=self.number, topic=topic, partition=partition, offset=offset)
 
     def commit(self) -> None:
         self.program.call("commit", id=self.number)
@@ -267,6 +272,10 @@ class Java(JsonLines):
 class FranzGo(JsonLines):
     name = "franz-go"
     toolchain = "go"
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        Ability.NO_RESET: "begins at the beginning where nothing is committed, whatever it is told",
+        Ability.DELETED: "goes on where it was in the topic that is gone, with Apache Kafka too",
+    }
     program = Program([str(FRANZ_GO)], {})
 
     @classmethod
@@ -283,6 +292,9 @@ class KafkaJs(JsonLines):
         Ability.KIP_848: "does not know it",
         Ability.COOPERATIVE: "has none",
         Ability.DELETE_OFFSETS: "has no call for it",
+        Ability.NO_RESET: "has none: from the beginning, or from the end",
+        Ability.LATER: "has it created by asking for it",
+        Ability.PATTERN: "looks for what matches once, when it subscribes",
         Ability.LZ4: "in a plugin only, which is not maintained",
         Ability.ZSTD: "in a plugin only, which is not maintained",
         Ability.UNKNOWN_PARTITION: "drops such a record without a word",

@@ -19,6 +19,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
+    REFRESH_MS,
     TIMEOUT_S,
     Ability,
     Cluster,
@@ -79,6 +80,9 @@ class KafkaPythonReader(Reader):
         except KafkaError as error:
             raise refused(error) from error
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.consumer.seek(TopicPartition(topic, partition), offset)
+
     def commit(self) -> None:
         self.consumer.commit()
 
@@ -137,10 +141,14 @@ class KafkaPython(PythonClient):
             own["session_timeout_ms"] = joining.session_ms
         if joining.cooperative:
             own["partition_assignment_strategy"] = [CooperativeStickyAssignor]
-        return KafkaPythonReader(KafkaConsumer(
-            topic, bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
-            group_instance_id=joining.instance, auto_offset_reset="earliest", heartbeat_interval_ms=HEARTBEAT_MS,
-            consumer_timeout_ms=TIMEOUT_S * 1000, **own))
+        if joining.follows:
+            own |= {"metadata_max_age_ms": REFRESH_MS, "allow_auto_create_topics": False}
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap, client_id=self.client_id, group_id=group,
+            group_instance_id=joining.instance, auto_offset_reset=joining.reset, heartbeat_interval_ms=HEARTBEAT_MS,
+            consumer_timeout_ms=TIMEOUT_S * 1000, **own)
+        consumer.subscribe(**{"pattern": topic} if joining.is_pattern else {"topics": [topic]})
+        return KafkaPythonReader(consumer)
 
     def reader(
         self, topic: str, start: Start = BEGINNING, settings: Settings = DEFAULTS, *, partitions: Sequence[int] = (0,)

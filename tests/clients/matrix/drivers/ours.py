@@ -13,6 +13,7 @@ from tests.clients.matrix.driver import (
     BEGINNING,
     DEFAULTS,
     HEARTBEAT_MS,
+    REFRESH_MS,
     TIMEOUT_S,
     Ability,
     Cluster,
@@ -85,6 +86,9 @@ class OurReader(Reader):
         except ZafkaError as error:
             raise refused(error) from error
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.consumer.seek((topic, partition), offset)
+
     def commit(self) -> None:
         self.consumer.commit()
 
@@ -97,6 +101,8 @@ class Zafka(PythonClient):
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.COMMITTED: "there are no transactions yet",
         Ability.DELETE_OFFSETS: "not in our own client yet",
+        Ability.LATER: "is told at once of a topic that is not there",
+        Ability.PATTERN: "its patterns are the broker's, so in KIP-848 groups",
         Ability.CREATE_ON_READ: "creates nothing unasked",
         Ability.CREATE_ON_WRITE: "creates nothing unasked, and says how to",
     }
@@ -133,12 +139,16 @@ class Zafka(PythonClient):
         return zafka.Consumer(**self.consumer_options(settings))
 
     def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
-        return OurReader(zafka.Consumer(topic, **self.member_options(group, joining)))
+        consumer = zafka.Consumer(**self.member_options(group, joining))
+        consumer.subscribe(pattern=topic) if joining.is_pattern else consumer.subscribe(topic)
+        return OurReader(consumer)
 
     def member_options(self, group: str, joining: Joining) -> dict[str, Any]:
         own: dict[str, Any] = {
-            "auto_offset_reset": "earliest", "group_id": group, "group_instance_id": joining.instance,
+            "auto_offset_reset": joining.reset, "group_id": group, "group_instance_id": joining.instance,
             "enable_auto_commit": not joining.by_hand, "group_protocol": joining.protocol}
+        if joining.follows:
+            own["metadata_max_age"] = REFRESH_MS / 1000
         if joining.protocol == "classic":
             own["heartbeat_interval"] = HEARTBEAT_MS / 1000
             if joining.session_ms is not None:

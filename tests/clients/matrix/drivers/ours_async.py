@@ -93,6 +93,9 @@ class AsyncReader(Reader):
 
         return asked(self.loop, read())
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self.consumer.seek((topic, partition), offset)
+
     def commit(self) -> None:
         asked(self.loop, self.consumer.commit())
 
@@ -116,8 +119,9 @@ class AsyncZafka(ZafkaDoor):
         return AsyncWriter(self.loop, producer, topic, partition)
 
     def member(self, topic: str, group: str, joining: Joining = AS_USUAL) -> Reader:
-        consumer = zafka.AsyncConsumer(topic, **self.member_options(group, joining))
+        consumer = zafka.AsyncConsumer(**self.member_options(group, joining))
         asked(self.loop, consumer.start())
+        asked(self.loop, consumer.subscribe(pattern=topic) if joining.is_pattern else consumer.subscribe(topic))
         return AsyncReader(self.loop, consumer)
 
     def reader(

@@ -35,6 +35,9 @@ type joining struct {
 	SessionMs   *int    `json:"session_ms"`
 	Cooperative bool    `json:"cooperative"`
 	ByHand      bool    `json:"by_hand"`
+	Reset       string  `json:"reset"`
+	Follows     bool    `json:"follows"`
+	IsPattern   bool    `json:"is_pattern"`
 }
 
 type record struct {
@@ -56,6 +59,8 @@ type call struct {
 	Group      string             `json:"group"`
 	Joining    joining            `json:"joining"`
 	Heartbeat  int                `json:"heartbeat_ms"`
+	RefreshMs  int                `json:"refresh_ms"`
+	Offset     int64              `json:"offset"`
 	Partition  *int32             `json:"partition"`
 	Partitions []int32            `json:"partitions"`
 	Start      string             `json:"start"`
@@ -137,6 +142,10 @@ func perform(asked call) (answer, error) {
 		return read(asked)
 	case "member":
 		return nil, join(asked)
+	case "seek":
+		clients[asked.ID].client.SetOffsets(map[string]map[int32]kgo.EpochOffset{
+			asked.Topic: {*asked.Partition: {Epoch: -1, Offset: asked.Offset}}})
+		return nil, nil
 	case "commit":
 		member := clients[asked.ID]
 		read := member.read
@@ -303,14 +312,24 @@ func openReader(asked call) error {
 }
 
 func join(asked call) error {
-	how := asked.Joining
+	how, reset := asked.Joining, kgo.NewOffset().AtStart()
+	if how.Reset == "none" {
+		reset = kgo.NoResetOffset()
+	}
 	own := append(base(asked), kgo.ConsumerGroup(asked.Group), kgo.ConsumeTopics(asked.Topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(reset),
 		kgo.HeartbeatInterval(time.Duration(asked.Heartbeat)*time.Millisecond))
 	if how.Cooperative {
 		own = append(own, kgo.Balancers(kgo.CooperativeStickyBalancer()))
 	} else {
 		own = append(own, kgo.Balancers(kgo.RangeBalancer())) // others know no other one of its
+	}
+	if how.Follows {
+		age := time.Duration(asked.RefreshMs) * time.Millisecond
+		own = append(own, kgo.MetadataMaxAge(age), kgo.MetadataMinAge(age))
+	}
+	if how.IsPattern {
+		own = append(own, kgo.ConsumeRegex())
 	}
 	if how.Protocol == "consumer" {
 		own = append(own, kgo.ServerSideBalancer())

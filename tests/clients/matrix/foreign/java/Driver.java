@@ -11,6 +11,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.*;
+import java.util.regex.Pattern;
 import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
@@ -112,6 +113,8 @@ public class Driver {
             case "reader" -> open(id, call);
             case "member" -> join(id, call);
             case "read" -> read(id, call, answer.putArray("records"));
+            case "seek" -> consumers.get(id).seek(
+                    new TopicPartition(call.get("topic").asText(), call.get("partition").asInt()), call.get("offset").asLong());
             case "commit" -> {
                 consumers.get(id).commitSync(reached.get(id), LONG);
                 reached.get(id).clear();
@@ -203,7 +206,11 @@ public class Driver {
         JsonNode joining = call.get("joining");
         Properties own = settings(call);
         own.put("group.id", call.get("group").asText());
-        own.put("auto.offset.reset", "earliest");
+        own.put("auto.offset.reset", joining.get("reset").asText());
+        if (joining.get("follows").asBoolean()) {
+            own.put("metadata.max.age.ms", call.get("refresh_ms").asText());
+            own.put("allow.auto.create.topics", "false"); // what is deleted would be there again because it is asked for
+        }
         own.put("enable.auto.commit", joining.get("by_hand").asBoolean() ? "false" : "true");
         put(own, "group.protocol", joining.get("protocol"));
         put(own, "group.instance.id", joining.get("instance"));
@@ -213,7 +220,10 @@ public class Driver {
             if (joining.get("cooperative").asBoolean()) own.put("partition.assignment.strategy", CooperativeStickyAssignor.class.getName());
         }
         Consumer<byte[], byte[]> consumer = new KafkaConsumer<>(own, new ByteArrayDeserializer(), new ByteArrayDeserializer());
-        consumer.subscribe(List.of(call.get("topic").asText()));
+        String topic = call.get("topic").asText();
+        if (!joining.get("is_pattern").asBoolean()) consumer.subscribe(List.of(topic));
+        else if (joining.get("protocol").asText().equals("consumer")) consumer.subscribe(new SubscriptionPattern(topic)); // the broker's
+        else consumer.subscribe(Pattern.compile(topic));
         consumers.put(id, consumer);
         fetched.put(id, new ArrayDeque<>());
         reached.put(id, new HashMap<>());

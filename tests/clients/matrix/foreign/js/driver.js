@@ -61,14 +61,15 @@ async function flush(call) {
 const packed = (data) => (data === null || data === undefined ? null : data.toString("base64"));
 
 async function join(call) {
-  const { session_ms: sessionTimeout, by_hand: byHand } = call.joining;
+  const { session_ms: sessionTimeout, by_hand: byHand, follows, is_pattern: isPattern } = call.joining;
   const consumer = client(call).consumer({
+    ...(follows ? { metadataMaxAge: call.refresh_ms } : {}),
     groupId: call.group, heartbeatInterval: call.heartbeat_ms, ...(sessionTimeout === null ? {} : { sessionTimeout }),
     maxWaitTimeInMs: call.heartbeat_ms, // it sends heartbeats between fetches only
   });
   const member = { consumer, byHand, records: [], reached: new Map(), wake: () => {} };
   await consumer.connect();
-  await consumer.subscribe({ topics: [call.topic], fromBeginning: true });
+  await consumer.subscribe({ topics: [isPattern ? new RegExp(call.topic) : call.topic], fromBeginning: true });
   await consumer.run({
     autoCommit: !byHand,
     eachMessage: async ({ topic, partition, message }) => {

@@ -1,0 +1,5 @@
+import sys
+
+from tests.clients.frameworks.run import main
+
+sys.exit(main())
