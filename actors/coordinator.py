@@ -35,7 +35,7 @@ from zafka.actors.actor import (
 )
 from zafka.actors.cluster_log import ClusterLog
 from zafka.actors.cluster_refusals import NO_ID, refusal_of
-from zafka.actors.cluster_state import AnyEvent, ClusterState
+from zafka.actors.cluster_state import AnyEvent
 from zafka.actors.config_rules import decide_change
 from zafka.actors.dynamic_config import outdated
 from zafka.actors.messages import MorePartitions, NewTopic, TopicResult

@@ -18,8 +18,8 @@ from tests.unit.log_tools import perform
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import messages
 from zafka.actors.actor import Effect, Peer, Send
-from zafka.actors.cluster_state import AnyEvent, ClusterState, LeaderChanged, events_in
 from zafka.actors.cluster_snapshot import state_from
+from zafka.actors.cluster_state import AnyEvent, ClusterState, LeaderChanged, events_in
 from zafka.actors.coordinator import CONFIG, CoordinatorActor
 from zafka.actors.replica import Replica
 from zafka.actors.start import CoordinatorStart
