@@ -43,8 +43,9 @@ class Section(Struct, forbid_unknown_fields=True, omit_defaults=True):
     def entries(self) -> int:
         """About how many events of the log say the same."""
         cluster = self.cluster
-        altered = 0 if cluster is None else 1 + sum(map(len, (
-            cluster.brokers, cluster.recoveries, cluster.quotas, cluster.credentials, cluster.altered)))
+        altered = 0 if cluster is None else 1 + sum((
+            len(cluster.brokers), len(cluster.recoveries), len(cluster.quotas), len(cluster.credentials),
+            len(cluster.altered)))
         return altered + sum(map(_weight, self.topics)) + len(self.deleted) // _ID_BYTES
 
 

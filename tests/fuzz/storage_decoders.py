@@ -169,7 +169,7 @@ def read_checkpoint_bytes(parts: Parts) -> None:
 def make_coordinator_snapshot(rng: Random) -> Parts:
     """One whose sections are a group coordinator's."""
     offsets = [
-        (f"group {i}", "topic", {part: OffsetCommitValue(rng.randrange(99), 1, "x", NOW_MS) for part in range(rng.randrange(1, 4))})
+        (f"group {i}", {"topic": {part: OffsetCommitValue(rng.randrange(99), 1, "x", NOW_MS) for part in range(rng.randrange(1, 4))}}, 1)
         for i in range(rng.randrange(5))]
     records = [encode_group(GroupMetadataKey(f"g{i}"), GroupMetadataValue("consumer", i)) for i in range(rng.randrange(3))]
     sections = [encode_section(each) for each in sections_of(offsets, [(key, value or b"") for key, value in records])]
