@@ -64,8 +64,9 @@ PRODUCER_IDS_BLOCK = 1000
 RETRY_TIMER = "retry"
 RETRY_S = 1.0
 CONFIG = {"fsync": "always", "retention.ms": "-1", "retention.bytes": "-1"}
-# What is replayed at most, and kept of it: two snapshots' distance, in whole segments. Tests ask for less.
-SIZES = {"internal.snapshot.records": "10000", "internal.segment.bytes": str(4 << 20)}
+# What is replayed at most, and kept: two snapshots' distance, in whole segments. Tests ask for less, as of other logs.
+SNAPSHOT_RECORDS_KEY, SNAPSHOT_RECORDS = "internal.cluster.snapshot.records", "10000"
+SEGMENT_BYTES = {"internal.segment.bytes": str(4 << 20)}
 
 
 logger = structlog.get_logger(__name__)
@@ -456,7 +457,8 @@ def build(
     fault = read_marker(disk, directory)
     if fault:
         return CoordinatorRefused(fault)
-    config = SIZES | {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
+    config = SEGMENT_BYTES | {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
+    config["internal.snapshot.records"] = start.defaults.get(SNAPSHOT_RECORDS_KEY, SNAPSHOT_RECORDS)
     try:
         replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(config), disk, now, progress)
         return CoordinatorActor(

@@ -7,7 +7,8 @@ one that has rotted costs nothing but time.
 Invariants: a snapshot tells of nothing but what was appended; the log's owner calls `on_turn_end` when its state and its
 log agree, and `abandon` when they do not any more. Compaction keeps its hands off what replay needs behind the snapshot
 that is on disk; a log never begins behind the older of the two snapshots that replace its beginning.
-May fail with OSError from the disk; a full disk only puts the snapshot off. Source of the second kind: KIP-630.
+May fail with OSError from the disk, where a full one only puts the snapshot off, and with CorruptLog if a log begins above 0
+and nothing tells what was before. Source of the second kind: KIP-630.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from zafka.actors.actor import Effect, Now, Peer, Send
 from zafka.actors.cluster_log import replay
 from zafka.actors.cluster_snapshot import sections_of, state_from
 from zafka.actors.cluster_state import ClusterState, events_in
-from zafka.actors.coordinator import CoordinatorActor, build
+from zafka.actors.coordinator import SNAPSHOT_RECORDS_KEY, CoordinatorActor, build
 from zafka.actors.start import CoordinatorStart
 from zafka.storage.snapshot import find_replacing
 
@@ -28,7 +28,9 @@ SUPERVISOR, BROKER, NEWCOMER = Peer("supervisor", 1), Peer("broker 1", 1), Peer(
 
 def new_coordinator(disk: MemoryDisk, now: Now, **sizes: int) -> CoordinatorActor:
     """sizes: `snapshot_records` and the like, of the internal configuration."""
-    defaults = {f"internal.{name.replace('_', '.')}": str(value) for name, value in sizes.items()}
+    defaults = {f"internal.{name.replace('_', '.')}": str(value) for name, value in sizes.items() if name != "snapshot_records"}
+    if "snapshot_records" in sizes:
+        defaults[SNAPSHOT_RECORDS_KEY] = str(sizes["snapshot_records"])
     start = CoordinatorStart(
         data_dir=str(DATA), cluster="demo", brokers=[(1, "")], defaults=defaults, topics=[], cluster_id="")
     actor = build(start, disk, now, lambda: None)

@@ -264,7 +264,7 @@ def test_of_the_cluster_it_says_which_snapshots_tell_what_was_before(
 ) -> None:
     path = tmp_path / "data"
     DataDirectory(path, broker_ids=(1,)).close()
-    cluster = Cluster(path, defaults={"internal.snapshot.records": "3"}).up()
+    cluster = Cluster(path, defaults={"internal.cluster.snapshot.records": "3"}).up()
     for number in range(12):
         cluster.create(topic(f"t{number}"))
         cluster.pass_time(1.0)
