@@ -240,7 +240,7 @@ def told_of(kind: int, name: str, *keys: str) -> Call:
     return Call(configs_of(kind, name, list(keys), include_synonyms=True), version=4)
 
 
-def _seen(name: str) -> list[Call]:
+def seen(name: str) -> list[Call]:
     """Who serves a topic that was created later knows what was altered before: Kafka answers earlier than that."""
     return [Call(create(topic(name)), version=7), Call(list_offsets(name, -1), version=5, until=0)]
 
@@ -252,12 +252,12 @@ def _one_by_one(name: str, kind: int, *operations: tuple[str, int, str | None]) 
 SEGMENT, SESSION, HEARTBEAT = "log.segment.bytes", "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
 DYNAMIC = [
     case("of one broker, of all, of none", increment("1", (SEGMENT, SET, "7000000"), kind=BROKER),
-         increment("", (SEGMENT, SET, "8000000"), ("log.cleaner.backoff.ms", SET, "9000"), kind=BROKER), *_seen("seen-{v}"),
+         increment("", (SEGMENT, SET, "8000000"), ("log.cleaner.backoff.ms", SET, "9000"), kind=BROKER), *seen("seen-{v}"),
          told_of(BROKER, "1", SEGMENT, "log.cleaner.backoff.ms"), told_of(BROKER, "", SEGMENT, "log.cleaner.backoff.ms"),
          told_of(TOPIC, "seen-{v}", "segment.bytes"),
-         increment("1", (SEGMENT, DELETE, None), kind=BROKER), *_seen("seen-again-{v}"), told_of(BROKER, "1", SEGMENT),
+         increment("1", (SEGMENT, DELETE, None), kind=BROKER), *seen("seen-again-{v}"), told_of(BROKER, "1", SEGMENT),
          told_of(TOPIC, "seen-{v}", "segment.bytes"),
-         increment("", (SEGMENT, DELETE, None), ("log.cleaner.backoff.ms", DELETE, None), kind=BROKER), *_seen("seen-last-{v}"),
+         increment("", (SEGMENT, DELETE, None), ("log.cleaner.backoff.ms", DELETE, None), kind=BROKER), *seen("seen-last-{v}"),
          told_of(BROKER, "1", SEGMENT), told_of(TOPIC, "seen-{v}", "segment.bytes"),
          Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}", "seen-last-{v}"], 30_000), version=5)),
     *(case(f"{title} of {whose}", *_one_by_one(name, BROKER, *operations))
@@ -275,9 +275,9 @@ DYNAMIC = [
     case("two settings, one of them read-only", increment("1", (SEGMENT, SET, "7000000"), ("num.partitions", SET, "2"), kind=BROKER),
          told_of(BROKER, "1", SEGMENT)),
     case("validated of a broker", increment("1", (SEGMENT, SET, "7000000"), kind=BROKER, validate_only=True), told_of(BROKER, "1", SEGMENT)),
-    case("of a group, and back", increment("g", (SESSION, SET, "50000"), kind=GROUP), *_seen("seen-{v}"),
+    case("of a group, and back", increment("g", (SESSION, SET, "50000"), kind=GROUP), *seen("seen-{v}"),
          told_of(GROUP, "g", SESSION), Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
-         increment("g", (SESSION, DELETE, None), kind=GROUP), *_seen("seen-again-{v}"), told_of(GROUP, "g", SESSION),
+         increment("g", (SESSION, DELETE, None), kind=GROUP), *seen("seen-again-{v}"), told_of(GROUP, "g", SESSION),
          Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
          Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}"], 30_000), version=5)),
     case("bad values of a group", *_one_by_one("g", GROUP, *(
