@@ -16,7 +16,7 @@ from zafka.storage.errors import CorruptSnapshot
 from zafka.storage.segment import LOG_SUFFIX
 from zafka.storage.snapshot import find_replacing, read_point
 
-SEEDS = range(16)
+SEEDS = range(12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
