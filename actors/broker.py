@@ -11,6 +11,7 @@ Source: DESIGN section 2; Kafka BrokerLifecycleManager, BrokerMetadataPublisher.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zafka.actors import cluster_state, messages
 from zafka.actors.actor import Effects, Exit, Mail, Now, Peer, PeerGone, Send, SetTimer, TimerFired
 from zafka.actors.broker_groups import GroupCoordinators
 from zafka.actors.broker_replicas import Replicas
+from zafka.actors.cluster_snapshot import state_from
 from zafka.actors.dynamic_config import defaults_of
 from zafka.actors.gateway.effects import (
     AnswersBlocked,
@@ -112,6 +114,7 @@ class BrokerActor:
             messages.PartitionStopped: lambda mail: self.replicas.on_stopped(mail.body.topic, mail.body.partition),
             messages.BrokerRegistered: self._on_registered,
             messages.ClusterRecords: self._on_cluster_records,
+            messages.ClusterSnapshot: self._on_cluster_snapshot,
             messages.TopicsCreated: self._on_coordinator_answer,
             messages.TopicsDeleted: self._on_coordinator_answer,
             messages.PartitionsCreated: self._on_coordinator_answer,
@@ -234,10 +237,29 @@ class BrokerActor:
                 self.next_offset = offset + 1
                 self.cluster.apply(event)
                 self._act_on(event)
-        self.next_offset = self.gateway.applied = max(self.next_offset, mail.body.next_offset)
+        self._read_on(mail.sender, mail.body.next_offset, mail.body.high_watermark)
+
+    def _on_cluster_snapshot(self, mail: Mail) -> None:
+        """Where we read is not in the log any more, or we know nothing yet: what the events before `next_offset` led to."""
+        if mail.sender != self.coordinator:
+            return
+        body: messages.ClusterSnapshot = mail.body
+        if body.next_offset > self.next_offset:
+            ends = list(accumulate(body.sizes))
+            sections = [bytes(mail.records[end - size:end]) for size, end in zip(body.sizes, ends, strict=True)]
+            self.cluster.become(state_from(sections))
+            self.groups.on_topics_changed()
+            self._take_config()
+            for topic_id in self.cluster.topics_by_id:
+                self.replicas.on_config_changed(topic_id)
+            self.replicas.dirty = True
+        self._read_on(mail.sender, body.next_offset, body.high_watermark)
+
+    def _read_on(self, coordinator: Peer, next_offset: int, high_watermark: int) -> None:
+        self.next_offset = self.gateway.applied = max(self.next_offset, next_offset)
         self.gateway.changed = True
-        self._effects.append(Send(mail.sender, messages.ReadCluster(self.next_offset)))
-        if not self.caught_up and self.next_offset >= mail.body.high_watermark and self._is_registered():
+        self._effects.append(Send(coordinator, messages.ReadCluster(self.next_offset)))
+        if not self.caught_up and self.next_offset >= high_watermark and self._is_registered():
             self.caught_up = self.replicas.dirty = True
             self._effects.append(SetTimer(DOORS_TIMER, self.now.monotonic_s + DOORS_WAIT_S))
 
@@ -254,8 +276,6 @@ class BrokerActor:
             self.replicas.on_config_changed(event.topic_id)
         elif isinstance(event, cluster_state.ResourceConfigChanged):
             self._take_config()
-        elif isinstance(event, cluster_state.TopicCreated):
-            self.replicas.on_created(event.topic_id)
         else:
             self.replicas.dirty = True
 

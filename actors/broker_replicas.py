@@ -90,7 +90,6 @@ class Replicas:
         self.defaults = defaults
         self.dirty = False  # the cluster wants something else than before
         self.changed = False  # something serves, or is gone, that did or was not
-        self._created: set[bytes] = set()  # ids of all topics that the cluster's log ever had
         self._by_peer: dict[Peer, Replica] = {}
         self._claims: dict[Key, Peer | None] = {}  # replicas that may lead, and the coordinator that was told so
         self._faults: dict[tuple[bytes, int], tuple[DiskFault, Peer | None]] = {}  # by topic id, which may not be known yet
@@ -225,10 +224,6 @@ class Replicas:
         self._by_peer[peer] = replica
         if up.fault:
             logger.error("replica is offline", topic=up.topic, partition=up.partition, reason=up.fault)
-        self.dirty = True
-
-    def on_created(self, topic_id: bytes) -> None:
-        self._created.add(topic_id)
         self.dirty = True
 
     def on_leader_changed(self, topic_id: bytes, partition: int) -> None:
@@ -366,7 +361,7 @@ class Replicas:
             return
         if found is None or found == topic_id:
             return
-        if found not in self._created:
+        if not self.cluster.ever_had(found):
             logger.error("directory left alone: the cluster's log never had its topic", directory=str(directory),
                          topic_id=id_text(found))
             return

@@ -251,13 +251,14 @@ class AlteredConfig:
 
 
 class ClusterState:
-    """What holds after a prefix of `__cluster`. Changed by `apply` alone."""
+    """What holds after a prefix of `__cluster`. Changed by `apply` and `become` alone."""
 
     def __init__(self) -> None:
         self.cluster_id = ""
         self.brokers: dict[int, BrokerState] = {}
         self.topics_by_name: dict[str, TopicState] = {}
         self.topics_by_id: dict[bytes, TopicState] = {}
+        self.deleted: set[bytes] = set()  # ids of all topics that there were
         self.next_producer_id = 0
         self.recoveries: list[str] = []  # of `__cluster` itself, by hand
         self.quotas: dict[Entity, dict[str, float]] = {}
@@ -266,6 +267,9 @@ class ClusterState:
 
     def __repr__(self) -> str:
         return f"<ClusterState {self.cluster_id} brokers={len(self.brokers)} topics={len(self.topics_by_name)}>"
+
+    def ever_had(self, topic_id: bytes) -> bool:
+        return topic_id in self.topics_by_id or topic_id in self.deleted
 
     def partition(self, topic_id: bytes, partition: int) -> PartitionState | None:
         topic = self.topics_by_id.get(topic_id)
@@ -277,6 +281,10 @@ class ClusterState:
         """What was altered of a broker (name "": of all) or a group."""
         known = self.altered.get((kind, name))
         return known.config if known else {}
+
+    def become(self, other: ClusterState) -> None:
+        """Hold what `other` holds, which is given up: a snapshot of the log further on."""
+        vars(self).update(vars(other))
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -323,6 +331,7 @@ class ClusterState:
         match event:
             case TopicDeleted():
                 del self.topics_by_id[event.topic_id]
+                self.deleted.add(event.topic_id)
                 del self.topics_by_name[known.name]
             case PartitionsAdded():
                 known.partitions.extend(PartitionState(ids) for ids in event.partitions)

@@ -3,7 +3,7 @@
 Owns: `CoordinatorActor`, a state machine on a replica of one log (`actors/replica.py`). What came in one turn is
 decided together and appended as one batch; an answer leaves once everything that it rests on is committed.
 `state` runs ahead of the commit, so that a decision sees the one before it; nobody is shown it: brokers read the
-log, up to the high watermark (Kafka's QuorumController does it so).
+log, up to the high watermark (Kafka's QuorumController does it so), or a snapshot of it (`cluster_log.py`).
 May fail with: a failed flush of `__cluster`, which ends the tree (`COORDINATOR_DISK_FAULT`), and a topology that
 the log contradicts (`TOPOLOGY_REFUSED`). A full disk is answered, or tried again a second later.
 Source: Kafka QuorumController, ReplicationControlManager, ProducerIdControlManager.
@@ -33,8 +33,9 @@ from zafka.actors.actor import (
     SetTimer,
     TimerFired,
 )
+from zafka.actors.cluster_log import ClusterLog
 from zafka.actors.cluster_refusals import NO_ID, refusal_of
-from zafka.actors.cluster_state import AnyEvent, ClusterState
+from zafka.actors.cluster_state import AnyEvent
 from zafka.actors.config_rules import decide_change
 from zafka.actors.dynamic_config import outdated
 from zafka.actors.messages import MorePartitions, NewTopic, TopicResult
@@ -56,13 +57,16 @@ from zafka.storage.disk import Disk
 from zafka.storage.errors import BadBatch, CorruptLog, DiskFull, FailedFlush, ForeignTopic, InvalidConfig
 from zafka.storage.fault import Recovered, read_marker, read_recovered
 from zafka.storage.records import encode_batch
+from zafka.storage.scan import no_progress
 from zafka.transport.kafka.errors import ErrorCode
 
 PRODUCER_IDS_BLOCK = 1000
-ANSWER_BYTES_MAX = 1024 * 1024  # of `__cluster` in one answer to ReadCluster, at least one batch
 RETRY_TIMER = "retry"
 RETRY_S = 1.0
 CONFIG = {"fsync": "always", "retention.ms": "-1", "retention.bytes": "-1"}
+# What is replayed at most, and kept: two snapshots' distance, in whole segments. Tests ask for less, as of other logs.
+SNAPSHOT_RECORDS_KEY, SNAPSHOT_RECORDS = "internal.cluster.snapshot.records", "10000"
+SEGMENT_BYTES = {"internal.segment.bytes": str(4 << 20)}
 
 
 logger = structlog.get_logger(__name__)
@@ -83,11 +87,13 @@ class CoordinatorActor:
     """
 
     def __init__(
-        self, start: CoordinatorStart, replica: Replica[Effects],
-        new_id: Callable[[], bytes] = random_id, *, recovered: Recovered | None = None,
+        self, start: CoordinatorStart, replica: Replica[Effects], disk: Disk,
+        new_id: Callable[[], bytes] = random_id, *, progress: Callable[[], None] = no_progress,
+        recovered: Recovered | None = None,
     ) -> None:
         self.replica = replica
-        self.state = replay(replica)
+        self.cluster_log = ClusterLog(disk, replica, progress)
+        self.state = self.cluster_log.read_state()
         self._places = [Place(broker_id, rack) for broker_id, rack in start.brokers]
         self._cluster_id = start.cluster_id
         self._defaults = start.defaults
@@ -101,7 +107,7 @@ class CoordinatorActor:
         self._disk_full = False  # and said so in the log
         self._retry_at_s: float | None = None
         self._registered: dict[Peer, int] = {}  # broker id of each broker process that told its addresses
-        self._readers: dict[str, tuple[Peer, int]] = {}  # long polls: each broker's, and the offset it reads from
+        self._stopping = False
         self._decide: dict[type, Callable[[Mail], Effects]] = {
             messages.RegisterBroker: self._register_broker,
             messages.ClaimLeadership: self._claim_leadership,
@@ -130,9 +136,10 @@ class CoordinatorActor:
             case body if type(body) in self._decide:
                 self._requests.append(mail)
             case messages.ReadCluster(offset=offset):
-                self._readers[mail.sender.name] = (mail.sender, offset)
+                self.cluster_log.on_read(mail.sender, offset)
             case Flushed(token=token):
-                self.replica.on_flushed(token)
+                if not self.cluster_log.snapshots.on_flushed(token):
+                    self.replica.on_flushed(token)
             case FlushFailed(reason=reason):
                 fault = f"a flush of {cluster_state.TOPIC} failed: {reason}"
                 self.replica.give_up(fault)
@@ -141,9 +148,10 @@ class CoordinatorActor:
                 self._retry_at_s = None
                 self._requests, self._postponed = self._postponed + self._requests, []
             case messages.Shutdown():
-                self.replica.close()
-            case PeerGone(peer=peer) if self._readers.get(peer.name, (None, 0))[0] == peer:
-                del self._readers[peer.name]
+                self.replica.resign()
+                self._stopping = True
+            case PeerGone(peer=peer):
+                self.cluster_log.on_gone(peer)
         return []
 
     def on_turn_end(self, now: Now) -> Effects:
@@ -153,7 +161,11 @@ class CoordinatorActor:
             except TopologyRefused as refused:
                 return [Exit(TOPOLOGY_REFUSED, str(refused))]
         effects = [effect for answers in self.replica.commit() for effect in answers]
-        effects += self._answer_readers()
+        effects += self.cluster_log.answer_readers()
+        if not self.replica.closed:
+            effects += self.cluster_log.on_turn_end(self.state, now, stopping=self._stopping)
+        if self._stopping and not self.cluster_log.snapshots.is_busy:
+            self.replica.close()
         effects += self.replica.flush_effects(now)
         if self._retry_at_s is not None:
             effects.append(SetTimer(RETRY_TIMER, self._retry_at_s))
@@ -194,7 +206,7 @@ class CoordinatorActor:
         self._disk_full = True
         if self._retry_at_s is None:
             self._retry_at_s = now.monotonic_s + RETRY_S
-        self.state = replay(self.replica)
+        self.state = self.cluster_log.read_state()
         self._topology_done = False
         answers: Effects = []
         for mail in requests:
@@ -223,17 +235,6 @@ class CoordinatorActor:
         if told != known:
             self._event(cluster_state.BrokerRegistered(body.broker_id, body.incarnation, body.rack, body.endpoints))
         return [Send(mail.sender, messages.BrokerRegistered(self.state.cluster_id))]
-
-    def _answer_readers(self) -> Effects:
-        """Give the brokers that wait what is committed by now."""
-        effects: Effects = []
-        high_watermark = self.replica.high_watermark
-        for peer, offset in list(self._readers.values()):
-            if offset < high_watermark:
-                records, next_offset = self.replica.read(offset, ANSWER_BYTES_MAX)
-                effects.append(Send(peer, messages.ClusterRecords(next_offset, high_watermark), [records]))
-                del self._readers[peer.name]
-        return effects
 
     def _claim_leadership(self, mail: Mail) -> Effects:
         """Give each recovered replica a new epoch to lead in. Claims that are repeated or late change nothing."""
@@ -443,17 +444,6 @@ class CoordinatorRefused:
         return []
 
 
-def replay(replica: Replica[Effects]) -> ClusterState:
-    """The state after everything that the log holds, committed or not."""
-    state = ClusterState()
-    offset = replica.log.start_offset
-    while offset < replica.log.end_offset:
-        records, offset = replica.read(offset, ANSWER_BYTES_MAX, limit_offset=replica.log.end_offset)
-        for _, event in cluster_state.events_in(records):
-            state.apply(event)
-    return state
-
-
 def build(
     start: CoordinatorStart, disk: Disk, now: Now, progress: Callable[[], None],
     new_id: Callable[[], bytes] = random_id,
@@ -467,10 +457,12 @@ def build(
     fault = read_marker(disk, directory)
     if fault:
         return CoordinatorRefused(fault)
-    config = {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
+    config = SEGMENT_BYTES | {key: value for key, value in start.defaults.items() if key in INTERNAL_KEYS} | CONFIG
+    config["internal.snapshot.records"] = start.defaults.get(SNAPSHOT_RECORDS_KEY, SNAPSHOT_RECORDS)
     try:
         replica = open_replica(directory, cluster_state.TOPIC_ID, parse_config(config), disk, now, progress)
-        return CoordinatorActor(start, replica, new_id, recovered=read_recovered(disk, directory))
+        return CoordinatorActor(
+            start, replica, disk, new_id, progress=progress, recovered=read_recovered(disk, directory))
     except (BadBatch, CorruptLog, ForeignTopic) as damage:
         return CoordinatorRefused(str(damage))
     except FailedFlush as failed:

@@ -33,7 +33,9 @@ class BrokerRegistered(Message, frozen=True, tag=41):
 
 
 class ReadCluster(Message, frozen=True, tag=42):
-    """Broker to coordinator: committed batches of `__cluster` from this offset on; answered when there are some."""
+    """Broker to coordinator: committed batches of `__cluster` from this offset on; answered when there are some.
+
+    The answer is `ClusterRecords`, or `ClusterSnapshot` where those are not in the log any more or were too many."""
 
     offset: int
 
@@ -43,6 +45,14 @@ class ClusterRecords(Message, frozen=True, tag=43):
 
     next_offset: int
     high_watermark: int
+
+
+class ClusterSnapshot(Message, frozen=True, tag=63):
+    """`records`: the sections of the newest snapshot, `sizes` bytes each. The rest as in `ClusterRecords`."""
+
+    next_offset: int
+    high_watermark: int
+    sizes: list[int]
 
 
 class ClaimLeadership(Message, frozen=True, tag=44):

@@ -23,6 +23,7 @@ from zafka.actors.coordinator_messages import (
     ClientChange as ClientChange,
     ClientsAltered as ClientsAltered,
     ClusterRecords as ClusterRecords,
+    ClusterSnapshot as ClusterSnapshot,
     ConfigChange as ConfigChange,
     ConfigOperation as ConfigOperation,
     ConfigsAltered as ConfigsAltered,
@@ -375,7 +376,7 @@ AnyMessage = (
     Started | Ready | Heartbeat | Shutdown | ActorUp | ActorDown | StartPartition | StopPartition | PartitionStopped
     | WhichChildren | ChildrenTold | Exiting | ReplicaUp | BecomeLeader | Serving | ConfigChanged | Produce
     | Produced | Advanced | Locate | Located | ListOffset | OffsetListed | FindEpochEnd | EpochEnd | RegisterBroker
-    | BrokerRegistered | ReadCluster | ClusterRecords | ClaimLeadership | CreateTopics | TopicsCreated
+    | BrokerRegistered | ReadCluster | ClusterRecords | ClusterSnapshot | ClaimLeadership | CreateTopics | TopicsCreated
     | DeleteTopics | TopicsDeleted | AllocateProducerIds | ProducerIdsAllocated | ReportFault | DiskFault
     | ReportRecovered | CreatePartitions | PartitionsCreated | DeleteRecords | RecordsDeleted | DescribeProducers
     | ProducersDescribed | DescribeLog | LogDescribed | AlterConfigs | ConfigsAltered | AlterClients

@@ -43,15 +43,13 @@ def decide_topic(
     Raises Refused.
     """
     check_name(topic.name, taken)
-    if topic.assignment:
-        partitions = _check_assignment(topic, [place.broker_id for place in places])
-    else:
-        partitions = _place_topic(topic, places, defaults, placed)
     try:
         check_topic_config(topic.config)
     except InvalidConfig as invalid:
         raise Refused(ErrorCode.INVALID_CONFIG, str(invalid)) from None
-    return partitions
+    if topic.assignment:
+        return _check_assignment(topic, [place.broker_id for place in places])
+    return _place_topic(topic, places, defaults, placed)
 
 
 def are_too_many(topics: Iterable[NewTopic], defaults: Mapping[str, str]) -> bool:

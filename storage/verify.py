@@ -22,11 +22,13 @@ from zafka.storage.checkpoint import Checkpoint, find_checkpoint, owner_of
 from zafka.storage.compaction import is_hole
 from zafka.storage.directory import read_topic_id
 from zafka.storage.disk import Disk, File
+from zafka.storage.errors import CorruptSnapshot
 from zafka.storage.fault import read_marker, read_recovered
 from zafka.storage.index_check import IndexCheck
 from zafka.storage.leader_epochs import LeaderEpochs
 from zafka.storage.scan import Scan, find_batch_behind, no_progress
 from zafka.storage.segment import SegmentRow, segment_paths, suffixed_paths
+from zafka.storage.snapshot import find_replacing, read_point, read_sections
 from zafka.storage.swap import SWAP_SUFFIX
 
 UNKNOWN = -1
@@ -88,6 +90,13 @@ class SegmentVerdict:
     notes: list[str] = field(default_factory=list)
 
 
+class SnapshotVerdict(NamedTuple):
+    """A snapshot that may stand for the beginning of the log. reason: why it is not to be believed, or ""."""
+
+    name: str
+    reason: str
+
+
 @dataclass
 class Verdict:
     """marker: why the replica was given up, or "". checkpoint: as in `RecoveryReport`.
@@ -106,6 +115,7 @@ class Verdict:
     segments: list[SegmentVerdict] = field(default_factory=list)
     torn: Torn | None = None
     strangers: list[int] = field(default_factory=list)
+    snapshots: list[SnapshotVerdict] = field(default_factory=list)  # the newest first
 
     @property
     def lost(self) -> list[tuple[int, int]]:
@@ -184,7 +194,23 @@ class _Look:
             self.look_at_all(verdict.start_offset, UNKNOWN)
         if verdict.segments:
             verdict.end_offset = verdict.segments[-1].end_offset
+        verdict.snapshots = [
+            SnapshotVerdict(name, self.look_at_snapshot(name)) for name in find_replacing(self.disk, self.directory)]
         return verdict
+
+    def look_at_snapshot(self, name: str) -> str:
+        try:
+            point = read_point(self.disk, self.directory, name)
+            for _ in read_sections(self.disk, self.directory, name):
+                self.progress()
+        except CorruptSnapshot as corrupt:
+            return str(corrupt)
+        assert point is not None
+        if point.owner != owner_of(self.disk, self.directory):
+            return "foreign: it is another log's"
+        if not self.verdict.start_offset <= point.offset <= point.end_offset <= self.verdict.end_offset:
+            return f"it stands at offset {point.offset} of a log from {self.verdict.start_offset} to {self.verdict.end_offset}"
+        return ""
 
     def list_files(self) -> list[int]:
         """Fill `sizes`; returns the base offsets of what retention has dropped and not yet unlinked."""

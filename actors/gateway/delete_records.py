@@ -37,7 +37,8 @@ def handle(gateway: Gateway, exchange: Exchange, request: DeleteRecordsRequest) 
     response = DeleteRecordsResponse(topics=[])
     questions = Questions(gateway, exchange, response)
     for topic in request.topics:
-        results = [ask(gateway, questions, topic.name, wanted) for wanted in topic.partitions]
+        once = {wanted.partition_index: wanted for wanted in topic.partitions}  # the last one counts, as in Kafka
+        results = [ask(gateway, questions, topic.name, wanted) for wanted in once.values()]
         if results:
             response.topics.append(DeleteRecordsTopicResult(topic.name, results))
     questions.start(request.timeout_ms / 1000)

@@ -22,7 +22,7 @@ from zafka.actors.gateway.broker_config import (
 from zafka.actors.gateway.connection import Exchange
 from zafka.actors.refused import Refused
 from zafka.actors.topic_rules import check_legal_name
-from zafka.storage.config import ConfigEntry
+from zafka.storage.config import LIST, ConfigEntry
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.describe_configs import (
@@ -121,6 +121,9 @@ def topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> list[Config
 
 def describe_entry(entry: ConfigEntry, request: DescribeConfigsRequest) -> DescribeConfigsResourceResult:
     synonyms = [DescribeConfigsSynonym(*each) for each in entry.synonyms] if request.include_synonyms else []
+    value = entry.value
+    if entry.type == LIST and value:  # as it is obeyed, not as it was written
+        value = ",".join(dict.fromkeys(part.strip() for part in value.split(",")))
     return DescribeConfigsResourceResult(
-        entry.name, entry.value, entry.read_only, entry.source, False, synonyms, entry.type,
+        entry.name, value, entry.read_only, entry.source, False, synonyms, entry.type,
         entry.documentation if request.include_documentation else None)

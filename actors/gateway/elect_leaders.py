@@ -26,7 +26,7 @@ KEY = ApiKey.ELECT_LEADERS
 VERSIONS = range(3)
 ADVERTISED = VERSIONS
 
-UNCLEAN = 1  # election type; 0 is the preferred leader's
+PREFERRED, UNCLEAN = 0, 1  # election types
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: ElectLeadersRequest) -> None:
@@ -41,10 +41,13 @@ def handle(gateway: Gateway, exchange: Exchange, request: ElectLeadersRequest) -
             told = [elect(gateway, topic.name, index, request) for index in range(len(topic.partitions))]
             told = [each for each in told if each.error_code != ErrorCode.ELECTION_NOT_NEEDED]
             results.append(ReplicaElectionResult(topic.name, told))
-    exchange.answer(ElectLeadersResponse(replica_election_results=results))
+    error = ErrorCode.NONE if request.election_type in (PREFERRED, UNCLEAN) else ErrorCode.INVALID_REQUEST
+    exchange.answer(ElectLeadersResponse(error_code=error, replica_election_results=results))
 
 
 def elect(gateway: Gateway, name: str, index: int, request: ElectLeadersRequest) -> PartitionResult:
+    if request.election_type not in (PREFERRED, UNCLEAN):
+        return PartitionResult(index, ErrorCode.INVALID_REQUEST, f"Unknown election type {request.election_type}")
     topic = gateway.cluster.topics_by_name.get(name)
     if topic is None:
         return PartitionResult(index, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"No such topic as {name}")

@@ -170,9 +170,7 @@ class GroupCoordinatorActor(PartitionActor):
     def _read(self) -> GroupMachine:
         """The machine as the log has it. Raises BadBatch or CorruptLog if what has to be read of it is damaged."""
         with without_collections():
-            machine = self._make()
-            if not self._snapshots.load(machine.restore, self._progress):
-                machine = self._make()
+            machine = self._snapshots.load(self._make, GroupMachine.restore, self._progress)
             return replay(machine, self.replica, self._progress, from_offset=self._snapshots.offset)
 
     # -- requests ------------------------------------------------------------------------------

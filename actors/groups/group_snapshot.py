@@ -22,44 +22,51 @@ BYTES_PER_SECTION = 256 * 1024  # of records
 
 _Name = Annotated[str, Meta(max_length=2**15 - 1)]
 _Partition = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-OffsetRow = tuple[_Name, _Name, Annotated[dict[_Partition, OffsetCommitValue], Meta(min_length=1)]]
-"""Group, topic, and by partition."""
+_Partitions = Annotated[dict[_Partition, OffsetCommitValue], Meta(min_length=1)]
+Committed = dict[_Name, _Partitions]
+"""Of one group: by topic and partition."""
 
 
 class Section(Struct, array_like=True, forbid_unknown_fields=True):
-    """records: key and value. A row or a record is never divided."""
+    """offsets: by group; all of it, or some of its topics. records: key and value."""
 
-    offsets: list[OffsetRow]
+    offsets: dict[_Name, Annotated[Committed, Meta(min_length=1)]]
     records: list[tuple[bytes, bytes]]
 
     @property
     def entries(self) -> int:
         """How many records of the log say the same."""
-        return len(self.records) + sum(len(partitions) for _, _, partitions in self.offsets)
+        return len(self.records) + sum(
+            len(partitions) for committed in self.offsets.values() for partitions in committed.values())
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Section)
 
 
-def sections_of(rows: Iterable[OffsetRow], records: Iterable[tuple[bytes, bytes]]) -> Iterator[Section]:
-    """Cut a state into sections; rows and records are asked for as they are needed."""
+def sections_of(
+    groups: Iterable[tuple[str, Committed, int]], records: Iterable[tuple[bytes, bytes]]
+) -> Iterator[Section]:
+    """Cut a state into sections; groups and records are asked for as they are needed.
+
+    groups: as `Offsets.pieces` tells them; what is a section's own fills it, so that no group is in one twice.
+    """
     gathered: list[tuple[bytes, bytes]] = []
     size = 0
     for key, value in records:
         gathered.append((key, value))
         size += len(key) + len(value)
         if size >= BYTES_PER_SECTION:
-            yield Section([], gathered)
+            yield Section({}, gathered)
             gathered, size = [], 0
-    offsets: list[OffsetRow] = []
+    offsets: dict[str, Committed] = {}
     count = 0
-    for row in rows:
-        offsets.append(row)
-        count += len(row[2])
+    for group_id, committed, entries in groups:
+        offsets[group_id] = committed
+        count += entries
         if count >= OFFSETS_PER_SECTION:
             yield Section(offsets, gathered)
-            offsets, gathered, count = [], [], 0
+            offsets, gathered, count = {}, [], 0
     if offsets or gathered:
         yield Section(offsets, gathered)
 

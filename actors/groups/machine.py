@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zafka.actors.actor import Now
-from zafka.actors.groups import records
+from zafka.actors.groups import group_snapshot, records
 from zafka.actors.groups.calls import Call, Groups, Listed, Outbox, Settings, Topic, Topics
 from zafka.actors.groups.group_snapshot import decode_section, encode_section, sections_of
 from zafka.actors.groups.migration import Migration
@@ -130,7 +130,7 @@ class GroupMachine:
     def sections(self) -> Iterator[tuple[bytes, int]]:
         """What a snapshot of this is to hold, and how many records of the log that is: section by section, each as of when
         it is asked for. So it leads to the state only with all records that are written from now on."""
-        sections = sections_of(self.offsets.rows(), list(self._written.items()))
+        sections = sections_of(self.offsets.pieces(group_snapshot.OFFSETS_PER_SECTION), list(self._written.items()))
         return ((encode_section(section), section.entries) for section in sections)
 
     def restore(self, data: bytes) -> int:

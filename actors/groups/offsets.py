@@ -15,7 +15,7 @@ from typing import Any
 
 from zafka.actors.actor import Now
 from zafka.actors.groups.calls import Call, Commit, Groups, Outbox, Settings, Topics
-from zafka.actors.groups.group_snapshot import OffsetRow
+from zafka.actors.groups.group_snapshot import Committed
 from zafka.actors.groups.records import OffsetCommitKey, OffsetCommitValue, encode_offset
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -52,8 +52,6 @@ EXPIRE_AGAIN_S = 0.1
 
 GROUP_ID_NOT_FOUND_SINCE = 9  # of OffsetCommit; clients before it do not know the error
 NO_WISH = -1  # of a client for another retention
-
-Committed = dict[str, dict[int, OffsetCommitValue]]  # of one group: by topic and partition
 
 
 class Offsets:
@@ -99,18 +97,39 @@ class Offsets:
         if not topics:
             self._by_group.pop(key.group, None)
 
-    def rows(self) -> Iterator[OffsetRow]:
-        """All of it, row by row, as of when each row is asked for; what a row holds may change afterwards."""
-        for group_id in list(self._by_group):
-            for topic in list(self._by_group.get(group_id, ())):
-                partitions = self._by_group.get(group_id, {}).get(topic)
-                if partitions:
-                    yield group_id, topic, partitions
+    def pieces(self, most: int) -> Iterator[tuple[str, Committed, int]]:
+        """All of it, group by group as of when each is asked for, with how much that is; what it holds may change afterwards.
 
-    def restore(self, rows: Iterable[OffsetRow]) -> None:
-        """Take in what `rows` has told."""
-        for group_id, topic, partitions in rows:
-            self._by_group.setdefault(group_id, {})[topic] = partitions
+        most: a group that has more comes in several pieces, all but the last with that many.
+        """
+        for group_id in list(self._by_group):
+            committed = self._by_group.get(group_id, {})
+            count = sum(map(len, committed.values()))
+            if 0 < count <= most:
+                yield group_id, committed, count
+            elif count:
+                yield from self._divided(group_id, committed, most)
+
+    def _divided(self, group_id: str, committed: Committed, most: int) -> Iterator[tuple[str, Committed, int]]:
+        piece: Committed = {}
+        count = 0
+        for topic in list(committed):
+            partitions = committed.get(topic)
+            if partitions:
+                piece[topic] = partitions
+                count += len(partitions)
+            if count >= most:
+                yield group_id, piece, count
+                piece, count = {}, 0
+        if piece:
+            yield group_id, piece, count
+
+    def restore(self, offsets: dict[str, Committed]) -> None:
+        """Take in what `pieces` has told. Only the first group can be one of which there was a piece before."""
+        first = next(iter(offsets), "")
+        if first in self._by_group:
+            self._by_group[first].update(offsets.pop(first))
+        self._by_group.update(offsets)
 
     def _record(self, key: OffsetCommitKey, value: OffsetCommitValue | None, outbox: Outbox) -> None:
         self.replay(key, value)

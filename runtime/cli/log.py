@@ -96,13 +96,17 @@ def verdict_data(path: Path, verdict: Verdict) -> dict[str, Any]:
 
     notes = [note for segment in verdict.segments for note in segment.notes]
     notes += [f"{base:020d}.log is not part of this log" for base in verdict.strangers]
+    notes += [f"{one.name} is not used: {one.reason}" for one in verdict.snapshots if one.reason]
+    if is_without_beginning(path, verdict):
+        notes.append(f"the log begins at offset {verdict.start_offset}, and no snapshot tells what was before: put back a "
+                     "snapshot from a backup")
     if verdict.topic_id is None and verdict.segments:
         notes.append("no partition.metadata says of which topic it is: it will not be opened")
     torn = verdict.torn
     return {
         "partition": path.name,
         "directory": str(path),
-        "state": state_of(verdict),
+        "state": state_of(path, verdict),
         "topic_id": format_topic_id(verdict.topic_id) if verdict.topic_id else None,
         "fault": verdict.marker or None,
         "checkpoint": verdict.checkpoint,
@@ -121,13 +125,20 @@ def verdict_data(path: Path, verdict: Verdict) -> dict[str, Any]:
         "torn": torn and {
             "segment": f"{torn.base_offset:020d}.log", "position": torn.position, "bytes": torn.size_bytes,
             "first_offset": torn.first_offset, "reason": torn.reason},
+        "snapshots": [{"offset": int(one.name[:20]), "whole": not one.reason} for one in verdict.snapshots],
         "given_up": ranges_data([each for segment in verdict.segments for each in segment.given_up]),
         "notes": notes,
     }
 
 
-def state_of(verdict: Verdict) -> str:
-    if verdict.is_damaged or (verdict.topic_id is None and verdict.segments):
+def is_without_beginning(path: Path, verdict: Verdict) -> bool:
+    """Of `__cluster` what was before its start stands in its snapshots; elsewhere it was to go."""
+    is_cluster = path.name == "__cluster-0" and verdict.start_offset > 0
+    return is_cluster and all(one.reason for one in verdict.snapshots)
+
+
+def state_of(path: Path, verdict: Verdict) -> str:
+    if verdict.is_damaged or is_without_beginning(path, verdict) or (verdict.topic_id is None and verdict.segments):
         return "damaged"
     if verdict.marker:
         return "offline"
@@ -150,6 +161,9 @@ def as_text(one: dict[str, Any]) -> str:
         lines.append(f"checkpoint: {one['checkpoint']}")
     elif one["flushed_offset"] is not None and first < one["flushed_offset"] < end:
         lines.append(f"known to be on disk: below offset {one['flushed_offset']}; behind it, whole batches")
+    whole = [snapshot["offset"] for snapshot in one["snapshots"] if snapshot["whole"]]
+    if whole:
+        lines.append(f"snapshots of what was before offset {' and '.join(map(str, whole))}")
     if one["fault"]:
         lines.append(f"offline: {one['fault']}")
     for damage in one["damages"]:

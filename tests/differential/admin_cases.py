@@ -25,7 +25,7 @@ def _validate(title: str, *topics: Any, **options: Any) -> Case:
     return case(title, create(*topics, validate_only=True), **options)
 
 
-def _assigned(name: str, *assignments: tuple[int, list[int]], partitions: int = -1, replicas: int = -1) -> Any:
+def assigned(name: str, *assignments: tuple[int, list[int]], partitions: int = -1, replicas: int = -1) -> Any:
     return kafka.CreatableTopic(
         name, partitions, replicas, [kafka.CreatableReplicaAssignment(*each) for each in assignments], [])
 
@@ -51,13 +51,13 @@ CREATE_TOPICS = [
     _validate("out of range", topic("valid", segment_bytes="1")),
     _validate("a null value", topic("valid", retention_ms=None)),
     _validate("an unknown policy", topic("valid", cleanup_policy="burn")),
-    _validate("assigned", _assigned("valid", (0, [1]), (1, [1]))),
-    _validate("assigned with a gap", _assigned("valid", (0, [1]), (2, [1]))),
-    _validate("assigned twice to one", _assigned("valid", (0, [1, 1]))),
-    _validate("assigned to nobody", _assigned("valid", (0, []))),
-    _validate("assigned to an unknown broker", _assigned("valid", (0, [9]))),
-    _validate("assigned and counted", _assigned("valid", (0, [1]), partitions=1, replicas=1)),
-    _validate("the same partition assigned twice", _assigned("valid", (0, [1]), (0, [1]))),
+    _validate("assigned", assigned("valid", (0, [1]), (1, [1]))),
+    _validate("assigned with a gap", assigned("valid", (0, [1]), (2, [1]))),
+    _validate("assigned twice to one", assigned("valid", (0, [1, 1]))),
+    _validate("assigned to nobody", assigned("valid", (0, []))),
+    _validate("assigned to an unknown broker", assigned("valid", (0, [9]))),
+    _validate("assigned and counted", assigned("valid", (0, [1]), partitions=1, replicas=1)),
+    _validate("the same partition assigned twice", assigned("valid", (0, [1]), (0, [1]))),
     case("nothing", create()),
 ]
 
@@ -81,37 +81,37 @@ DELETE_TOPICS = [
 ]
 
 
-def _grow(name: str, count: int, assignments: Any = None) -> Any:
+def grow(name: str, count: int, assignments: Any = None) -> Any:
     return kafka.CreatePartitionsTopic(
         name, count, assignments and [kafka.CreatePartitionsAssignment(each) for each in assignments])
 
 
 CREATE_PARTITIONS = [
     case("one more", Call(create(topic("grow-{v}")), version=7),
-         kafka.CreatePartitionsRequest([_grow("grow-{v}", 2)], 30_000, False),
-         kafka.CreatePartitionsRequest([_grow("grow-{v}", 2)], 30_000, False),
+         kafka.CreatePartitionsRequest([grow("grow-{v}", 2)], 30_000, False),
+         kafka.CreatePartitionsRequest([grow("grow-{v}", 2)], 30_000, False),
          Call(kafka.DeleteTopicsRequest([], ["grow-{v}"], 30_000), version=5)),
     *(case(title, kafka.CreatePartitionsRequest(topics, 30_000, True)) for title, topics in (
-        ("validated", [_grow("read", 3)]), ("the same count", [_grow("read", 2)]), ("fewer", [_grow("read", 1)]),
-        ("0", [_grow("read", 0)]), ("-1", [_grow("read", -1)]), ("unknown topics", [_grow("unknown", 3), _grow("", 3)]),
-        ("one twice", [_grow("read", 3), _grow("read", 4), _grow("cut", 2)]), ("nothing", []),
-        ("assigned", [_grow("read", 3, [[1]])]), ("too few assigned", [_grow("read", 4, [[1]])]),
-        ("assigned to an unknown broker", [_grow("read", 3, [[9]])]), ("assigned to nobody", [_grow("read", 3, [[]])]),
-        ("assigned twice to one", [_grow("read", 3, [[1, 1]])]), ("too many assigned", [_grow("read", 3, [[1], [1]])]))),
+        ("validated", [grow("read", 3)]), ("the same count", [grow("read", 2)]), ("fewer", [grow("read", 1)]),
+        ("0", [grow("read", 0)]), ("-1", [grow("read", -1)]), ("unknown topics", [grow("unknown", 3), grow("", 3)]),
+        ("one twice", [grow("read", 3), grow("read", 4), grow("cut", 2)]), ("nothing", []),
+        ("assigned", [grow("read", 3, [[1]])]), ("too few assigned", [grow("read", 4, [[1]])]),
+        ("assigned to an unknown broker", [grow("read", 3, [[9]])]), ("assigned to nobody", [grow("read", 3, [[]])]),
+        ("assigned twice to one", [grow("read", 3, [[1, 1]])]), ("too many assigned", [grow("read", 3, [[1], [1]])]))),
 ]
 
 
-def _delete(name: str, *offsets: tuple[int, int]) -> Any:
+def delete_records(name: str, *offsets: tuple[int, int]) -> Any:
     return kafka.DeleteRecordsRequest(
         [kafka.DeleteRecordsTopic(name, [kafka.DeleteRecordsPartition(*each) for each in offsets])], 30_000)
 
 
 DELETE_RECORDS = [
-    case("what is gone, and beyond", _delete("cut", (0, 2)), _delete("cut", (0, 1)), _delete("cut", (0, 10)),
-         _delete("cut", (0, -2)), Call(list_offsets("cut", -2), version=5)),
-    case("unknown ones", _delete("unknown", (0, 0)), _delete("read", (7, 0), (-1, 0)), _delete("", (0, 0))),
-    case("nothing", kafka.DeleteRecordsRequest([], 30_000), _delete("read")),
-    case("of an empty partition", _delete("read", (1, 0)), _delete("read", (1, -1)), _delete("read", (1, 1))),
+    case("what is gone, and beyond", delete_records("cut", (0, 2)), delete_records("cut", (0, 1)), delete_records("cut", (0, 10)),
+         delete_records("cut", (0, -2)), Call(list_offsets("cut", -2), version=5)),
+    case("unknown ones", delete_records("unknown", (0, 0)), delete_records("read", (7, 0), (-1, 0)), delete_records("", (0, 0))),
+    case("nothing", kafka.DeleteRecordsRequest([], 30_000), delete_records("read")),
+    case("of an empty partition", delete_records("read", (1, 0)), delete_records("read", (1, -1)), delete_records("read", (1, 1))),
 ]
 
 DESCRIBE_CLUSTER = [
@@ -123,23 +123,23 @@ DESCRIBE_CLUSTER = [
 ]
 
 
-def _pages(*names: str, limit: int = 2000, cursor: Any = None) -> Any:
+def pages(*names: str, limit: int = 2000, cursor: Any = None) -> Any:
     return kafka.DescribeTopicPartitionsRequest(
         [describe_topic_partitions.TopicRequest(name) for name in names], limit, cursor)
 
 
-def _cursor(name: str, partition: int) -> Any:
+def cursor_at(name: str, partition: int) -> Any:
     return describe_topic_partitions.Cursor(name, partition)
 
 
 DESCRIBE_TOPIC_PARTITIONS = [
-    case("some", _pages("read", "cut", "idem")),
-    case("unordered and twice", _pages("read", "cut", "read")),
-    case("unknown", _pages("unknown", "read"), _pages("", "a b")),
-    case("all", _pages()),
-    case("a page", _pages("cut", "idem", "read", limit=2), _pages("cut", "idem", "read", limit=3)),
-    case("limits", *(_pages("read", limit=limit) for limit in (1, 0, -1, 2**31 - 1))),
-    case("from a cursor", *(_pages("cut", "idem", "read", cursor=_cursor(*each)) for each in (
+    case("some", pages("read", "cut", "idem")),
+    case("unordered and twice", pages("read", "cut", "read")),
+    case("unknown", pages("unknown", "read"), pages("", "a b")),
+    case("all", pages()),
+    case("a page", pages("cut", "idem", "read", limit=2), pages("cut", "idem", "read", limit=3)),
+    case("limits", *(pages("read", limit=limit) for limit in (1, 0, -1, 2**31 - 1))),
+    case("from a cursor", *(pages("cut", "idem", "read", cursor=cursor_at(*each)) for each in (
         ("idem", 1), ("idem", 0), ("idem", 5), ("gone", 0), ("zzz", 0), ("idem", -1), ("", 0)))),
 ]
 
@@ -152,61 +152,61 @@ DESCRIBE_LOG_DIRS = [
 ]
 
 
-def _configs(kind: int, name: str, keys: Any = None, **options: Any) -> Any:
+def configs_of(kind: int, name: str, keys: Any = None, **options: Any) -> Any:
     return kafka.DescribeConfigsRequest([kafka.DescribeConfigsResource(kind, name, keys)], **options)
 
 
 DESCRIBE_CONFIGS = [
-    case("all of a topic", _configs(TOPIC, "mixed")),
-    case("of a topic that has some set", _configs(TOPIC, "read", ["retention.ms"], include_synonyms=True)),
-    case("where a value comes from", _configs(TOPIC, "mixed", ["min.insync.replicas"], include_synonyms=True)),
-    case("with documentation", _configs(TOPIC, "mixed", ["retention.ms", "cleanup.policy"], include_documentation=True),
+    case("all of a topic", configs_of(TOPIC, "mixed")),
+    case("of a topic that has some set", configs_of(TOPIC, "read", ["retention.ms"], include_synonyms=True)),
+    case("where a value comes from", configs_of(TOPIC, "mixed", ["min.insync.replicas"], include_synonyms=True)),
+    case("with documentation", configs_of(TOPIC, "mixed", ["retention.ms", "cleanup.policy"], include_documentation=True),
          versions=range(3, 9)),
-    case("some keys", _configs(TOPIC, "read", ["cleanup.policy", "no.such"]), _configs(TOPIC, "read", [])),
-    case("unknown topics", _configs(TOPIC, "unknown"), _configs(TOPIC, ""), _configs(TOPIC, "a b")),
-    case("brokers", *(_configs(BROKER, name, ["num.partitions"]) for name in ("1", "", "7", "x", "-1"))),
-    case("all of a broker", _configs(BROKER, "1")),
+    case("some keys", configs_of(TOPIC, "read", ["cleanup.policy", "no.such"]), configs_of(TOPIC, "read", [])),
+    case("unknown topics", configs_of(TOPIC, "unknown"), configs_of(TOPIC, ""), configs_of(TOPIC, "a b")),
+    case("brokers", *(configs_of(BROKER, name, ["num.partitions"]) for name in ("1", "", "7", "x", "-1"))),
+    case("all of a broker", configs_of(BROKER, "1")),
     case("a kind that does not exist beside one that does", kafka.DescribeConfigsRequest([
         kafka.DescribeConfigsResource(TOPIC, "read", None), kafka.DescribeConfigsResource(99, "x", None)])),
-    case("all loggers", _configs(BROKER_LOGGER, "1")),
-    case("loggers", _configs(BROKER_LOGGER, "7", []), _configs(BROKER_LOGGER, "x", [])),
-    case("other kinds", *(_configs(kind, "x") for kind in (0, 1, 3, 5, 99, -1))),
-    case("groups and metrics", _configs(32, "g"), _configs(16, "m")),
+    case("all loggers", configs_of(BROKER_LOGGER, "1")),
+    case("loggers", configs_of(BROKER_LOGGER, "7", []), configs_of(BROKER_LOGGER, "x", [])),
+    case("other kinds", *(configs_of(kind, "x") for kind in (0, 1, 3, 5, 99, -1))),
+    case("groups and metrics", configs_of(32, "g"), configs_of(16, "m")),
     case("nothing", kafka.DescribeConfigsRequest([])),
     case("one twice", kafka.DescribeConfigsRequest([kafka.DescribeConfigsResource(TOPIC, "read", ["retention.ms"])] * 2)),
 ]
 
 
 
-def _alter(name: str, *configs: tuple[str, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
+def alter(name: str, *configs: tuple[str, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
     return alter_configs.AlterConfigsRequest([alter_configs.AlterConfigsResource(
         kind, name, [alter_configs.AlterableConfig(*each) for each in configs])], validate_only)
 
 
-def _increment(name: str, *configs: tuple[str, int, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
+def increment(name: str, *configs: tuple[str, int, str | None], kind: int = TOPIC, validate_only: bool = False) -> Any:
     return incremental_alter_configs.IncrementalAlterConfigsRequest([incremental_alter_configs.AlterConfigsResource(
         kind, name, [incremental_alter_configs.AlterableConfig(*each) for each in configs])], validate_only)
 
 
-def _told(name: str, *keys: str) -> Call:
-    return Call(_configs(TOPIC, name, list(keys)), version=4)
+def told(name: str, *keys: str) -> Call:
+    return Call(configs_of(TOPIC, name, list(keys)), version=4)
 
 
 SET, DELETE, APPEND, SUBTRACT = range(4)
 ALTER_CONFIGS = [
     case("one key, then another", Call(create(topic("altered-{v}")), version=7),
-         _alter("altered-{v}", ("retention.ms", "7000")), _told("altered-{v}", "retention.ms", "segment.ms"),
-         _alter("altered-{v}", ("segment.ms", "8000")), _told("altered-{v}", "retention.ms", "segment.ms"),
-         _alter("altered-{v}"), _told("altered-{v}", "retention.ms", "segment.ms"),
+         alter("altered-{v}", ("retention.ms", "7000")), told("altered-{v}", "retention.ms", "segment.ms"),
+         alter("altered-{v}", ("segment.ms", "8000")), told("altered-{v}", "retention.ms", "segment.ms"),
+         alter("altered-{v}"), told("altered-{v}", "retention.ms", "segment.ms"),
          Call(kafka.DeleteTopicsRequest([], ["altered-{v}"], 30_000), version=5)),
     *(case(title, *requests) for title, requests in (
-        ("validated", [_alter("read", ("retention.ms", "7000"), validate_only=True), _told("read", "retention.ms")]),
-        ("unknown topics", [_alter("unknown", ("retention.ms", "7000")), _alter("", ("retention.ms", "7000")), _alter("a b", ("retention.ms", "7000"))]),
-        ("an unknown key", [_alter("read", ("no.such", "1"))]), ("a bad value", [_alter("read", ("retention.ms", "x"))]),
-        ("no value", [_alter("read", ("retention.ms", None))]),
-        ("a key twice", [_alter("read", ("retention.ms", "1"), ("retention.ms", "2"))]),
-        ("another broker", [_alter("7", ("log.retention.ms", "1"), kind=BROKER), _alter("x", ("a", "1"), kind=BROKER)]),
-        ("kinds that do not exist", [_alter("x", ("a", "1"), kind=kind) for kind in (0, 1, 3, 99)]),
+        ("validated", [alter("read", ("retention.ms", "7000"), validate_only=True), told("read", "retention.ms")]),
+        ("unknown topics", [alter("unknown", ("retention.ms", "7000")), alter("", ("retention.ms", "7000")), alter("a b", ("retention.ms", "7000"))]),
+        ("an unknown key", [alter("read", ("no.such", "1"))]), ("a bad value", [alter("read", ("retention.ms", "x"))]),
+        ("no value", [alter("read", ("retention.ms", None))]),
+        ("a key twice", [alter("read", ("retention.ms", "1"), ("retention.ms", "2"))]),
+        ("another broker", [alter("7", ("log.retention.ms", "1"), kind=BROKER), alter("x", ("a", "1"), kind=BROKER)]),
+        ("kinds that do not exist", [alter("x", ("a", "1"), kind=kind) for kind in (0, 1, 3, 99)]),
         ("nothing", [alter_configs.AlterConfigsRequest([])]))),
 ]
 INCREMENTAL = [
@@ -216,49 +216,49 @@ INCREMENTAL = [
              [("retention.ms", DELETE, "x")], [("cleanup.policy", SUBTRACT, "delete")], [("cleanup.policy", APPEND, "delete")],
              [("cleanup.policy", APPEND, "delete")], [("no.such", DELETE, None)], [])
            for request in (
-               _increment("altered-{v}", *operations), _told("altered-{v}", "retention.ms", "segment.ms", "cleanup.policy"))),
+               increment("altered-{v}", *operations), told("altered-{v}", "retention.ms", "segment.ms", "cleanup.policy"))),
          Call(kafka.DeleteTopicsRequest([], ["altered-{v}"], 30_000), version=5)),
     *(case(title, *requests) for title, requests in (
-        ("validated", [_increment("read", ("retention.ms", SET, "7000"), validate_only=True), _told("read", "retention.ms")]),
-        ("unknown topics", [_increment(name, ("retention.ms", SET, "7000")) for name in ("unknown", "", "a b")]),
-        ("an unknown key", [_increment("read", ("no.such", SET, "1"))]),
-        ("bad values", [_increment("read", ("retention.ms", SET, each)) for each in ("x", "-2", "")]),
-        ("no value", [_increment("read", ("retention.ms", kind, None)) for kind in (SET, APPEND)]),
-        ("a key twice", [_increment("read", ("retention.ms", SET, "1"), ("retention.ms", DELETE, None))]),
-        ("to no list", [_increment("read", ("retention.ms", kind, "1")) for kind in (APPEND, SUBTRACT)]),
-        ("unknown operations", [_increment("read", ("retention.ms", kind, "1")) for kind in (4, -1)]),
-        ("another broker", [_increment("7", ("log.retention.ms", SET, "1"), kind=BROKER)]),
-        ("no broker", [_increment("x", ("log.retention.ms", SET, "1"), kind=BROKER)]),
-        ("what no broker alters", [_increment("1", ("node.id", SET, "7"), kind=BROKER)]),
-        ("kinds that do not exist", [_increment("x", ("a", SET, "1"), kind=kind) for kind in (0, 1, 3, 99)]),
+        ("validated", [increment("read", ("retention.ms", SET, "7000"), validate_only=True), told("read", "retention.ms")]),
+        ("unknown topics", [increment(name, ("retention.ms", SET, "7000")) for name in ("unknown", "", "a b")]),
+        ("an unknown key", [increment("read", ("no.such", SET, "1"))]),
+        ("bad values", [increment("read", ("retention.ms", SET, each)) for each in ("x", "-2", "")]),
+        ("no value", [increment("read", ("retention.ms", kind, None)) for kind in (SET, APPEND)]),
+        ("a key twice", [increment("read", ("retention.ms", SET, "1"), ("retention.ms", DELETE, None))]),
+        ("to no list", [increment("read", ("retention.ms", kind, "1")) for kind in (APPEND, SUBTRACT)]),
+        ("unknown operations", [increment("read", ("retention.ms", kind, "1")) for kind in (4, -1)]),
+        ("another broker", [increment("7", ("log.retention.ms", SET, "1"), kind=BROKER)]),
+        ("no broker", [increment("x", ("log.retention.ms", SET, "1"), kind=BROKER)]),
+        ("what no broker alters", [increment("1", ("node.id", SET, "7"), kind=BROKER)]),
+        ("kinds that do not exist", [increment("x", ("a", SET, "1"), kind=kind) for kind in (0, 1, 3, 99)]),
         ("nothing", [incremental_alter_configs.IncrementalAlterConfigsRequest([])]))),
     case("one twice", incremental_alter_configs.IncrementalAlterConfigsRequest(
-        _increment("read", ("retention.ms", SET, "1")).resources * 2)),
+        increment("read", ("retention.ms", SET, "1")).resources * 2)),
 ]
 
-def _told_of(kind: int, name: str, *keys: str) -> Call:
-    return Call(_configs(kind, name, list(keys), include_synonyms=True), version=4)
+def told_of(kind: int, name: str, *keys: str) -> Call:
+    return Call(configs_of(kind, name, list(keys), include_synonyms=True), version=4)
 
 
-def _seen(name: str) -> list[Call]:
+def seen(name: str) -> list[Call]:
     """Who serves a topic that was created later knows what was altered before: Kafka answers earlier than that."""
     return [Call(create(topic(name)), version=7), Call(list_offsets(name, -1), version=5, until=0)]
 
 
 def _one_by_one(name: str, kind: int, *operations: tuple[str, int, str | None]) -> list[Any]:
-    return [_increment(name, each, kind=kind) for each in operations]
+    return [increment(name, each, kind=kind) for each in operations]
 
 
 SEGMENT, SESSION, HEARTBEAT = "log.segment.bytes", "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
 DYNAMIC = [
-    case("of one broker, of all, of none", _increment("1", (SEGMENT, SET, "7000000"), kind=BROKER),
-         _increment("", (SEGMENT, SET, "8000000"), ("log.cleaner.backoff.ms", SET, "9000"), kind=BROKER), *_seen("seen-{v}"),
-         _told_of(BROKER, "1", SEGMENT, "log.cleaner.backoff.ms"), _told_of(BROKER, "", SEGMENT, "log.cleaner.backoff.ms"),
-         _told_of(TOPIC, "seen-{v}", "segment.bytes"),
-         _increment("1", (SEGMENT, DELETE, None), kind=BROKER), *_seen("seen-again-{v}"), _told_of(BROKER, "1", SEGMENT),
-         _told_of(TOPIC, "seen-{v}", "segment.bytes"),
-         _increment("", (SEGMENT, DELETE, None), ("log.cleaner.backoff.ms", DELETE, None), kind=BROKER), *_seen("seen-last-{v}"),
-         _told_of(BROKER, "1", SEGMENT), _told_of(TOPIC, "seen-{v}", "segment.bytes"),
+    case("of one broker, of all, of none", increment("1", (SEGMENT, SET, "7000000"), kind=BROKER),
+         increment("", (SEGMENT, SET, "8000000"), ("log.cleaner.backoff.ms", SET, "9000"), kind=BROKER), *seen("seen-{v}"),
+         told_of(BROKER, "1", SEGMENT, "log.cleaner.backoff.ms"), told_of(BROKER, "", SEGMENT, "log.cleaner.backoff.ms"),
+         told_of(TOPIC, "seen-{v}", "segment.bytes"),
+         increment("1", (SEGMENT, DELETE, None), kind=BROKER), *seen("seen-again-{v}"), told_of(BROKER, "1", SEGMENT),
+         told_of(TOPIC, "seen-{v}", "segment.bytes"),
+         increment("", (SEGMENT, DELETE, None), ("log.cleaner.backoff.ms", DELETE, None), kind=BROKER), *seen("seen-last-{v}"),
+         told_of(BROKER, "1", SEGMENT), told_of(TOPIC, "seen-{v}", "segment.bytes"),
          Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}", "seen-last-{v}"], 30_000), version=5)),
     *(case(f"{title} of {whose}", *_one_by_one(name, BROKER, *operations))
       for whose, name in (("one broker", "1"), ("all brokers", "")) for title, operations in (
@@ -272,25 +272,25 @@ DYNAMIC = [
                           ("log.cleaner.io.max.bytes.per.second", SET, "x"), ("producer.id.expiration.ms", SET, "0"),
                           ("log.message.timestamp.type", SET, "burn")]),
           ("settings that do not exist", [("no.such", SET, "1"), ("no.such", DELETE, None)]))),
-    case("two settings, one of them read-only", _increment("1", (SEGMENT, SET, "7000000"), ("num.partitions", SET, "2"), kind=BROKER),
-         _told_of(BROKER, "1", SEGMENT)),
-    case("validated of a broker", _increment("1", (SEGMENT, SET, "7000000"), kind=BROKER, validate_only=True), _told_of(BROKER, "1", SEGMENT)),
-    case("of a group, and back", _increment("g", (SESSION, SET, "50000"), kind=GROUP), *_seen("seen-{v}"),
-         _told_of(GROUP, "g", SESSION), Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
-         _increment("g", (SESSION, DELETE, None), kind=GROUP), *_seen("seen-again-{v}"), _told_of(GROUP, "g", SESSION),
+    case("two settings, one of them read-only", increment("1", (SEGMENT, SET, "7000000"), ("num.partitions", SET, "2"), kind=BROKER),
+         told_of(BROKER, "1", SEGMENT)),
+    case("validated of a broker", increment("1", (SEGMENT, SET, "7000000"), kind=BROKER, validate_only=True), told_of(BROKER, "1", SEGMENT)),
+    case("of a group, and back", increment("g", (SESSION, SET, "50000"), kind=GROUP), *seen("seen-{v}"),
+         told_of(GROUP, "g", SESSION), Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
+         increment("g", (SESSION, DELETE, None), kind=GROUP), *seen("seen-again-{v}"), told_of(GROUP, "g", SESSION),
          Call(kafka.ListConfigResourcesRequest([GROUP]), version=1),
          Call(kafka.DeleteTopicsRequest([], ["seen-{v}", "seen-again-{v}"], 30_000), version=5)),
     case("bad values of a group", *_one_by_one("g", GROUP, *(
         (key, SET, value) for key in (SESSION, HEARTBEAT, "consumer.assignment.interval.ms")
         for value in ("999999", "x", "-1", "")), (SESSION, SET, "1"), (SESSION, APPEND, "1"), ("no.such", SET, "1"),
         ("retention.ms", SET, "1"), ("no.such", DELETE, None), (SESSION, SET, None))),
-    case("of no group", _increment("", (SESSION, SET, "50000"), kind=GROUP)),
+    case("of no group", increment("", (SESSION, SET, "50000"), kind=GROUP)),
 ]
 REPLACED = [
-    case("of a broker", _alter("1", (SEGMENT, "7000000"), kind=BROKER), _alter("1", ("num.partitions", "3"), kind=BROKER),
-         _alter("1", kind=BROKER)),
-    case("of a group", _alter("g", (SESSION, "50000"), kind=GROUP), _alter("g", (HEARTBEAT, "1000000"), kind=GROUP),
-         _alter("g", kind=GROUP), _alter("", (SESSION, "50000"), kind=GROUP)),
+    case("of a broker", alter("1", (SEGMENT, "7000000"), kind=BROKER), alter("1", ("num.partitions", "3"), kind=BROKER),
+         alter("1", kind=BROKER)),
+    case("of a group", alter("g", (SESSION, "50000"), kind=GROUP), alter("g", (HEARTBEAT, "1000000"), kind=GROUP),
+         alter("g", kind=GROUP), alter("", (SESSION, "50000"), kind=GROUP)),
 ]
 
 DESCRIBE_PRODUCERS = [

@@ -22,16 +22,16 @@ ACLS = [
 ]
 
 
-def _elect(*partitions: tuple[str, list[int]], kind: int = 0) -> Any:
+def elect(*partitions: tuple[str, list[int]], kind: int = 0) -> Any:
     return kafka.ElectLeadersRequest(kind, [elect_leaders.TopicPartitions(*each) for each in partitions], 30_000)
 
 
 ELECTIONS = [
     case("all", kafka.ElectLeadersRequest(0, None, 30_000)),
-    case("not needed", _elect(("read", [0, 1]), ("idem", [0]))),
-    case("unknown", _elect(("unknown", [0]), ("read", [7]))),
-    case("unclean", _elect(("read", [0]), kind=1), kafka.ElectLeadersRequest(1, None, 30_000), versions=range(1, 9)),
-    case("nothing", _elect()),
+    case("not needed", elect(("read", [0, 1]), ("idem", [0]))),
+    case("unknown", elect(("unknown", [0]), ("read", [7]))),
+    case("unclean", elect(("read", [0]), kind=1), kafka.ElectLeadersRequest(1, None, 30_000), versions=range(1, 9)),
+    case("nothing", elect()),
 ]
 
 

@@ -20,6 +20,7 @@ from tests.differential import (
     group_cases,
     member_cases,
     recorded,
+    seldom_admin_cases,
     seldom_cases,
     table,
 )
@@ -36,7 +37,9 @@ from zafka.transport.kafka.layout import load_api
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 pytestmark = pytest.mark.timeout(300)  # one of the tests starts both brokers and asks everything
-CASES: list[Case] = [*data_cases.CASES, *admin_cases.CASES, *cluster_cases.CASES, *group_cases.CASES, *member_cases.CASES, *seldom_cases.CASES]
+CASES: list[Case] = [
+    *data_cases.CASES, *admin_cases.CASES, *cluster_cases.CASES, *group_cases.CASES, *member_cases.CASES, *seldom_cases.CASES,
+    *seldom_admin_cases.CASES]
 
 
 @pytest.fixture(scope="module")

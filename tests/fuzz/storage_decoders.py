@@ -14,7 +14,7 @@ from crc32c import crc32c
 from tests.fuzz.engine import Decoder, Parts
 from tests.unit import log_tools
 from tests.unit.memory_disk import MemoryDisk
-from zafka.actors import cluster_state
+from zafka.actors import cluster_snapshot, cluster_state
 from zafka.actors.groups.coordinator import make_machine
 from zafka.actors.groups.group_snapshot import encode_section, sections_of
 from zafka.actors.groups.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitValue, encode_group
@@ -169,7 +169,7 @@ def read_checkpoint_bytes(parts: Parts) -> None:
 def make_coordinator_snapshot(rng: Random) -> Parts:
     """One whose sections are a group coordinator's."""
     offsets = [
-        (f"group {i}", "topic", {part: OffsetCommitValue(rng.randrange(99), 1, "x", NOW_MS) for part in range(rng.randrange(1, 4))})
+        (f"group {i}", {"topic": {part: OffsetCommitValue(rng.randrange(99), 1, "x", NOW_MS) for part in range(rng.randrange(1, 4))}}, 1)
         for i in range(rng.randrange(5))]
     records = [encode_group(GroupMetadataKey(f"g{i}"), GroupMetadataValue("consumer", i)) for i in range(rng.randrange(3))]
     sections = [encode_section(each) for each in sections_of(offsets, [(key, value or b"") for key, value in records])]
@@ -374,6 +374,20 @@ def make_event_batches(rng: Random) -> Parts:
     return [bytes(encode_batch([(NOW_MS, None, value, ()) for value in make_events(rng)]))]
 
 
+def make_cluster_sections(rng: Random) -> Parts:
+    state = cluster_state.ClusterState()
+    for value in make_events(rng):
+        state.apply(cluster_state.decode_event(value))
+    state.apply(cluster_state.QuotaChanged((("user", None),), {"request_percentage": 2.5}))
+    state.apply(cluster_state.ResourceConfigChanged(4, "", {"log.roll.ms": "7"}))
+    return [section for section, _ in cluster_snapshot.sections_of(state)]
+
+
+def read_cluster_sections(parts: Parts) -> None:
+    told = cluster_snapshot.sections_of(cluster_snapshot.state_from(parts))
+    assert cluster_snapshot.sections_of(cluster_snapshot.state_from(section for section, _ in told)) == told
+
+
 # -- all of them --------------------------------------------------------------------------------------
 
 
@@ -391,6 +405,9 @@ def decoders() -> Iterator[Decoder]:
     yield Decoder(
         "coordinator snapshot", make_coordinator_snapshot, read_coordinator_snapshot, (CorruptSnapshot,),
         seal=seal_coordinator_snapshot, memory_max=24 << 20)
+    yield Decoder(
+        "cluster snapshot", make_cluster_sections, read_cluster_sections, (CorruptSnapshot,),
+        words=[b"\xc0", b"\xdf\x7f\xff\xff\xff", b"\xa6topics", b"\xa7deleted", b"\x91" * 3000], memory_max=24 << 20)
     yield Decoder(
         "partition.metadata", make_partition_metadata, read_partition_metadata, (ForeignTopic,),
         words=[b"version: ", b"topic_id: ", b"\n", b"_" * 22])

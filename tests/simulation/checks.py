@@ -12,6 +12,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | crash | no actor raises anything but an error of the disk that the plan of faults ordered |
 | checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
 | snapshot | a coordinator knows from its snapshot and the rest of its log what all of the log says |
+| cluster | who has applied `__cluster` up to an offset, from snapshots or events, knows what everybody knew who had |
 | compaction | of each key a reader of a compacted topic sees nothing older than what was acknowledged before (`compacted.py`) |
 | slice-leak | once all is healed and everybody is done, the brokers' arenas are all free (`simulation.py`) |
 | corrupt | no partition finds a batch bad: those that clients send are good (`processes.py`) |
@@ -25,7 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.unit.drive_group_snapshots import log_state
-from zafka.actors.coordinator import CoordinatorRefused
+from zafka.actors.broker import BrokerActor
+from zafka.actors.cluster_snapshot import sections_of
+from zafka.actors.cluster_state import ClusterState
+from zafka.actors.coordinator import CoordinatorActor, CoordinatorRefused
 from zafka.actors.groups.coordinator import GroupCoordinatorActor, replay
 from zafka.actors.offline import OfflinePartition
 from zafka.actors.partition import PartitionActor
@@ -49,6 +53,8 @@ class Checks:
         self.machine = machine
         self.engine = machine.engine
         self._high_watermarks: dict[int, int] = {}  # by incarnation
+        self._cluster: dict[int, bytes] = {}  # by offset of `__cluster`: the state
+        self._applied: dict[int, int] = {}  # by incarnation of a broker: offset that was compared last
         self._leaders: dict[tuple[bytes, int], tuple[int, int]] = {}  # newest epoch, and the incarnation that led in it
 
     def on_built(self, process: Process) -> None:
@@ -61,6 +67,9 @@ class Checks:
                 self.engine.violate("offline", f"{actor!r}")
         elif isinstance(actor, CoordinatorRefused):
             self.on_coordinator_fault(actor._reason)
+        elif isinstance(actor, CoordinatorActor):
+            self.engine.counts["starts from a snapshot of the cluster"] += actor.cluster_log.snapshots.offset > 0
+            self._check_cluster(repr(actor), actor.replica.log.end_offset, actor.state)
         elif isinstance(actor, PartitionActor):
             self.engine.counts["recoveries"] += 1
             if isinstance(actor, GroupCoordinatorActor):
@@ -74,8 +83,16 @@ class Checks:
             if log_state(machine) != log_state(whole):
                 self.engine.violate("snapshot", f"{actor!r} with {actor._snapshots!r} has read another state than all of its log")
 
+    def _check_cluster(self, who: str, offset: int, state: ClusterState) -> None:
+        told = b"".join(section for section, _ in sections_of(state))
+        if self._cluster.setdefault(offset, told) != told:
+            self.engine.violate("cluster", f"{who} knows of __cluster at offset {offset} {state!r}, which is not what was known there")
+
     def on_turn(self, process: Process) -> None:
         actor = process.actor
+        if isinstance(actor, BrokerActor) and self._applied.get(process.incarnation, 0) != actor.next_offset:
+            self._applied[process.incarnation] = actor.next_offset
+            self._check_cluster(repr(process), actor.next_offset, actor.cluster)
         if not isinstance(actor, PartitionActor):
             return
         replica = actor.replica

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from tests.simulation.faults import KINDS, Fault, draw_faults
 from tests.simulation.members import SETTINGS as GROUP_SETTINGS
+from zafka.actors.coordinator import SNAPSHOT_RECORDS_KEY
 from zafka.actors.gateway.group_relay import GROUP_TOPIC
 from zafka.runtime.settings import BrokerSettings, SupervisionSettings, TopicSettings, TreeSettings
 
@@ -111,6 +112,11 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
         settings = scenario.settings
         scenario.settings = structs.replace(
             settings, defaults={**settings.defaults, "internal.snapshot.records": str(snapshot_records)})
+    of_cluster = Random(f"{seed}/the cluster's snapshots").choice((0, 0, 0, 1, 3, 10))
+    if of_cluster:
+        settings = scenario.settings
+        scenario.settings = structs.replace(
+            settings, defaults={**settings.defaults, SNAPSHOT_RECORDS_KEY: str(of_cluster)})
     if compacted is not None:
         settings = scenario.settings
         compacted = structs.replace(compacted, config={**compacted.config, **_draw_deleting(Random(f"{seed}/deleting"))})

@@ -42,7 +42,8 @@ def test_no_seed_shows_anything_that_does_not_hold() -> None:
         # That nothing was found means little if little happened.
         missing = [kind for kind in KINDS if not told["counts"].get(f"fault {kind}")]
         assert not missing
-        for what in ("power cut at a step", "kill at a step", "deaths in recovery", "segments rolled", "checkpoints", "segments cleaned", "snapshots", "starts from a snapshot"):
+        for what in ("power cut at a step", "kill at a step", "deaths in recovery", "segments rolled", "checkpoints", "segments cleaned", "snapshots", "starts from a snapshot",
+                     "starts from a snapshot of the cluster"):
             assert told["counts"].get(what), what
 
 

@@ -36,7 +36,9 @@ COMPACTED = {
 def log_state(machine: GroupMachine) -> Any:
     """All that the log has to say, group by group."""
     classic, consumer = machine._groups
-    offsets = {(group, topic): dict(partitions) for group, topic, partitions in machine.offsets.rows()}
+    offsets = {
+        (group, topic): dict(partitions) for group, committed, _ in machine.offsets.pieces(3)
+        for topic, partitions in committed.items()}
     groups = {group_id: group.value() for group_id, group in classic._groups.items()}  # type: ignore[attr-defined]
     return offsets, groups, state_of(consumer), dict(machine._written)  # type: ignore[arg-type]
 

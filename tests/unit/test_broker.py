@@ -9,6 +9,7 @@ from tests.unit.broker_bench import BROKER_ID, COORDINATOR, INCARNATION, SUPERVI
 from tests.unit.drive import exit_of
 from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Mail, Peer, PeerGone
+from zafka.actors.cluster_snapshot import sections_of
 from zafka.actors.gateway.effects import CloseDoors, OpenDoors, RemoveDirectory
 from zafka.transport.kafka.errors import ErrorCode
 
@@ -331,3 +332,51 @@ def write_metadata(directory: Path, owner: bytes) -> None:
     directory.mkdir()
     text = base64.urlsafe_b64encode(owner).rstrip(b"=").decode()
     (directory / "partition.metadata").write_text(f"version: 0\ntopic_id: {text}\n")
+
+
+# -- snapshots of the cluster's log ------------------------------------------------------------------
+
+
+def tell_snapshot(bench: Bench, next_offset: int, *events: cs.AnyEvent) -> None:
+    """In place of the events before that offset."""
+    state = cs.ClusterState()
+    for event in events:
+        state.apply(event)
+    sections = [section for section, _ in sections_of(state)]
+    told = messages.ClusterSnapshot(next_offset, next_offset, [len(section) for section in sections])
+    bench.tell(COORDINATOR, told, records=b"".join(sections))
+    bench.cluster_offset = next_offset
+
+
+def test_a_broker_that_is_given_a_snapshot_starts_what_it_tells_and_reads_on_behind_it(tmp_path: Path) -> None:
+    directory = tmp_path / "gone-0"
+    directory.mkdir()
+    encoded = base64.urlsafe_b64encode(topic_id("gone")).decode().rstrip("=")
+    (directory / "partition.metadata").write_text(f"version: 0\ntopic_id: {encoded}")
+    bench = Bench(tmp_path)
+    bench.tell(SUPERVISOR, messages.ActorUp(*COORDINATOR, "ipc://c"))
+    bench.tell(SUPERVISOR, messages.ChildrenTold([]))
+    tell_snapshot(
+        bench, 9000, cs.ClusterCreated("c"), cs.BrokerRegistered(BROKER_ID, INCARNATION, "a", []),
+        cs.TopicCreated(topic_id("t"), "t", [[BROKER_ID]], {}), cs.TopicCreated(topic_id("gone"), "gone", [[BROKER_ID]], {}),
+        cs.TopicDeleted(topic_id("gone")))
+    assert bench.sent(messages.ReadCluster) == [messages.ReadCluster(9000)]
+    assert bench.sent(messages.StartPartition) == [messages.StartPartition("t", 0, topic_id("t"), {})]
+    assert not directory.exists(), "the snapshot knows that its topic was there and was deleted"
+
+
+def test_a_broker_that_fell_behind_the_start_of_the_log_acts_on_all_that_it_missed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("kept", "gone")
+    registered = cs.BrokerRegistered(BROKER_ID, INCARNATION, "a", [])
+    kept = cs.TopicCreated(topic_id("kept"), "kept", [[BROKER_ID]], {"retention.ms": "5"})
+    led = cs.LeaderChanged(topic_id("kept"), 0, BROKER_ID, 0, 0, [BROKER_ID], bench.partitions["kept", 0].incarnation)
+    tell_snapshot(
+        bench, 9000, cs.ClusterCreated("cluster"), registered, kept, led,
+        cs.TopicCreated(topic_id("new"), "new", [[BROKER_ID]], {}),
+        cs.ResourceConfigChanged(4, "", {"log.roll.ms": "7"}))
+    assert bench.sent(messages.StopPartition) == [messages.StopPartition("gone", 0)]
+    assert [start.topic for start in bench.sent(messages.StartPartition)] == ["new"]
+    assert bench.sent(messages.ConfigChanged)[-1].config == {"retention.ms": "5", "segment.ms": "7"}
+    assert not bench.sent(messages.BecomeLeader), "what it led it leads"
+    tell_snapshot(bench, 8000)  # late
+    assert set(bench.actor.cluster.topics_by_name) == {"kept", "new"} and bench.actor.next_offset == 9000

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.log_tools import NOW_MS, append, close, flush, make_batch, read_records, small_config
+from tests.unit.test_coordinator import Cluster, topic
 from zafka.runtime import log_files
 from zafka.runtime.cli import main
 from zafka.runtime.data_dir import DataDirectory
@@ -19,6 +20,7 @@ from zafka.storage.disk import PosixDisk
 from zafka.storage.errors import FailedFlush
 from zafka.storage.fault import leave_marker, read_marker, read_recovered
 from zafka.storage.recovery import recover
+from zafka.storage.snapshot import replacing_name
 
 CONFIG = small_config(segment_bytes=1000)
 BATCHES = 12  # of two records each
@@ -255,3 +257,28 @@ def test_an_error_of_the_disk_in_the_middle_is_one_line(
 def test_an_empty_log_has_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_log(tmp_path / "orders-0", batches=0)
     assert run(capsys, "verify", str(tmp_path / "orders-0"))[:2] == (0, "orders-0: sound, no records\n")
+
+
+def test_of_the_cluster_it_says_which_snapshots_tell_what_was_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data"
+    DataDirectory(path, broker_ids=(1,)).close()
+    cluster = Cluster(path, defaults={"internal.cluster.snapshot.records": "3"}).up()
+    for number in range(12):
+        cluster.create(topic(f"t{number}"))
+        cluster.pass_time(1.0)
+    cluster.stop()
+    arguments = ("verify", "__cluster-0", "--data-dir", str(path))
+    (found,) = as_json(capsys, *arguments, code=0)
+    older, newer = sorted(snapshot["offset"] for snapshot in found["snapshots"])
+    assert all(snapshot["whole"] for snapshot in found["snapshots"])
+    assert found["first_offset"] == older < newer <= found["end_offset"]
+    assert f"snapshots of what was before offset {newer} and {older}" in run(capsys, *arguments)[1]
+    newest, older_file = (path / "coordinator" / "__cluster-0" / replacing_name(offset) for offset in (newer, older))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert f"{newest.name} is not used: it has" in run(capsys, *arguments)[1]
+    assert as_json(capsys, *arguments, code=0)[0]["state"] == "sound", "the older one tells it, too"
+    older_file.unlink()
+    (found,) = as_json(capsys, *arguments, code=1)
+    assert found["state"] == "damaged" and "no snapshot tells what was before" in found["notes"][-1]

@@ -1,7 +1,8 @@
 """The coordinator under crashes, power cuts and a full disk: what was answered stays true.
 
 RELIABILITY, invariants 10 (leader epochs increase, one leader per epoch) and 16 (the state after a restart is the
-state before it, for everything that was acknowledged). Producer ids are never given twice.
+state before it, for everything that was acknowledged). Producer ids are never given twice. Snapshots are written all the
+time and replace the beginning of the log; the newest one may rot; whoever reads from the start is told the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.unit.log_tools import perform
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors import messages
 from zafka.actors.actor import Effect, Peer, Send
+from zafka.actors.cluster_snapshot import state_from
 from zafka.actors.cluster_state import AnyEvent, ClusterState, LeaderChanged, events_in
 from zafka.actors.coordinator import CONFIG, CoordinatorActor
 from zafka.actors.replica import Replica
@@ -24,17 +26,22 @@ from zafka.actors.start import CoordinatorStart
 from zafka.storage.config import parse_config
 from zafka.storage.directory import LOCK_NAME, PartitionDirectory
 from zafka.storage.recovery import recover
+from zafka.storage.snapshot import find_replacing
 from zafka.transport.kafka.errors import ErrorCode
 
 DIRECTORY = Path("/data/__cluster-0")
-BROKER = Peer("broker 1", 1)
+BROKER, NEWCOMER = Peer("broker 1", 1), Peer("broker 2", 1)
+SUPERVISOR = Peer("supervisor", 1)
 NAMES = st.sampled_from(("a", "b", "c"))
 
 
 class CoordinatorUnderFaults(RuleBasedStateMachine):
-    @initialize(seed=st.integers(0, 2**32))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), snapshot_records=st.sampled_from((1, 4, 9, 1000)))
+    def begin(self, seed: int, snapshot_records: int) -> None:
         self.disk = MemoryDisk(seed)
+        self.config = parse_config(CONFIG | {
+            "internal.snapshot.records": str(snapshot_records), "internal.segment.bytes": "900"})
+        self.rotten = ""
         self.disk.make_directory(DIRECTORY.parent)
         self.disk.make_directory(DIRECTORY)
         self.counter = itertools.count(1)
@@ -45,15 +52,16 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
         self.given: set[int] = set()  # first producer id of each block
         self.exists: dict[str, bool | None] = {}  # as answered; None: asked and not answered
         self.asked: dict[int, str] = {}
+        self.snapshots_read = 0
         self.restart()
 
     def restart(self) -> None:
-        log, _ = recover(self.disk, DIRECTORY, parse_config(CONFIG), 0)
+        log, _ = recover(self.disk, DIRECTORY, self.config, 0)
         directory = PartitionDirectory(DIRECTORY, bytes(16), self.disk, self.disk.lock(DIRECTORY / LOCK_NAME))
         replica: Replica[list[Effect]] = Replica(log, directory, self.disk)
         start = CoordinatorStart(
             data_dir="/data", cluster="demo", brokers=[(1, "")], defaults={}, topics=[], cluster_id="")
-        actor = CoordinatorActor(start, replica, lambda: next(self.counter).to_bytes(16, "big"))
+        actor = CoordinatorActor(start, replica, self.disk, lambda: next(self.counter).to_bytes(16, "big"))
         self.drive = Drive(actor, auto_flush=False)
         self.asked.clear()
         self.note(self.drive.start())
@@ -62,12 +70,25 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
 
     # -- faults --------------------------------------------------------------------------------
 
-    @rule(power=st.booleans())
-    def kill(self, power: bool) -> None:
+    @rule(power=st.booleans(), rot=st.booleans(), at=st.integers(0, 60))
+    def kill(self, power: bool, rot: bool, at: int) -> None:
         if power:
             self.disk.power_cut()
         else:
             self.disk.crash()
+        names = find_replacing(self.disk, DIRECTORY)
+        if rot and len(names) > 1 and self.rotten not in names:  # one of two may rot
+            self.rotten = names[0]
+            self.disk.flip_bit(DIRECTORY / self.rotten, at)
+        self.restart()
+
+    @rule()
+    def stop(self) -> None:
+        """Cleanly, if the disk lets it."""
+        self.note(self.drive.send(SUPERVISOR, messages.Shutdown()))
+        while self.drive.flushes:
+            self.flush()
+        self.disk.crash()
         self.restart()
 
     @rule(room=st.one_of(st.none(), st.integers(0, 300)))
@@ -111,11 +132,33 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
         claims = [(topic_id, partition, self.incarnation) for topic_id in self.copy.topics_by_id]
         self.note(self.drive.send(BROKER, messages.ClaimLeadership(claims)))
 
+    @rule()
+    def read_from_the_start(self) -> None:
+        """As a broker does that has just started."""
+        state, offset, behind = ClusterState(), 0, True
+        while behind:
+            effects = self.drive.send(NEWCOMER, messages.ReadCluster(offset))
+            behind = False
+            for effect in effects:
+                if isinstance(effect, Send) and effect.to == NEWCOMER:
+                    data, body = memoryview(b"".join(effect.records)), effect.body
+                    if isinstance(body, messages.ClusterSnapshot):
+                        self.snapshots_read += 1
+                        state = state_from(bytes(record) for record in effect.records)
+                    else:
+                        for at, event in events_in(data):
+                            if at >= offset:
+                                state.apply(event)
+                    offset, behind = body.next_offset, body.next_offset < body.high_watermark
+            self.note(effects)
+        if offset == len(self.read):
+            assert vars(state) == vars(self.copy)
+
     # -- what must hold ------------------------------------------------------------------------
 
     def note(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if not isinstance(effect, Send):
+            if not isinstance(effect, Send) or effect.to == NEWCOMER:
                 continue
             body = effect.body
             if isinstance(body, messages.ClusterRecords):
@@ -156,8 +199,7 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
         replica = actor.replica
         if len(self.read) == replica.log.end_offset:
             state = actor.state
-            assert (state.topics_by_name, state.brokers, state.cluster_id, state.next_producer_id) == (
-                self.copy.topics_by_name, self.copy.brokers, self.copy.cluster_id, self.copy.next_producer_id)
+            assert vars(state) == vars(self.copy)
         for name, exists in self.exists.items():
             assert exists is None or exists == (name in actor.state.topics_by_name)
 
@@ -172,6 +214,7 @@ class CoordinatorUnderFaults(RuleBasedStateMachine):
         while self.drive.flushes:
             self.flush()
         assert len(self.given) > before
+        self.read_from_the_start()
         assert len(self.read) == self.drive.actor.replica.high_watermark  # type: ignore[attr-defined]
 
 
