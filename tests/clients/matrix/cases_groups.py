@@ -47,6 +47,17 @@ def resumes(bench: Bench, driver: Driver) -> None:
                    f"{group} never committed {first + EACH}")
 
 
+@case("goes where auto.offset.reset says if what its group has committed is out of range", Ability.GROUP, takes_seconds=True)
+def committed_out_of_range(bench: Bench, driver: Driver) -> None:
+    """Below the log's start, as after retention, in one partition, and beyond its end, as after its topic was made anew, in the other."""
+    topic, group = bench.topic(2), bench.fresh_name()
+    write_each(bench, topic)
+    bench.reference.delete_records(topic, 4)
+    bench.reference.set_group_offsets(topic, group, {0: 2, 1: 1000})
+    with closing(driver.member(topic, group)) as member:
+        assert places(member.read(2 * EACH - 4)) == written([0], 0)[4:] + written([1], 0)
+
+
 @case("commits when it is told to, and only then", Ability.GROUP, Ability.COMMIT)
 def commits(bench: Bench, driver: Driver) -> None:
     topic, group, joining = bench.topic(), bench.fresh_name(), Joining(by_hand=True)
