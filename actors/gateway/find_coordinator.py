@@ -33,7 +33,7 @@ ADVERTISED = VERSIONS
 
 SEVERAL_KEYS_SINCE = 4
 GROUP, TRANSACTION, SHARE = 0, 1, 2
-WAIT_S = 5.0
+WAIT_S = 4.0  # less than the 5 s after which kafka-go takes the connection for dead
 NOT_AVAILABLE = "The coordinator is not available."
 NO_ERROR = "NONE"  # Kafka's word, where there is one coordinator
 UNKNOWN_KIND = (

@@ -55,6 +55,8 @@ from zafka.actors.gateway import (
     offset_fetch,
     offset_for_leader_epoch,
     produce,
+    sasl_authenticate,
+    sasl_handshake,
     sync_group,
     update_features,
 )
@@ -96,7 +98,7 @@ APIS: dict[int, Api] = {
         describe_client_quotas, alter_client_quotas, describe_user_scram_credentials, alter_user_scram_credentials,
         offset_commit, offset_fetch, offset_delete, list_groups, describe_groups, delete_groups, join_group, sync_group,
         heartbeat, leave_group, consumer_group_heartbeat, consumer_group_describe,
-        update_features)
+        update_features, sasl_handshake, sasl_authenticate)
 }
 
 

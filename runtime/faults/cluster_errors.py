@@ -1,4 +1,4 @@
-"""Where an injected error stands in the answers about leaders, places, the quorum, quotas, credentials and ACLs.
+"""Where an injected error stands in the answers about leaders, places, the quorum, quotas, credentials and ACLs, and to SASL.
 
 Owns: `FORMS`, the part of `api_errors.py` for the APIs that administrators of a whole cluster use.
 """
@@ -21,6 +21,8 @@ from zafka.transport.kafka.messages import (
     describe_user_scram_credentials,
     elect_leaders,
     list_partition_reassignments,
+    sasl_authenticate,
+    sasl_handshake,
     update_features,
 )
 
@@ -73,5 +75,7 @@ FORMS: dict[int, Form] = {
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: _whole(
         describe_user_scram_credentials.DescribeUserScramCredentialsResponse),
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: Form(whole=_alter_credentials),
+    ApiKey.SASL_HANDSHAKE: Form(whole=lambda request, version, error: sasl_handshake.SaslHandshakeResponse(error)),
+    ApiKey.SASL_AUTHENTICATE: _whole(sasl_authenticate.SaslAuthenticateResponse),
     ApiKey.UPDATE_FEATURES: _whole(update_features.UpdateFeaturesResponse),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from tests.clients.conftest import MakeTopic
@@ -48,3 +50,15 @@ def test_the_end_is_where_a_reader_of_what_comes_later_begins(bootstrap: str, ma
     write(bootstrap, topic, 2)
     (end,) = read(bootstrap, topic, OFFSET_END, 1)
     assert is_end(end) and end.offset() == 2
+
+
+def test_who_comes_with_sasl_is_told_that_nobody_asks_for_it(bootstrap: str) -> None:
+    told: list[KafkaError] = []
+    producer = Producer({
+        "bootstrap.servers": bootstrap, "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",
+        "sasl.username": "alice", "sasl.password": "secret", "error_cb": told.append})
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not any("not valid in current SASL state" in each.str() for each in told):
+        assert time.monotonic() < deadline_s, told
+        producer.poll(0.02)
+    assert KafkaError._AUTHENTICATION in {each.code() for each in told}

@@ -13,12 +13,13 @@ import pytest
 from tests.clients.conftest import require
 from tests.clients.matrix import report
 from tests.clients.matrix.cases import Bench, Case
-from tests.clients.matrix.driver import Driver
+from tests.clients.matrix.driver import Ability, Driver
 from tests.clients.matrix.table import CASES, DRIVERS
 
 pytestmark = pytest.mark.timeout(180)
 REPORT = os.environ.get("ZAFKA_CLIENTS_REPORT")
 IN_A_HURRY = {"confluent-kafka", "kafka-python", "zafka, Kafka's protocol"}  # those that do what takes seconds each time
+IN_BRIEF = {"sarama"}  # those that are in groups, or see processes die, in make clients only
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,12 @@ def drivers(bench: Bench) -> Iterator[dict[str, Driver]]:
                 "seen": bench.recorder.told() if bench.recorder is not None else {}}))
 
 
+def left_to_make_clients(asked: Case, kind: type[Driver]) -> bool:
+    if kind.name in IN_BRIEF:
+        return asked.needs_kills or Ability.GROUP in asked.needs
+    return asked.takes_seconds and kind.name not in IN_A_HURRY
+
+
 @pytest.mark.parametrize(
     ("asked", "kind"),
     [pytest.param(one, kind, id=f"{kind.name}: {one.name}")
@@ -47,7 +54,7 @@ def test_client(bench: Bench, drivers: dict[str, Driver], asked: Case, kind: typ
     require(kind.name in drivers, kind.missing() or "")
     if asked.needs_kills and bench.broker is None:
         pytest.skip("processes are killed in a broker of ours only")
-    if asked.takes_seconds and kind.name not in IN_A_HURRY and not REPORT:
+    if not REPORT and left_to_make_clients(asked, kind):
         pytest.skip("takes seconds: make clients has each client do it")
     try:
         asked.run(bench, drivers[kind.name])

@@ -1,10 +1,10 @@
-"""What administrators ask of the cluster: leaders, places, the quorum, quotas, credentials, ACLs."""
+"""What administrators ask of the cluster: leaders, places, the quorum, quotas, credentials, ACLs; and SASL, where nobody asks for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.differential.cases import Call, Case, case
+from tests.differential.cases import Call, Case, case, metadata
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.messages import (
     alter_client_quotas,
@@ -19,6 +19,12 @@ ACLS = [
     case("all", kafka.DescribeAclsRequest(1, None, 1, None, None, 1, 1)),
     case("one", kafka.CreateAclsRequest([kafka.AclCreation(2, "read", 3, "User:a", "*", 3, 3)] * 2), kafka.CreateAclsRequest([])),
     case("one to delete", kafka.DeleteAclsRequest([kafka.DeleteAclsFilter(2, "read", 3, None, None, 1, 1)]), kafka.DeleteAclsRequest([])),
+]
+
+
+SASL = [
+    case("a handshake", *(kafka.SaslHandshakeRequest(mechanism) for mechanism in ("PLAIN", "GSSAPI", "SCRAM-SHA-512", ""))),
+    case("a proof", *(kafka.SaslAuthenticateRequest(proof) for proof in (b"\0alice\0secret", b"")), Call(metadata("read"), version=12)),
 ]
 
 
@@ -139,4 +145,4 @@ FEATURES = [case(title, *requests) for title, requests in (
     ("one of two", [_update(("group.version", 1, 1), ("no.such", 1, 1))]),
     ("unknown kinds", [_update(("group.version", 1, kind)) for kind in (0, 9)]))]
 
-CASES: list[Case] = [*ACLS, *ELECTIONS, *REASSIGNMENTS, *QUORUM, *QUOTAS, *CREDENTIALS, *FEATURES]
+CASES: list[Case] = [*ACLS, *ELECTIONS, *REASSIGNMENTS, *QUORUM, *QUOTAS, *CREDENTIALS, *FEATURES, *SASL]

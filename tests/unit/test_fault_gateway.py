@@ -167,6 +167,8 @@ REQUESTS: dict[ApiKey, Callable[[int, tuple[str, ...]], Any]] = {
         "g", "m", rebalance_timeout_ms=1000, subscribed_topic_names=names),
     ApiKey.UPDATE_FEATURES: lambda version, names: kafka.UpdateFeaturesRequest(
         60_000, [kafka.FeatureUpdateKey("group.version", 1)]),
+    ApiKey.SASL_HANDSHAKE: lambda version, names: kafka.SaslHandshakeRequest("PLAIN"),
+    ApiKey.SASL_AUTHENTICATE: lambda version, names: kafka.SaslAuthenticateRequest(b"who"),
     ApiKey.CONSUMER_GROUP_DESCRIBE: lambda version, names: kafka.ConsumerGroupDescribeRequest(["g", "h"]),
 }
 

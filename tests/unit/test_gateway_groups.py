@@ -120,12 +120,13 @@ def test_the_first_that_asks_has_the_topic_created_and_waits_until_it_serves(tmp
 
 
 def test_who_waits_in_vain_is_told_to_try_again(tmp_path: Path) -> None:
+    """Before the 5 s after which the least patient client, kafka-go, takes the connection for dead."""
     bench = Bench(tmp_path).start()
     client = bench.client()
     client.send(ApiKey.FIND_COORDINATOR, 4, kafka.FindCoordinatorRequest("", 0, ["g"]))
-    bench.pass_time(4.0)
+    bench.pass_time(3.0)
     assert client.answers() == []
-    bench.pass_time(2.0)
+    bench.pass_time(1.5)
     (answer,) = client.answers()
     assert [each.error_code for each in answer.coordinators] == [ErrorCode.COORDINATOR_NOT_AVAILABLE]
 

@@ -45,6 +45,7 @@ FOREIGN = Path(__file__).resolve().parent.parent / "foreign"
 PEERS = ROOT / ".peers"
 KAFKA_LIB = Path(os.environ.get("ZAFKA_KAFKA_LIB", PEERS / "kafka" / "lib"))
 FRANZ_GO = Path(os.environ.get("ZAFKA_FRANZ_GO", PEERS / "franz-go" / "driver"))
+SARAMA = Path(os.environ.get("ZAFKA_SARAMA", PEERS / "sarama" / "driver"))
 KAFKAJS = Path(os.environ.get("ZAFKA_KAFKAJS", PEERS / "kafkajs" / "node_modules"))
 JAVA_FLAGS = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=off")
 
@@ -281,6 +282,25 @@ class FranzGo(JsonLines):
     @classmethod
     def missing(cls) -> str | None:
         return None if FRANZ_GO.exists() else "franz-go is not built"
+
+
+class Sarama(JsonLines):
+    name = "sarama"
+    toolchain = "go"
+    cannot: ClassVar[Mapping[Ability, str]] = {
+        Ability.KIP_848: "does not know it",
+        Ability.TIME_TYPE: "does not tell it",
+        Ability.RESET: "tells of it, and leaves the rest to its user",
+        Ability.NO_RESET: "has none: from the beginning, or from the end",
+        Ability.LATER: "ends with an error, and leaves the rest to its user",
+        Ability.PATTERN: "has none",
+        Ability.PATIENCE: "gives up after three tries unless told otherwise",
+    }
+    program = Program([str(SARAMA)], {})
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if SARAMA.exists() else "sarama is not built"
 
 
 class KafkaJs(JsonLines):

@@ -8,9 +8,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"zafka/tests/clients/lines"
 )
 
-func boundOf(asked call, list func(*kadm.Client, context.Context, ...string) (kadm.ListedOffsets, error)) (int64, error) {
+func boundOf(asked lines.Call, list func(*kadm.Client, context.Context, ...string) (kadm.ListedOffsets, error)) (int64, error) {
 	client, err := kgo.NewClient(base(asked)...)
 	if err != nil {
 		return 0, err
@@ -27,7 +29,7 @@ func boundOf(asked call, list func(*kadm.Client, context.Context, ...string) (ka
 	return found.Offset, found.Err
 }
 
-func administer(asked call) (answer, error) {
+func administer(asked lines.Call) (lines.Answer, error) {
 	client, err := kgo.NewClient(base(asked)...)
 	if err != nil {
 		return nil, err
@@ -41,7 +43,7 @@ func administer(asked call) (answer, error) {
 			return nil, err
 		}
 		end, err := boundOf(asked, (*kadm.Client).ListEndOffsets)
-		return answer{"offsets": []int64{first, end}}, err
+		return lines.Answer{"offsets": []int64{first, end}}, err
 	case "offset_at":
 		told, err := admin.ListOffsetsAfterMilli(within, asked.At, asked.Topic)
 		if err != nil {
@@ -49,15 +51,15 @@ func administer(asked call) (answer, error) {
 		}
 		found, _ := told.Lookup(asked.Topic, 0)
 		if found.Timestamp < 0 { // it turns "none" into the end of the log
-			return answer{"offset": nil}, found.Err
+			return lines.Answer{"offset": nil}, found.Err
 		}
-		return answer{"offset": found.Offset}, found.Err
+		return lines.Answer{"offset": found.Offset}, found.Err
 	case "partitions":
 		told, err := admin.ListTopics(within, asked.Topic)
 		if err != nil {
 			return nil, err
 		}
-		return answer{"count": len(told[asked.Topic].Partitions)}, told[asked.Topic].Err
+		return lines.Answer{"count": len(told[asked.Topic].Partitions)}, told[asked.Topic].Err
 	case "create":
 		told, err := admin.CreateTopic(within, int32(asked.Count), 1, nil, asked.Topic)
 		if err == nil {
@@ -72,7 +74,7 @@ func administer(asked call) (answer, error) {
 		return nil, err
 	case "topics":
 		told, err := admin.ListTopics(within)
-		return answer{"topics": told.Names()}, err
+		return lines.Answer{"topics": told.Names()}, err
 	case "add_partitions":
 		told, err := admin.UpdatePartitions(within, asked.Count, asked.Topic)
 		if err == nil {
@@ -89,14 +91,14 @@ func administer(asked call) (answer, error) {
 		return nil, err
 	case "cluster":
 		told, err := admin.BrokerMetadata(within)
-		return answer{"id": told.Cluster, "controller": told.Controller, "brokers": told.Brokers.NodeIDs()}, err
+		return lines.Answer{"id": told.Cluster, "controller": told.Controller, "brokers": told.Brokers.NodeIDs()}, err
 	case "config", "alter_config":
 		return configure(within, admin, asked)
 	}
 	return administerGroups(within, admin, asked)
 }
 
-func configure(within context.Context, admin *kadm.Client, asked call) (answer, error) {
+func configure(within context.Context, admin *kadm.Client, asked lines.Call) (lines.Answer, error) {
 	broker, _ := strconv.Atoi(asked.Name)
 	if asked.Op == "config" {
 		var told kadm.ResourceConfigs
@@ -113,7 +115,7 @@ func configure(within context.Context, admin *kadm.Client, asked call) (answer, 
 		for _, each := range told[0].Configs {
 			values[each.Key] = each.Value
 		}
-		return answer{"values": values}, told[0].Err
+		return lines.Answer{"values": values}, told[0].Err
 	}
 	wanted := []kadm.AlterConfig{}
 	for name, value := range asked.Values {
@@ -136,25 +138,25 @@ func configure(within context.Context, admin *kadm.Client, asked call) (answer, 
 	return nil, err
 }
 
-func administerGroups(within context.Context, admin *kadm.Client, asked call) (answer, error) {
+func administerGroups(within context.Context, admin *kadm.Client, asked lines.Call) (lines.Answer, error) {
 	switch asked.Op {
 	case "groups":
 		told, err := admin.ListGroups(within)
-		return answer{"groups": told.Groups()}, err
+		return lines.Answer{"groups": told.Groups()}, err
 	case "group":
 		told, err := admin.DescribeGroups(within, asked.Group)
 		if err != nil {
 			return nil, err
 		}
 		found := told[asked.Group]
-		return answer{"state": found.State, "members": len(found.Members)}, found.Err
+		return lines.Answer{"state": found.State, "members": len(found.Members)}, found.Err
 	case "group_offsets":
 		told, err := admin.FetchOffsets(within, asked.Group)
 		offsets := [][2]int64{}
 		for partition, found := range told[asked.Topic] {
 			offsets = append(offsets, [2]int64{int64(partition), found.At})
 		}
-		return answer{"offsets": offsets}, err
+		return lines.Answer{"offsets": offsets}, err
 	case "set_group_offsets":
 		offsets := kadm.Offsets{}
 		for _, each := range asked.Offsets {

@@ -1,85 +1,21 @@
 // franz-go, driven by lines of JSON; see tests/clients/matrix/drivers/json_lines.py.
-// One call, one answer; what fails is answered with Kafka's number of the error and the client's own words.
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"zafka/tests/clients/lines"
 )
-
-type settings struct {
-	Codec          *string `json:"codec"`
-	Idempotent     *bool   `json:"idempotent"`
-	Acks           *string `json:"acks"`
-	LingerMs       *int    `json:"linger_ms"`
-	RecordBytesMax *int32  `json:"record_bytes_max"`
-	WaitMs         *int    `json:"wait_ms"`
-	GiveUpMs       *int    `json:"give_up_ms"`
-	Committed      bool    `json:"committed"`
-	CreateOnRead   bool    `json:"create_on_read"`
-	Reset          string  `json:"reset"`
-}
-
-type joining struct {
-	Protocol    string  `json:"protocol"`
-	Instance    *string `json:"instance"`
-	SessionMs   *int    `json:"session_ms"`
-	Cooperative bool    `json:"cooperative"`
-	ByHand      bool    `json:"by_hand"`
-	Reset       string  `json:"reset"`
-	Follows     bool    `json:"follows"`
-	IsPattern   bool    `json:"is_pattern"`
-}
-
-type record struct {
-	Key           *[]byte  `json:"key"`
-	Value         *[]byte  `json:"value"`
-	Headers       [][2]any `json:"headers"`
-	Timestamp     *int64   `json:"timestamp"`
-	Partition     int32    `json:"partition"`
-	Offset        int64    `json:"offset"`
-	TimestampType int8     `json:"timestamp_type"`
-}
-
-type call struct {
-	Op         string             `json:"op"`
-	ID         int                `json:"id"`
-	Bootstrap  string             `json:"bootstrap"`
-	ClientID   string             `json:"client_id"`
-	Topic      string             `json:"topic"`
-	Group      string             `json:"group"`
-	Joining    joining            `json:"joining"`
-	Heartbeat  int                `json:"heartbeat_ms"`
-	RefreshMs  int                `json:"refresh_ms"`
-	Offset     int64              `json:"offset"`
-	Partition  *int32             `json:"partition"`
-	Partitions []int32            `json:"partitions"`
-	Start      string             `json:"start"`
-	At         int64              `json:"at"`
-	Count      int                `json:"count"`
-	TimeoutMs  int                `json:"timeout_ms"`
-	Kind       string             `json:"kind"`
-	Name       string             `json:"name"`
-	Offsets    [][2]int64         `json:"offsets"`
-	Values     map[string]*string `json:"values"`
-	Settings   settings           `json:"settings"`
-	Records    []record           `json:"records"`
-}
-
-type answer map[string]any
 
 type open struct {
 	client  *kgo.Client
-	call    call
+	call    lines.Call
 	sent    []*kgo.Record
 	failed  chan error
 	fetched []*kgo.Record
@@ -88,29 +24,7 @@ type open struct {
 
 var clients = map[int]*open{}
 
-func main() {
-	in := bufio.NewReaderSize(os.Stdin, 1<<20)
-	out := json.NewEncoder(os.Stdout)
-	for {
-		line, err := in.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		var asked call
-		if err := json.Unmarshal(line, &asked); err != nil {
-			panic(err)
-		}
-		told, err := perform(asked)
-		if err != nil {
-			told = answer{"error": answer{"code": codeOf(err), "text": err.Error()}}
-		} else if told == nil {
-			told = answer{}
-		}
-		if err := out.Encode(told); err != nil {
-			panic(err)
-		}
-	}
-}
+func main() { lines.Serve(perform, codeOf) }
 
 func codeOf(err error) *int16 {
 	var known *kerr.Error
@@ -120,16 +34,10 @@ func codeOf(err error) *int16 {
 	return nil
 }
 
-func perform(asked call) (answer, error) {
+func perform(asked lines.Call) (lines.Answer, error) {
 	switch asked.Op {
 	case "version":
-		info, _ := debug.ReadBuildInfo()
-		for _, module := range info.Deps {
-			if module.Path == "github.com/twmb/franz-go" {
-				return answer{"version": module.Version[1:]}, nil
-			}
-		}
-		return nil, errors.New("franz-go is not in the build")
+		return lines.Version("github.com/twmb/franz-go")
 	case "writer":
 		return nil, openWriter(asked)
 	case "send":
@@ -165,11 +73,11 @@ func perform(asked call) (answer, error) {
 	return administer(asked)
 }
 
-func base(asked call) []kgo.Opt {
+func base(asked lines.Call) []kgo.Opt {
 	return []kgo.Opt{kgo.SeedBrokers(asked.Bootstrap), kgo.ClientID(asked.ClientID)}
 }
 
-func openWriter(asked call) error {
+func openWriter(asked lines.Call) error {
 	own := append(base(asked), kgo.AllowAutoTopicCreation())
 	given := asked.Settings
 	if given.Codec != nil {
@@ -202,7 +110,7 @@ func openWriter(asked call) error {
 	return err
 }
 
-func send(asked call) error {
+func send(asked lines.Call) error {
 	writer := clients[asked.ID]
 	for _, one := range asked.Records {
 		made := &kgo.Record{Topic: writer.call.Topic}
@@ -219,7 +127,7 @@ func send(asked call) error {
 			made.Partition = *writer.call.Partition
 		}
 		for _, header := range one.Headers {
-			value, err := unpacked(header[1])
+			value, err := lines.Unpacked(header[1])
 			if err != nil {
 				return err
 			}
@@ -238,17 +146,7 @@ func send(asked call) error {
 	return nil
 }
 
-func unpacked(packed any) ([]byte, error) {
-	text, is := packed.(string)
-	if !is {
-		return nil, nil
-	}
-	var data []byte
-	quoted, _ := json.Marshal(text)
-	return data, json.Unmarshal(quoted, &data)
-}
-
-func flush(asked call) (answer, error) {
+func flush(asked lines.Call) (lines.Answer, error) {
 	writer := clients[asked.ID]
 	if err := writer.client.Flush(context.Background()); err != nil {
 		return nil, err
@@ -263,10 +161,10 @@ func flush(asked call) (answer, error) {
 		offsets = append(offsets, made.Offset)
 	}
 	writer.sent = nil
-	return answer{"offsets": offsets}, nil
+	return lines.Answer{"offsets": offsets}, nil
 }
 
-func openReader(asked call) error {
+func openReader(asked lines.Call) error {
 	own := base(asked)
 	given := asked.Settings
 	reset := kgo.NewOffset().AtStart()
@@ -311,7 +209,7 @@ func openReader(asked call) error {
 	return err
 }
 
-func join(asked call) error {
+func join(asked lines.Call) error {
 	how, reset := asked.Joining, kgo.NewOffset().AtStart()
 	if how.Reset == "none" {
 		reset = kgo.NoResetOffset()
@@ -348,7 +246,7 @@ func join(asked call) error {
 	return err
 }
 
-func read(asked call) (answer, error) {
+func read(asked lines.Call) (lines.Answer, error) {
 	reader := clients[asked.ID]
 	within, cancel := context.WithTimeout(context.Background(), time.Duration(asked.TimeoutMs)*time.Millisecond)
 	defer cancel()
@@ -362,13 +260,13 @@ func read(asked call) (answer, error) {
 		reader.fetched = append(reader.fetched, fetches.Records()...)
 	}
 	count := min(asked.Count, len(reader.fetched))
-	records := []answer{}
+	records := []lines.Answer{}
 	for _, one := range reader.fetched[:count] {
 		headers := [][2]any{}
 		for _, header := range one.Headers {
 			headers = append(headers, [2]any{header.Key, header.Value})
 		}
-		records = append(records, answer{
+		records = append(records, lines.Answer{
 			"partition": one.Partition, "offset": one.Offset, "key": one.Key, "value": one.Value, "headers": headers,
 			"timestamp": one.Timestamp.UnixMilli(), "timestamp_type": one.Attrs.TimestampType()})
 	}
@@ -376,5 +274,5 @@ func read(asked call) (answer, error) {
 		reader.read = append(reader.read, reader.fetched[:count]...)
 	}
 	reader.fetched = reader.fetched[count:]
-	return answer{"records": records}, nil
+	return lines.Answer{"records": records}, nil
 }
