@@ -27,7 +27,8 @@ def following(
         yield lambda count: pool.submit(member.read, count)
 
 
-@case("goes where auto.offset.reset says if what its group committed is deleted, or is behind the end", Ability.GROUP)
+@case("goes where auto.offset.reset says if what its group committed is deleted, or is behind the end",
+      Ability.GROUP, Ability.COMMIT_LESS)
 def committed_out_of_range(bench: Bench, driver: Driver) -> None:
     topic, group = bench.topic(2), bench.fresh_name()
     write_each(bench, topic)

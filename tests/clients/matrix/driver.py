@@ -56,6 +56,7 @@ class Ability(StrEnum):
     GROUP = "reading in groups"
     STATIC = "static members of groups"
     COMMIT = "committing by hand"
+    COMMIT_LESS = "committing less than what is committed"
     COOPERATIVE = "a cooperative assignor"
     NO_RESET = "doing without auto.offset.reset"
     FOLLOW = "members whose topic grows"

@@ -292,6 +292,7 @@ class Sarama(JsonLines):
         Ability.TIME_TYPE: "does not tell it",
         Ability.RESET: "tells of it, and leaves the rest to its user",
         Ability.NO_RESET: "has none: from the beginning, or from the end",
+        Ability.COMMIT_LESS: "what it marks as read only goes forwards",
         Ability.LATER: "ends with an error, and leaves the rest to its user",
         Ability.PATTERN: "has none",
         Ability.PATIENCE: "gives up after three tries unless told otherwise",
