@@ -260,7 +260,7 @@ SUITES = {
     "latency": Suite(latency, 2.5),
     "partitions": Suite(partitions, 1.0),
     "producers": Suite(producers, 1.0),
-    "connections": Suite(thousands, 1.7),
+    "connections": Suite(thousands, 3.4),
     "native": Suite(native, 0.7, warm=False),
     "groups": Suite(consumer_groups, 1.5),
     "commits": Suite(commits_of_members, 0.3),
