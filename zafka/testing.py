@@ -147,7 +147,8 @@ class Broker:
         """The actors as in `zafka status --format json`: name, kind, pid, incarnation, restarts, state, ..."""
         from zafka.runtime.control import read_status
 
-        actors: list[dict[str, Any]] = read_status(self.data_dir)["actors"]
+        # As patient as with a start: on a machine that is busy with other tests the supervisor may take its time.
+        actors: list[dict[str, Any]] = read_status(self.data_dir, timeout_s=self.start_timeout_s)["actors"]
         return actors
 
     def actor(self, name: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def bench() -> Iterator[Bench]:
             proxy = stack.enter_context(recorder.proxy(behind))
             topology |= listeners(behind, zmq, proxy)
             kafka = f"127.0.0.1:{proxy.port}"
-        broker = stack.enter_context(Broker(allow_faults=False, topology=topology))
+        broker = stack.enter_context(Broker(allow_faults=False, topology=topology, start_timeout_s=120))
         made = Bench(kafka or broker.bootstrap_servers, broker.zmq_bootstrap_servers, broker, recorder)
         yield stack.enter_context(contextlib.closing(made))
 
