@@ -13,13 +13,13 @@ import pytest
 from tests.clients.conftest import require
 from tests.clients.matrix import report
 from tests.clients.matrix.cases import Bench, Case
-from tests.clients.matrix.driver import Ability, Driver
+from tests.clients.matrix.driver import Driver
 from tests.clients.matrix.table import CASES, DRIVERS
 
 pytestmark = pytest.mark.timeout(180)
 REPORT = os.environ.get("ZAFKA_CLIENTS_REPORT")
 IN_A_HURRY = {"confluent-kafka", "kafka-python", "zafka, Kafka's protocol"}  # those that do what takes seconds each time
-IN_BRIEF = {"sarama"}  # those that are in groups, or see processes die, in make clients only
+LEFT_OUT = {"sarama"}  # those that are tried by make clients only
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,7 @@ def drivers(bench: Bench) -> Iterator[dict[str, Driver]]:
 
 
 def left_to_make_clients(asked: Case, kind: type[Driver]) -> bool:
-    if kind.name in IN_BRIEF:
-        return asked.needs_kills or Ability.GROUP in asked.needs
-    return asked.takes_seconds and kind.name not in IN_A_HURRY
+    return kind.name in LEFT_OUT or (asked.takes_seconds and kind.name not in IN_A_HURRY)
 
 
 @pytest.mark.parametrize(
