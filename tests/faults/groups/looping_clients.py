@@ -101,7 +101,7 @@ def aiokafka(listener: Listener, task: Task) -> Client:
     from aiokafka.coordinator.assignors.range import RangePartitionAssignor
     from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from aiokafka.errors import CommitFailedError
+    from aiokafka.errors import CommitFailedError, KafkaError
 
     assignors = {each.name: each for each in (RangePartitionAssignor, RoundRobinPartitionAssignor, StickyPartitionAssignor)}
     settings = dict(task.settings)
@@ -136,7 +136,12 @@ def aiokafka(listener: Listener, task: Task) -> Client:
         def poll(self) -> Records:
             if self.failed is not None:
                 raise self.failed
-            polled = wait(consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=RECORDS_MAX))
+            try:
+                polled = wait(consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=RECORDS_MAX))
+            except KafkaError as failed:
+                if "RebalanceInProgress" not in str(failed):
+                    raise
+                return []  # it asked for offsets in between, tells its user so, and goes on
             return [(place.partition, each.offset) for place, records in polled.items() for each in records]
 
         def commit(self, offsets: dict[int, int]) -> None:
