@@ -248,8 +248,7 @@ class BrokerActor:
             ends = list(accumulate(body.sizes))
             sections = [bytes(mail.records[end - size:end]) for size, end in zip(body.sizes, ends, strict=True)]
             self.cluster.become(state_from(sections))
-            self.groups.on_topics_changed()
-            self._take_config()
+            self._take_config()  # group coordinators are told of topics with it
             for topic_id in self.cluster.topics_by_id:
                 self.replicas.on_config_changed(topic_id)
             self.replicas.dirty = True

@@ -127,9 +127,11 @@ class Offsets:
     def restore(self, offsets: dict[str, Committed]) -> None:
         """Take in what `pieces` has told. Only the first group can be one of which there was a piece before."""
         first = next(iter(offsets), "")
-        if first in self._by_group:
-            self._by_group[first].update(offsets.pop(first))
+        before = self._by_group.get(first)
         self._by_group.update(offsets)
+        if before is not None:
+            before.update(offsets[first])
+            self._by_group[first] = before
 
     def _record(self, key: OffsetCommitKey, value: OffsetCommitValue | None, outbox: Outbox) -> None:
         self.replay(key, value)

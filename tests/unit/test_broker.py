@@ -380,3 +380,16 @@ def test_a_broker_that_fell_behind_the_start_of_the_log_acts_on_all_that_it_miss
     assert not bench.sent(messages.BecomeLeader), "what it led it leads"
     tell_snapshot(bench, 8000)  # late
     assert set(bench.actor.cluster.topics_by_name) == {"kept", "new"} and bench.actor.next_offset == 9000
+
+
+def test_a_snapshot_in_which_only_topics_have_changed_is_told_to_who_serves(tmp_path: Path) -> None:
+    bench = Bench(tmp_path).start("kept", "__consumer_offsets")
+    registered = cs.BrokerRegistered(BROKER_ID, INCARNATION, "a", [])
+    created = [cs.TopicCreated(topic_id(name), name, [[BROKER_ID]], config)
+               for name, config in (("kept", {"retention.ms": "5"}), ("__consumer_offsets", {}), ("new", {}))]
+    tell_snapshot(bench, 9000, cs.ClusterCreated("cluster"), registered, *created)
+    configs = {send.to: send.body.config for send in bench.sends(messages.ConfigChanged)}
+    assert configs[bench.partitions["kept", 0]] == {"retention.ms": "5"}
+    (told,) = bench.sends(messages.TopicsTold)
+    assert told.to == bench.partitions["__consumer_offsets", 0]
+    assert {name for name, _, _ in told.body.topics} == {"kept", "__consumer_offsets", "new"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.drive import exit_of
-from tests.unit.drive_cluster_snapshots import DATA, DIRECTORY, World, new_coordinator
+from tests.unit.drive_cluster_snapshots import DATA, DIRECTORY, NEWCOMER, World, new_coordinator
 from tests.unit.memory_disk import PowerCut
 from zafka.actors import cluster_snapshot, cluster_state as cs, messages
-from zafka.actors.actor import Now
+from zafka.actors.actor import Flush, Now, Send
 from zafka.actors.cluster_snapshot import sections_of, state_from
 from zafka.actors.coordinator import build
 from zafka.actors.start import COORDINATOR_DISK_FAULT, CoordinatorStart
@@ -88,6 +90,44 @@ def test_two_are_kept_and_the_log_begins_at_the_older_one() -> None:
     assert log.start_offset == snapshots.kept[0] >= 80 - 3 * 12
     files = [name for name in world.disk.list_directory(DIRECTORY) if name.endswith(LOG_SUFFIX)]
     assert len(files) == len(log.segments) and log.segments[0].end_offset > log.start_offset >= log.segments[0].base_offset
+
+
+def answer(world: World, offset: int) -> object:
+    """What a broker is told that reads from there on."""
+    (told,) = (each.body for each in world.drive.send(NEWCOMER, messages.ReadCluster(offset))
+               if isinstance(each, Send) and each.to == NEWCOMER)
+    return told
+
+
+def test_who_begins_or_fell_behind_the_start_is_given_the_newest_and_the_others_the_log() -> None:
+    world = grown(15)
+    (offset,) = world.actor.cluster_log.snapshots.kept
+    assert world.actor.replica.log.start_offset == 0, "one alone replaces nothing yet"
+    begun = answer(world, 0)
+    assert isinstance(begun, messages.ClusterSnapshot) and begun.next_offset == offset
+    assert isinstance(answer(world, 1), messages.ClusterRecords)
+
+    world = grown(80)
+    start, snapshots = world.actor.replica.log.start_offset, world.actor.cluster_log.snapshots
+    behind = answer(world, start - 1)
+    assert isinstance(behind, messages.ClusterSnapshot) and behind.next_offset == snapshots.offset > start
+    assert isinstance(answer(world, start), messages.ClusterRecords)
+
+
+def test_the_file_of_one_that_is_given_up_stays_open_until_its_flush_is_over() -> None:
+    world = grown(60)
+    snapshots = world.actor.cluster_log.snapshots
+    snapshots.abandon()
+    closed: list[Path] = []
+    close = world.disk.close
+    world.disk.close = lambda file: (closed.append(file.path), close(file))[1]  # type: ignore[method-assign]
+    snapshots.begin(iter([(b"one", 1), (b"two", 1)]))
+    (flush, _) = snapshots.on_turn_end(Now(1000.0, 0))
+    assert isinstance(flush, Flush)
+    snapshots.abandon()
+    assert flush.files[0].path not in closed
+    assert snapshots.on_flushed(flush.token)
+    assert flush.files[0].path in closed
 
 
 def test_a_start_replays_only_what_came_after(monkeypatch: pytest.MonkeyPatch) -> None:

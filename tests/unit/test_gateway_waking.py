@@ -10,13 +10,15 @@ import pytest
 
 from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
 from zafka.actors import messages
-from zafka.actors.gateway.effects import ReadFiles, Respond
+from zafka.actors.actor import Mail, Send
+from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import Part
 from zafka.actors.gateway.gateway import WAKING_PAUSE_S, WOKEN_PER_TURN
 from zafka.actors.gateway.routes import only_grew
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
+from zafka.transport.kafka.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
 BATCH = make_batch(b"one", base_offset=0)
 SIZE = len(BATCH)
@@ -27,6 +29,11 @@ def fetch(*offsets: int, min_bytes: int = 1, max_wait_ms: int = 500) -> FetchReq
     return FetchRequest(
         max_wait_ms=max_wait_ms, min_bytes=min_bytes, max_bytes=1 << 20, session_epoch=-1,
         topics=[FetchTopic(topic_id("t"), "t", partitions)])
+
+
+def produce(partition: int) -> ProduceRequest:
+    data = [PartitionProduceData(index=partition, records=memoryview(BATCH))]
+    return ProduceRequest(acks=-1, timeout_ms=1000, topic_data=[TopicProduceData(name="t", partition_data=data)])
 
 
 def serving(tmp_path: Path, partitions: int) -> Bench:
@@ -147,3 +154,15 @@ def test_only_more_of_the_same_may_wait(news: dict[str, int]) -> None:
     grown = msgspec.structs.replace(before, high_watermark=9, last_stable_offset=9, end_position=900)
     assert only_grew(before, grown)
     assert not only_grew(before, msgspec.structs.replace(grown, **news))
+
+
+def test_answers_leave_before_mail_to_partitions(tmp_path: Path) -> None:
+    """Who is answered need not wait for a partition that takes the core as soon as it has mail."""
+    bench = serving(tmp_path, 2)
+    one, other = bench.client(), bench.client()
+    one.send(ApiKey.FETCH, 12, fetch(0))
+    bench.tell(bench.partitions["t", 0], advanced(1, SIZE))
+    (wanted,) = bench.of(ReadFiles)
+    bench.turn(other.mail(ApiKey.PRODUCE, 9, produce(1)), Mail(SHELL, FilesRead(wanted.token, [BATCH])))
+    kinds = [type(each.body) if isinstance(each, Send) else type(each) for each in bench.effects]
+    assert kinds.index(Respond) < kinds.index(messages.Produce)

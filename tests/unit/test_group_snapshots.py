@@ -16,6 +16,7 @@ from zafka.actors.actor import Flush
 from zafka.actors.groups import group_snapshot
 from zafka.actors.groups.coordinator import make_machine
 from zafka.actors.groups.machine import GroupMachine
+from zafka.actors.groups.records import OffsetCommitKey, OffsetCommitValue
 from zafka.actors.messages import DeleteRecords, Shutdown
 from zafka.storage.snapshot import SNAPSHOT_NAME, read_point
 from zafka.transport.kafka.api_keys import ApiKey
@@ -83,6 +84,18 @@ def test_a_start_replays_only_what_came_after(tmp_path: Path) -> None:
     again = restarted(coordinator, tmp_path, make=counting)
     assert counting.replayed < 10
     assert {f"g{i}": again.fetch(f"g{i}") for i in range(7)} == {f"g{i}": max(range(i, 43, 7)) for i in range(7)}
+
+
+def test_a_group_of_more_than_a_section_is_told_in_pieces_and_whole_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_snapshot, "OFFSETS_PER_SECTION", 3)
+    machine, again = make_machine({}), make_machine({})
+    for group, topics in (("small", 1), ("large", 8), ("next", 2)):
+        for number in range(topics):
+            for partition in range(1 + number % 2):
+                machine.offsets.replay(OffsetCommitKey(group, f"t{number}", partition), OffsetCommitValue(number, -1, "", 0))
+    sections = list(machine.sections())
+    assert len(sections) > 4 and sum(again.restore(data) for data, _ in sections) == 16
+    assert log_state(again) == log_state(machine)
 
 
 def test_it_is_written_beside_the_work_one_section_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

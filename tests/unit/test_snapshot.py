@@ -151,7 +151,7 @@ def test_one_beyond_the_end_of_the_log_is_not_believed() -> None:
     append(log, *(make_batch([b"anew"]) for _ in range(9)), leader_epoch=1)
     point = read_point(other, DIRECTORY)
     assert point is not None and log.end_offset > point.end_offset
-    assert "leader epoch" in point.unfit(log)
+    assert "leader epoch" in point.unfit(log) and "leader epoch" in point.unfit(log, replaces=True)
 
 
 def test_one_of_another_topic_or_partition_is_not_believed() -> None:
