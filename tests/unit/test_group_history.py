@@ -69,6 +69,8 @@ BEGIN = (assigned("a", 0), read("a", 0, 4))
     # It was put out while it gave up what it had, and is told so when it has.
     (*BEGIN, wanted("a", 5), refused("a", 5), revoked("a", 0), lost("a", 0), assigned("a", 0), read("a", 0, 9)),
     (*BEGIN, wanted("a", 5), refused("a", 5), assigned("b", 0), revoked("a", 0), lost("a", 0), read("b", 0, 9)),
+    # It was put out while it tried to commit for the last time.
+    (*BEGIN, wanted("a", 5), assigned("b", 0), read("b", 0, 9), refused("a", 5), lost("a", 0)),
 ])
 def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
     assert told(*happened) == []
@@ -91,6 +93,7 @@ def test_what_may_be_is_no_problem(happened: tuple[Event, ...]) -> None:
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), read("b", 5, 9), revoked("a", 0))),
     ("two owners", (*BEGIN, committed("a", 5), assigned("b", 0), assigned("a", 0), read("a", 5, 9), lost("b", 0))),
+    ("two owners", (*BEGIN, wanted("a", 5), assigned("b", 0), read("b", 0, 9), refused("a", 5), revoked("a", 0))),
     ("two owners in a generation", (
         assigned("a", 0, generation=3), read("a", 0, 9), committed("a", 10), revoked("a", 0), assigned("b", 0, generation=3))),
     ("generation went back", (assigned("a", 0, generation=3), revoked("a", 0), assigned("a", 0, generation=2), read("a", 0, 9))),

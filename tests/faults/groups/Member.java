@@ -6,7 +6,6 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Properties;
 import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Collector;
@@ -36,7 +35,9 @@ final class Member implements ConsumerRebalanceListener {
     private static final long RETRY_NANOS = 20_000_000;
     // What a KIP-848 member is told, with an exception that stands for much else.
     private static final String PUT_OUT = "unknown member ID";
-    private static final String NOBODY_ASKED = "Coordinator unknown"; // and it closes, so Java does not wait for one
+    // It closes, and asks no more who coordinates: only an answer that is on its way can tell it (CoordinatorRequestManager.poll).
+    private static final String NOBODY_ASKED = "Coordinator unknown";
+    private static final long ON_ITS_WAY_MS = 1_000;
 
     private final String topic;
     private final KafkaConsumer<byte[], byte[]> consumer;
@@ -108,20 +109,22 @@ final class Member implements ConsumerRebalanceListener {
     }
 
     /**
-     * isLast: they are given up when it returns, so it is tried until it is known what became of it.
-     * Returns whether this is a member still.
+     * isLast: they are given up when it returns, so it is tried until it is known what became of it; also what is committed is
+     * committed again, so that who was put out meanwhile is told.
+     * Returns whether this is a member still, as far as it knows: who finds no coordinator while it closes sends no heartbeats
+     * either, cannot leave, and is put out when its session ends.
      */
     private boolean commit(Collection<Integer> partitions, boolean isLast) {
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
         for (int partition : partitions) {
             Long position = positions.get(partition);
-            if (position != null && !Objects.equals(position, committed.get(partition))) {
+            if (position != null && (isLast || !position.equals(committed.get(partition)))) {
                 offsets.put(new TopicPartition(topic, partition), new OffsetAndMetadata(position));
             }
         }
         String told = "\"offsets\": " + offsets.entrySet().stream().map(each -> where(
                 each.getKey().partition(), ", \"offset\": " + each.getValue().offset())).collect(list());
-        long deadline = System.currentTimeMillis() + PATIENCE_MS;
+        long begun = System.currentTimeMillis();
         while (!offsets.isEmpty()) {
             tell("offsets_wanted", told);
             try {
@@ -130,10 +133,12 @@ final class Member implements ConsumerRebalanceListener {
                 offsets.forEach((place, offset) -> committed.put(place.partition(), offset.offset()));
                 return true;
             } catch (RetriableException | CommitFailedException | RebalanceInProgressException refused) {
-                boolean isFinal = refused instanceof CommitFailedException && !refused.getMessage().contains(NOBODY_ASKED);
-                if (isFinal || !isLast || System.currentTimeMillis() > deadline) {
+                boolean isAlone = refused instanceof CommitFailedException && refused.getMessage().contains(NOBODY_ASKED);
+                boolean isFinal = refused instanceof CommitFailedException && !isAlone;
+                long waited = System.currentTimeMillis() - begun;
+                if (isFinal || !isLast || waited > (isAlone ? ON_ITS_WAY_MS : PATIENCE_MS)) {
                     tell("offsets_committed", told + ", \"success\": false, \"error\": \"" + refused.getClass().getSimpleName() + "\"");
-                    return !(isFinal && refused.getMessage().contains(PUT_OUT));
+                    return !isAlone && !(isFinal && refused.getMessage().contains(PUT_OUT));
                 }
                 LockSupport.parkNanos(RETRY_NANOS);
             }

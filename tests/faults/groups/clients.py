@@ -52,6 +52,10 @@ def confluent(listener: Listener, task: Task) -> Client:
         listener.on_lost(numbers(partitions))
         let_go(consumer, partitions)
 
+    def refused(error: KafkaError) -> CommitRefused:
+        code = error.code()
+        return CommitRefused(str(error), is_final=code not in again, is_put_out=code == KafkaError.UNKNOWN_MEMBER_ID)
+
     class Confluent:
         def __init__(self) -> None:
             self.consumer = confluent_kafka.Consumer({
@@ -79,10 +83,10 @@ def confluent(listener: Listener, task: Task) -> Client:
             try:
                 answered = self.consumer.commit(offsets=wanted, asynchronous=False)
             except KafkaException as failed:
-                raise CommitRefused(str(failed.args[0]), is_final=failed.args[0].code() not in again) from failed
+                raise refused(failed.args[0]) from failed
             for each in answered or ():
                 if each.error is not None:
-                    raise CommitRefused(str(each.error), is_final=each.error.code() not in again)
+                    raise refused(each.error)
 
         def close(self) -> None:
             self.consumer.close()

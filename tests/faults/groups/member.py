@@ -62,11 +62,13 @@ class Member:
         if runs:
             tell(events.CONSUMED, count=len(records), partitions=runs)
 
-    def commit(self, partitions: Iterable[int], *, is_last: bool) -> None:
-        """is_last: they are given up when it returns, so it is tried until it is known what became of it."""
+    def commit(self, partitions: Iterable[int], *, is_last: bool) -> bool:
+        """is_last: they are given up when it returns, so it is tried until it is known what became of it; also what is committed
+        is committed again, so that who was put out meanwhile is told. Returns whether this is a member still, as far as it knows.
+        """
         offsets = {
-            partition: self.positions[partition] for partition in partitions
-            if self.positions.get(partition) not in (None, self.committed.get(partition))}
+            partition: self.positions[partition] for partition in partitions if partition in self.positions
+            and (is_last or self.positions[partition] != self.committed.get(partition))}
         deadline_s = time.monotonic() + PATIENCE_S
         while offsets:
             told = [{**self._where(partition), "offset": offset} for partition, offset in offsets.items()]
@@ -76,12 +78,13 @@ class Member:
             except CommitRefused as refused:
                 if refused.is_final or not is_last or time.monotonic() > deadline_s:
                     tell(events.COMMITTED, offsets=told, success=False, error=str(refused))
-                    return
+                    return not refused.is_put_out
                 threading.Event().wait(RETRY_S)
             else:
                 tell(events.COMMITTED, offsets=told, success=True)
                 self.committed |= offsets
-                return
+                return True
+        return True
 
     # -- told by the client ----------------------------------------------------------------------
 
@@ -89,8 +92,8 @@ class Member:
         tell(events.ASSIGNED, partitions=list(map(self._where, partitions)), generation=generation)
 
     def on_revoked(self, partitions: Iterable[int]) -> None:
-        self.commit(partitions, is_last=True)
-        self._forget(events.REVOKED, partitions)
+        is_member = self.commit(partitions, is_last=True)
+        self._forget(events.REVOKED if is_member else events.LOST, partitions)
 
     def on_lost(self, partitions: Iterable[int]) -> None:
         self._forget(events.LOST, partitions)
