@@ -10,6 +10,7 @@ import json
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -33,6 +34,7 @@ from tests.clients.matrix.driver import (
     Start,
     Writer,
 )
+from tests.clients.matrix.drivers.group_log import DEBUG, kept
 from tests.clients.matrix.drivers.java_tools import JavaTools
 from tests.clients.matrix.drivers.json_lines import JAVA_FLAGS, KAFKA_LIB, Java
 from tests.clients.samples import Sample
@@ -124,8 +126,8 @@ class ConsoleWriter(LineWriter):
 class StreamReader(Reader):
     """A process that prints records, each with an end that can be found, for as long as it is read."""
 
-    def __init__(self, command: Sequence[str], end: bytes) -> None:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def __init__(self, command: Sequence[str], end: bytes, *, stderr: IO[bytes] | int = subprocess.PIPE) -> None:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
         self.end = end
         self.rest = b""
 
@@ -149,9 +151,12 @@ class StreamReader(Reader):
     def take(self, stdout: IO[bytes]) -> None:
         more = stdout.read1(1 << 20)  # type: ignore[attr-defined]
         if not more:
-            assert self.process.stderr is not None
-            raise Refused(None, self.process.stderr.read().decode(errors="replace"))
+            raise Refused(None, self.why_it_ended())
         self.rest += more
+
+    def why_it_ended(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode(errors="replace")
 
     def close(self) -> None:
         self.process.kill()
@@ -199,7 +204,28 @@ class Ended(StreamReader):
 
 
 class KcatMember(Ended, KcatReader):
-    pass
+    """It tells what its library logs, too (`group_log.py`), which it does not with -q."""
+
+    def __init__(self, command: Sequence[str], end: bytes) -> None:
+        self.told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
+        super().__init__([*(part for part in command if part != "-q"), "-X", f"debug={DEBUG}"], end, stderr=self.told)
+
+    def why_it_ended(self) -> str:
+        self.told.seek(0)
+        return self.told.read().decode(errors="replace")
+
+    def crash(self) -> None:
+        super().crash()
+        self._tell()
+
+    def close(self) -> None:
+        super().close()
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self.told.closed:
+            print(*kept(self.why_it_ended().splitlines()), sep="\n")
+            self.told.close()
 
 
 class ConsoleMember(Ended, ConsoleReader):

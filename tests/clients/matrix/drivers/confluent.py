@@ -45,6 +45,7 @@ from tests.clients.matrix.driver import (
     Writer,
 )
 from tests.clients.matrix.drivers.apart import PythonClient
+from tests.clients.matrix.drivers.group_log import DEBUG, GroupLog
 from tests.clients.samples import Sample
 
 POLL_S = 0.2
@@ -131,6 +132,18 @@ class ConfluentReader(Reader):
         self.consumer.close()
 
 
+class ConfluentMember(ConfluentReader):
+    """It tells what its library logs, too (`group_log.py`)."""
+
+    def __init__(self, consumer: confluent_kafka.Consumer, log: GroupLog, *, follows: bool) -> None:
+        super().__init__(consumer, follows=follows)
+        self.log = log
+
+    def close(self) -> None:
+        super().close()
+        print(*self.log.lines, sep="\n")
+
+
 def received(message: Message) -> Received:
     kind, timestamp_ms = message.timestamp()
     partition, offset = message.partition(), message.offset()
@@ -199,9 +212,11 @@ class Confluent(PythonClient):
         if joining.protocol == "classic":
             own |= {"heartbeat.interval.ms": HEARTBEAT_MS, "session.timeout.ms": joining.session_ms,
                     "partition.assignment.strategy": "cooperative-sticky" if joining.cooperative else None}
-        consumer = confluent_kafka.Consumer(self.settings(**{k: v for k, v in own.items() if v is not None}))
+        log = GroupLog()
+        consumer = confluent_kafka.Consumer(
+            self.settings(debug=DEBUG, **{k: v for k, v in own.items() if v is not None}), logger=log.logger)
         consumer.subscribe([topic])
-        return ConfluentReader(consumer, follows=joining.follows)
+        return ConfluentMember(consumer, log, follows=joining.follows)
 
     def shares(self, group: str) -> list[int]:
         """How many partitions each member of a group has; none while they are being shared."""
