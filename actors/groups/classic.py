@@ -282,6 +282,8 @@ class ClassicGroups:
         member = group.members[request.member_id]
         self._rebalances.has_synced(group, member, outbox)
         if group.state is State.STABLE:
+            # A sign of life, as in Kafka before 4.0: or who comes late is given its share, and put out before its first heartbeat.
+            self._rebalances.expect(group, member, now, outbox)
             answer_sync(call, group, member, outbox)
             return
         if member.sync is not None:

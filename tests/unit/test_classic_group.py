@@ -254,6 +254,17 @@ def test_a_member_that_waits_outlives_its_session() -> None:
     assert classic.heartbeat(member, 2) == ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_who_asks_late_for_its_share_has_a_session_from_then_on() -> None:
+    classic = Classic()
+    leader, late = classic.form(2, synced=False)
+    classic.sync(leader, 1, {late: b"its share"})
+    classic.pass_time(SESSION_S - 0.1)
+    assert classic.heartbeat(leader, 1) == 0
+    assert classic.answer(classic.sync(late, 1)).assignment == b"its share"
+    classic.pass_time(SESSION_S - 0.1)
+    assert classic.heartbeat(late, 1) == classic.heartbeat(leader, 1) == 0
+
+
 def test_sessions_that_begin_anew_are_those_of_who_heartbeats() -> None:
     """The coordinator's broker was gone: a member's time begins anew, and who waits for its first generation keeps its own."""
     classic = Classic(group_initial_rebalance_delay_ms=0)
