@@ -2,7 +2,8 @@
 
 Owns: `GroupMember`, and `Group`, what all members of one have seen together.
 Violations name themselves: two-owners (of a partition in one generation; invariant 13), fenced-commit (a commit of an
-older generation was taken, invariant 12), offset-back and offset-phantom as in `committers.py`, refused.
+older generation was taken, invariant 12), put-out (a member is told that it is none any more, though it was heard of within its
+session: others are given what it has), offset-back and offset-phantom as in `committers.py`, refused.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class GroupMember(GroupClient):
         self.owned: list[int] = []
         self.finishing = False
         self._life = 0  # a vanished member's timers mean nothing to the one that comes back
+        self._asked_s = 0.0
+        self._well: tuple[str, float] = "", 0.0  # who was told last that all is well, and when it asked
 
     def start(self) -> None:
         self.after(self.random.random(), self._join)
@@ -96,7 +99,24 @@ class GroupMember(GroupClient):
         self.generation, self.owned = -1, []
         self.after(delay_s + BACKOFF_S * self.random.random(), self._step(self._join))
 
+    def ask_coordinator(self, *request: Any) -> None:
+        self._asked_s = self.engine.now_s  # one request at a time
+        super().ask_coordinator(*request)
+
+    def _is_well(self) -> None:
+        """It was told that it is a member, and that nothing is to be done."""
+        self._well = self.member_id, self._asked_s
+
+    def _check_put_out(self) -> None:
+        """It was told that it is no member. Its session has ended, then, or its time for a step, which is as long, since all was well."""
+        member_id, well_s = self._well
+        silent_s = self.engine.now_s - well_s
+        if member_id and member_id == self.member_id and silent_s < SESSION_MS / 1000:
+            self.violate("put-out", f"{member_id}, {silent_s:.3f} s after it asked and was told that all is well")
+
     def _on_error(self, error: int, step: Callable[[], None]) -> None:
+        if error == ErrorCode.UNKNOWN_MEMBER_ID:
+            self._check_put_out()
         if error in STALE:
             self.member_id = "" if error == ErrorCode.UNKNOWN_MEMBER_ID else self.member_id
             self._begin_anew()
@@ -156,6 +176,7 @@ class GroupMember(GroupClient):
         if answer.error_code:
             self._on_error(answer.error_code, self._join)
             return
+        self._is_well()
         self._take_share(answer.assignment)
         self.after(BEAT_S * self.random.random(), self._step(self._beat))
 
@@ -186,6 +207,7 @@ class GroupMember(GroupClient):
         if answer.error_code:
             self._on_error(answer.error_code, self._beat)
         else:
+            self._is_well()
             self._go_on()
 
     def _go_on(self) -> None:

@@ -68,7 +68,6 @@ class RollingMember(GroupMember):
         self.modern = False
         self._topic_id = b""
         self._lives = 0
-        self._asked_s = 0.0
 
     def _begin_anew(self, delay_s: float = 0.0) -> None:
         self.shared.has.pop(self.name, None)
@@ -92,6 +91,7 @@ class RollingMember(GroupMember):
 
     def _on_error(self, error: int, step: Callable[[], None]) -> None:
         if error in FENCED:
+            self._check_put_out()
             self._be_born()
             self._begin_anew()
         else:
@@ -110,10 +110,6 @@ class RollingMember(GroupMember):
             epoch, {partition: before.get(partition, (epoch, self.engine.now_s)) for partition in owned})
         group.newest = max(group.newest, epoch)
         self.engine.counts["shares of an epoch"] += 1
-
-    def ask_coordinator(self, *request: Any) -> None:
-        self._asked_s = self.engine.now_s  # one request at a time
-        super().ask_coordinator(*request)
 
     def _check_sole(self) -> None:
         """It was told that it is a member, in the epoch that it knows."""
@@ -187,6 +183,8 @@ class RollingMember(GroupMember):
 
         def on_answer(answer: Any) -> None:
             if answer.error_code in FENCED or answer.error_code == ErrorCode.UNKNOWN_MEMBER_ID:
+                if answer.error_code != ErrorCode.FENCED_MEMBER_EPOCH:  # who missed two answers is behind, and no member any more
+                    self._check_put_out()
                 self._be_born()
                 self._begin_anew()
             elif answer.error_code:
@@ -195,6 +193,7 @@ class RollingMember(GroupMember):
             else:
                 if epoch != JOIN_EPOCH:
                     self._check_sole()
+                self._is_well()
                 self.previous = self.generation if answer.member_epoch > self.generation else self.previous
                 self.generation = answer.member_epoch
                 given = self.owned
