@@ -43,8 +43,8 @@ class Apart:
         self.team = Team("apart", LIBRDKAFKA_848[0], Doors(broker.bootstrap_servers, ""), TOPIC, PARTITIONS, seed=0)
 
     def join(self, kind: Kind) -> Member:
-        by_proxy = {**kind.settings, **IMPATIENT[kind.client], "bootstrap.servers": f"127.0.0.1:{self.proxy.port}"}
-        self.team.join(kind._replace(settings=by_proxy), may_crash=False)
+        impatient = kind._replace(settings={**kind.settings, **IMPATIENT[kind.client]})
+        self.team.join(impatient, may_crash=False, doors=Doors(f"127.0.0.1:{self.proxy.port}", ""))
         self.team.join(may_crash=False)
         self.wait(self.team.is_shared)
         return self.team.members[0]
@@ -75,7 +75,7 @@ class Apart:
     def wait(self, condition: Callable[[], bool]) -> None:
         end_s = time.monotonic() + WAIT_S
         while not condition():
-            assert time.monotonic() < end_s, self.team.told()
+            assert time.monotonic() < end_s, self.team.explained()
             threading.Event().wait(0.02)
 
     def judge(self) -> list[str]:

@@ -151,7 +151,7 @@ class Campaign:
         self.wait(is_so, kind.name)
 
     def wait_until_shared(self) -> None:
-        self.wait(lambda: all(team.is_shared() for team in self.teams), "shared")
+        self.wait(lambda: all(team.is_shared() for team in self.teams), "shared", Team.is_shared)
 
     def wander(self, seconds: float) -> None:
         """Each group by itself: between one and three members, who come, leave and crash."""
@@ -168,14 +168,17 @@ class Campaign:
             if self.random.random() < 0.3:
                 self.wait_until_shared()
 
-    def wait(self, is_so: Callable[[], bool], what: str) -> None:
-        """Whose leave found no coordinator is a member until its session ends, and that begins anew with each coordinator: in
+    def wait(self, is_so: Callable[[], bool], what: str, is_ready: Callable[[Team], bool] = lambda team: False) -> None:
+        """is_ready: of teams that need not explain themselves if it never is so.
+
+        Whose leave found no coordinator is a member until its session ends, and that begins anew with each coordinator: in
         time nobody is killed any more."""
         begun_s = time.monotonic()
         while not is_so():
             waited_s = time.monotonic() - begun_s
             self.killer.rests = waited_s > RESTS_AFTER_S
-            assert waited_s < PATIENCE_S, f"not {what}: {[team.told() for team in self.teams]}"
+            assert waited_s < PATIENCE_S, "\n".join(
+                (f"not {what}", *(team.explained() for team in self.teams if not is_ready(team))))
             for team in self.teams:
                 team.check()
             threading.Event().wait(POLL_S)

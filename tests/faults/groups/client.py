@@ -5,11 +5,14 @@ Owns: the words. clients.py: librdkafka and ours; looping_clients.py: those that
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 POLL_S = 0.1
 RECORDS_MAX = 200
+EXPLAIN = signal.SIGUSR1  # a member of Python's that is sent it writes where it is, and then this line
+EXPLAINED = "-- that is all"
 
 Records = list[tuple[int, int]]  # partition and offset, in the order in which they came
 
@@ -52,3 +55,6 @@ class Client(Protocol):
         """Raises CommitRefused."""
 
     def close(self) -> None: ...
+
+    def state(self) -> str:
+        """What it waits for, as far as its library lets that be seen."""

@@ -91,6 +91,9 @@ def confluent(listener: Listener, task: Task) -> Client:
         def close(self) -> None:
             self.consumer.close()
 
+        def state(self) -> str:
+            return f"assigned {numbers(self.consumer.assignment())}, generation {generation_of(self.consumer)}"
+
     return Confluent()
 
 
@@ -129,5 +132,8 @@ def ours(listener: Listener, task: Task) -> Client:
 
         def close(self) -> None:
             self.consumer.close()
+
+        def state(self) -> str:
+            return repr(self.consumer)
 
     return Ours()

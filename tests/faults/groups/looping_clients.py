@@ -6,6 +6,7 @@ coroutine, and `wait` in it awaits something there, so that a member that gives 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -88,6 +89,15 @@ def kafka_python(listener: Listener, task: Task) -> Client:
         def close(self) -> None:
             consumer.close()
 
+        def state(self) -> str:
+            coordinator = consumer._coordinator
+            connections = [
+                f"{connection} {len(connection.in_flight_requests)} in flight, {len(connection._request_buffer)} not sent"
+                for connection in list(coordinator._manager._conns.values())]
+            joins = coordinator._join_task
+            return (f"{coordinator.state} {coordinator._generation} at {coordinator.coordinator_id}, rejoins {coordinator.rejoin_needed}, "
+                    f"joins {joins is not None and not joins.is_done}, heartbeats {coordinator._heartbeat_enabled}; {connections}")
+
     return KafkaPython()
 
 
@@ -153,6 +163,12 @@ def aiokafka(listener: Listener, task: Task) -> Client:
         def close(self) -> None:
             self._give_up()
             wait(consumer.stop())
+
+        def state(self) -> str:
+            coordinator = consumer._coordinator
+            frames = [task.get_stack(limit=1) for task in asyncio.all_tasks(consumer._loop)]
+            return (f"generation {coordinator.generation} at {coordinator.coordinator_id}, "
+                    f"rejoins {coordinator._rejoin_needed_fut.done()}; waits in {frames}")
 
     return AioKafka()
 

@@ -5,15 +5,17 @@
 Owns: one consumer. It commits now and then, and all that it has read before it lets go of a partition; what is told is
 written before anything else happens, and that it wants to commit before it tries, so that a crash hides nothing that
 others could see. What it may be told while coordinators die is tried again; anything else ends it with an error, which
-its parent sees.
+its parent sees. Asked by a signal, it writes to stderr where it is, so that who waits for it in vain can say why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import itertools
 import json
 import operator
+import signal
 import sys
 import threading
 import time
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.faults.groups import events
-from tests.faults.groups.client import Client, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import EXPLAIN, EXPLAINED, Client, CommitRefused, Listener, Records, Task
 from tests.faults.groups.clients import confluent, ours
 from tests.faults.groups.looping_clients import aiokafka, bridged, kafka_python
 
@@ -38,6 +40,11 @@ class Member:
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
         self.client = CLIENTS[task.kind](self, task)
+        signal.signal(EXPLAIN, self._explain)
+        faulthandler.register(EXPLAIN, chain=True)  # also while a library keeps Python from running
+
+    def _explain(self, *_: object) -> None:
+        print(self.client.state(), EXPLAINED, sep="\n", file=sys.stderr, flush=True)
 
     def run(self, must_leave: threading.Event) -> None:
         next_s = 0.0

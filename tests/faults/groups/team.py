@@ -17,11 +17,14 @@ from random import Random
 from typing import IO
 
 from tests.faults.groups import events
+from tests.faults.groups.client import EXPLAIN, EXPLAINED
 from tests.faults.groups.events import Event, in_order, parse, with_losses
 from tests.faults.groups.history import GroupHistory
 from tests.faults.groups.kinds import Doors, Kind, Mix
 
 END_S = 90.0
+EXPLAIN_S = 5.0
+STDERR_MAX = 2000
 SESSION_S, STEADY_SESSION_S = 3.0, 60.0  # of those who may crash, and of the others
 
 
@@ -38,6 +41,7 @@ class Member:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        self._is_java = command[0] == "java"
         self._take = take
         self._events = events_
         self._last_ms = 0.0
@@ -66,6 +70,18 @@ class Member:
         """In order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def explained(self) -> str:
+        """Where it is, by its own words, if it is one of Python's."""
+        if self._is_java:
+            return f"{self.name}: Java"
+        self.process.send_signal(EXPLAIN)
+        end_s = time.monotonic() + EXPLAIN_S
+        told = ""
+        while EXPLAINED not in told and time.monotonic() < end_s and self.process.poll() is None:
+            threading.Event().wait(0.02)
+            told = os.pread(self.stderr.fileno(), 1 << 20, 0).decode(errors="replace")
+        return f"{self.name}: {told[-STDERR_MAX:]}"
 
     def finish(self) -> str:
         """Wait until it has ended, as it was told to. Returns what is wrong with its end."""
@@ -97,7 +113,7 @@ class Member:
             self.process.stdin.close()
         self.process.stdout.close()
         self.stderr.seek(0)
-        error = self.stderr.read().decode(errors="replace")[-2000:]
+        error = self.stderr.read().decode(errors="replace")[-STDERR_MAX:]
         self.stderr.close()
         return error
 
@@ -130,12 +146,12 @@ class Team:
 
     # -- who comes and goes ----------------------------------------------------------------------
 
-    def join(self, kind: Kind | None = None, *, may_crash: bool) -> None:
-        """kind: of those that the group may have, any one if it is not said.
+    def join(self, kind: Kind | None = None, *, may_crash: bool, doors: Doors | None = None) -> None:
+        """kind: of those that the group may have, any one if it is not said. doors: if it takes others than the rest.
 
         may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
         kind = kind or self.kind.drawn(self.random)
-        command = kind.command(self._doors, self.topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
+        command = kind.command(doors or self._doors, self.topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
         self.joins += 1
         self.members.append(Member(
             f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
@@ -186,6 +202,10 @@ class Team:
     def _note_end(self, wrong: str) -> None:
         if wrong:
             self.failures.append(wrong)
+
+    def explained(self) -> str:
+        """Where its members are, by their own words, for who waited in vain for them."""
+        return "\n".join((self.told(), *(member.explained() for member in self.members)))
 
     # -- what they see ---------------------------------------------------------------------------
 
