@@ -136,13 +136,12 @@ class Rebalances:
             member.is_new = False
             group.pending_sync.add(member.member_id)
         self._set(
-            sync_timer(group), group.rebalance_timeout_ms,
-            partial(self._expire_syncs, group, group.generation), now, outbox)
+            sync_timer(group), group.rebalance_timeout_ms, partial(self._expire_syncs, group), now, outbox)
 
-    def _expire_syncs(self, group: ClassicGroup, generation: int, now: Now, outbox: Outbox) -> None:
-        """Who did not ask for its assignment in time is gone."""
+    def _expire_syncs(self, group: ClassicGroup, now: Now, outbox: Outbox) -> None:
+        """Who did not ask for its assignment in time is gone. The next rebalance cancels this timer."""
         late = sorted(group.pending_sync)
-        if generation != group.generation or group.state not in (State.COMPLETING, State.STABLE) or not late:
+        if not late:
             return
         for member_id in late:
             group.remove(member_id)

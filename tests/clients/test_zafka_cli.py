@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -17,6 +19,8 @@ import yaml
 
 from zafka.client.admin import Admin
 from zafka.client.consumer import Consumer
+from zafka.client.records import TopicPartition
+from zafka.runtime.cli import main
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,16 +38,27 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture(params=["kafka", "zmq"])
-def zafka(request: pytest.FixtureRequest, broker: Broker) -> Zafka:
-    """zafka("topic", "list") runs the command at one of the two doors and returns what it prints."""
-    address = broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers
+def zafka(
+    request: pytest.FixtureRequest, broker: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Zafka:
+    """zafka("topic", "list") runs the command at one of the two doors and returns what it prints.
 
-    def run(*arguments: str, data: str = "") -> str:
-        done = subprocess.run(
-            [*COMMAND, *arguments], check=False, input=data.encode(),
-            capture_output=True, timeout=TIMEOUT_S, env={**ENVIRONMENT, "ZAFKA_BOOTSTRAP": address})
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
+    In this process: a new one for each command costs more than what it does. Tests of what a process does start one."""
+    address = broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers
+    monkeypatch.setenv("ZAFKA_BOOTSTRAP", address)
+
+    def run(*arguments: str, data: str = "", code: int = 0) -> str:
+        (tmp_path / "stdin").write_text(data)
+        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+        with (
+            (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patched, contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patched.setattr(sys, "stdin", stdin)
+            ended = main(arguments)
+        out.seek(0)
+        assert ended == code, err.getvalue()
+        return out.read() if not code else err.getvalue()
 
     return run
 
@@ -75,6 +90,22 @@ def test_a_topic_gets_more_partitions(zafka: Zafka, topic: str) -> None:
     zafka("topic", "alter", topic, "--partitions", "4")
     (told,) = json.loads(zafka("topic", "describe", topic, "--format", "json"))
     assert [(one["partition"], one["leader"]) for one in told["partitions"]] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+
+
+def test_a_topic_s_configuration_is_altered_and_taken_back(zafka: Zafka, topic: str) -> None:
+    def config() -> dict[str, str]:
+        (told,) = json.loads(zafka("topic", "describe", topic, "--format", "json"))
+        found: dict[str, str] = told["config"]
+        return found
+
+    alter = ("topic", "alter", topic, "--config", "retention.bytes=99", "--delete-config", "retention.ms")
+    zafka(*alter, "--dry-run")
+    assert config() == {"retention.ms": "1234567"}
+    zafka(*alter)
+    assert config() == {"retention.bytes": "99"}
+    assert "did you mean" in zafka("topic", "alter", topic, "--config", "retention.byte=1", code=1)
+    zafka("topic", "delete", topic, f"{topic}-none", code=1)
+    assert topic in zafka("topic", "list").splitlines(), "all of them or none"
 
 
 def test_lines_go_in_and_come_out(zafka: Zafka, topic: str) -> None:
@@ -162,7 +193,58 @@ def test_doctor_tells_of_groups_and_where_their_members_are_sent(zafka: Zafka, t
     assert f"ok       group {group}: clients are sent to broker 1 at " in text
     assert f"WARNING  group {group}: nobody reads 3 records behind its offsets" in text
     assert "groups: classic and KIP-848" in text
-    assert f"WARNING  group {group}-none: there is no such group now" in zafka("doctor", "-G", f"{group}-none")
+    assert f"WARNING  group {group}-none: there is no such group now" in (none := zafka("doctor", "-G", f"{group}-none"))
+    assert f"group {group}:" not in none, "others are not told of"
+
+
+def partitions_of(zafka: Zafka, group: str) -> list[tuple[int, int | None, int | None]]:
+    """Partition, committed offset and lag of each, as `describe` has them."""
+    (told,) = json.loads(zafka("group", "describe", group, "--format", "json"))
+    return [(one["partition"], one["committed"], one["lag"]) for one in told["partitions"]]
+
+
+def test_a_group_is_moved_to_what_is_there_and_nowhere_else(zafka: Zafka, topic: str, broker: Broker) -> None:
+    group = f"g-{topic}"
+    zafka("produce", topic, "-p", "0", data="0\n1\n2\n3\n4\n")
+    assert "has committed nothing; name the topics" in zafka("group", "seek", group, "--to", "1", code=2)
+    with Admin(broker.bootstrap_servers) as admin:
+        admin.delete_records({(topic, 0): 3})
+        admin.alter_group_offsets(group, {(topic, 0): 7})
+        assert partitions_of(zafka, group) == [(0, 7, 0)], "an offset behind the end is no lag below zero"
+        for to, after in (("1", 3), ("4", 4), ("99", 5)):
+            (told, other) = json.loads(zafka("group", "seek", group, "--to", to, "--format", "json"))
+            assert (told["topic"], told["after"], other["after"]) == (topic, after, 0)
+            assert admin.list_group_offsets(group) == {(topic, 0): after, (topic, 1): 0}
+    assert "--to must be earliest" in zafka("group", "seek", group, "--to", "soon", code=2)
+
+
+def test_a_share_of_a_group_is_printed_up_to_a_count(zafka: Zafka, topic: str) -> None:
+    group = f"g-{topic}"
+    zafka("produce", topic, "-p", "0", data="0\n1\n2\n3\n4\n")
+    assert zafka("consume", topic, "-G", group, "-c", "2", "-e") == "0\n1\n"
+    assert partitions_of(zafka, group)[0] == (0, 2, 3)
+    assert zafka("consume", topic, "-G", group, "-c", "2", "-e") == "2\n3\n"
+    assert "`zafka group seek` moves it" in zafka("consume", topic, "-G", group, "-p", "0", code=2)
+
+
+def test_all_groups_are_described_and_several_deleted(zafka: Zafka, topic: str, broker: Broker) -> None:
+    groups = [f"g{number}-{topic}" for number in range(2)]
+    with Admin(broker.bootstrap_servers) as admin:
+        for group in groups:
+            admin.alter_group_offsets(group, {(topic, 0): 0})
+    config = {"bootstrap_servers": broker.bootstrap_servers, "group_id": f"m-{topic}", "enable_auto_commit": False}
+    with Consumer(topic, **config) as member:  # type: ignore[arg-type]
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while member.assignment() != {TopicPartition(topic, 0), TopicPartition(topic, 1)}:
+            assert time.monotonic() < deadline_s
+            member.poll(0.05)
+        told = {each["group"]: each for each in json.loads(zafka("group", "describe", "--format", "json"))}
+        assert {*groups, f"m-{topic}"} <= told.keys()
+        one = told[f"m-{topic}"]
+        assert [(each["committed"], each["lag"], each["member"]) for each in one["partitions"]] == [
+            (None, None, one["members"][0]["member"])] * 2, "what it reads is shown also if nothing is committed"
+    zafka("group", "delete", *groups)
+    assert not set(groups) & set(zafka("group", "list").split())
 
 
 @pytest.mark.parametrize("measurement", ["produce", "consume", "latency", "end-to-end"])

@@ -147,6 +147,14 @@ def test_a_group_that_is_too_large_now_leaves_its_last_out_after_a_restart() -> 
     assert classic.members == [first, second]
 
 
+def test_a_group_of_the_size_that_is_allowed_goes_on_after_a_restart() -> None:
+    classic = Classic()
+    first, second = classic.form(2)
+    classic.settings["group.max.size"] = "2"
+    classic.restart()
+    assert [classic.heartbeat(member_id, 1) for member_id in (first, second)] == [0, 0]
+
+
 # -- JoinGroup: when it is answered ------------------------------------------------------------------
 
 
@@ -208,6 +216,17 @@ def test_who_does_not_join_in_the_longest_rebalance_timeout_is_out() -> None:
     answer = classic.answer(rejoin)
     assert (answer.generation_id, answer.leader) == (2, follower)
     assert classic.heartbeat(leader, 2) == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_member_that_joins_again_says_anew_how_long_it_may_take() -> None:
+    classic = Classic()
+    leader, _ = classic.form(2, rebalance_s=30, session_s=100)
+    rejoin = classic.join(leader, rebalance_s=50, session_s=100)
+    classic.pass_time(49.9)
+    assert classic.answer(rejoin) is None
+    classic.pass_time(0.2)
+    assert classic.answer(rejoin).generation_id == 2
+    assert classic.members == [leader]
 
 
 def test_a_rebalance_waits_for_who_was_given_an_id() -> None:
@@ -389,6 +408,16 @@ def test_who_does_not_sync_in_time_is_out() -> None:
     classic.pass_time(0.1)
     assert (classic.state, classic.members) == ("PreparingRebalance", [leader])
     assert classic.answer(classic.join(leader)).generation_id == 2
+
+
+def test_the_time_to_sync_ends_with_the_next_rebalance() -> None:
+    classic = Classic()
+    leader, follower = classic.form(2, synced=False, session_s=200)
+    classic.pass_time(REBALANCE_S - 10)
+    rejoin = classic.join(leader, protocols=(("range", b"other"),), session_s=200)
+    classic.pass_time(20)
+    joins = [rejoin, classic.join(follower, session_s=200)]
+    assert [classic.answer(call).generation_id for call in joins] == [2, 2]
 
 
 def test_without_a_leader_that_syncs_the_others_join_again() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.drive_classic import DELAY_S, GROUP_ID, REBALANCE_S, SESSION_S, Classic
+from zafka.actors.groups.calls import Outbox
 from zafka.transport.kafka.errors import ErrorCode
 
 TWO = (("range", b"by range"), ("sticky", b"to stick"))
@@ -306,6 +307,31 @@ def test_assignments_are_shown_until_the_next_ones_are_awaited() -> None:
     group = classic.describe()
     assert (group.group_state, group.protocol_data) == ("PreparingRebalance", "")
     assert [(each.member_metadata, each.member_assignment) for each in group.members] == [(b"", b"for c-1")]
+
+
+def test_no_assignment_is_shown_of_a_generation_that_did_not_get_one() -> None:
+    classic = Classic()
+    leader, follower = classic.form(2)
+    rejoin = classic.join(leader)
+    classic.settle([rejoin, classic.join(follower)], synced=False)
+    classic.sync(follower, 2)
+    classic.join(leader, protocols=(("range", b"other"),))
+    assert [each.member_assignment for each in classic.describe().members] == [b"", b""]
+
+
+@pytest.mark.parametrize("waits_for", ["joins", "syncs", "nothing"])
+def test_a_group_that_is_given_up_leaves_no_timer(waits_for: str) -> None:
+    """One that fired would write a group of this kind over the one that it has become."""
+    classic = Classic()
+    classic.form(1, synced=waits_for != "syncs")
+    if waits_for == "joins":
+        classic.join_new()
+        classic.join()
+        assert sorted(name.split()[1] for name in classic.timers) == ["join", "session", "session", "session"]
+    outbox = Outbox()
+    classic.groups.give_up(GROUP_ID, outbox)
+    classic.keep(outbox)
+    assert classic.timers == {}
 
 
 def test_a_group_is_written_when_it_is_first_heard_of() -> None:

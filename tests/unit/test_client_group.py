@@ -7,7 +7,19 @@ import random
 import pytest
 
 from zafka.client.assignors import ASSIGNORS, Members
-from zafka.client.group import Adopt, Failed, GroupOptions, KnownTopic, Lost, Membership, Phase, Prepare, Request
+from zafka.client.group import (
+    NEVER,
+    RETRY_S,
+    Adopt,
+    Failed,
+    GroupOptions,
+    KnownTopic,
+    Lost,
+    Membership,
+    Phase,
+    Prepare,
+    Request,
+)
 from zafka.client.group_classic import ClassicMembership
 from zafka.client.group_protocol import (
     BadGroupBytes,
@@ -139,6 +151,19 @@ def test_of_two_who_claim_a_partition_the_later_generation_has_it() -> None:
     assert ASSIGNORS["sticky"].assign(members, {"t": 2})["new"] == {where}
 
 
+def test_of_two_who_claim_a_partition_in_one_generation_nobody_has_it() -> None:
+    """So it is shared afresh, and who gets it may begin at once."""
+    both = frozenset({TopicPartition("t", 0), TopicPartition("t", 1)})
+    members = {name: Subscription(("t",), both, 3) for name in ("a", "b")}
+    assert ASSIGNORS["cooperative-sticky"].assign(members, {"t": 2}) == {"a": {("t", 0)}, "b": {("t", 1)}}
+
+
+def test_what_is_not_read_any_more_is_not_kept() -> None:
+    members = {
+        "a": Subscription(("u",), frozenset({TopicPartition("t", 0)}), 3), "b": Subscription(("t", "u"), frozenset(), 3)}
+    assert ASSIGNORS["sticky"].assign(members, {"t": 1, "u": 1}) == {"a": {("u", 0)}, "b": {("t", 0)}}
+
+
 # -- the membership ----------------------------------------------------------------------------------
 
 
@@ -182,6 +207,31 @@ class Driven:
         self.membership.tasks.clear()
         return self.membership
 
+    def rejoins(self, *owned: TopicPartition) -> Request:
+        """The group shares anew, and its reader keeps these: the request that says so."""
+        self.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+        (task,) = self.membership.tasks
+        assert isinstance(task, Prepare)
+        self.membership.tasks.clear()
+        self.membership.prepared(task.round, frozenset(owned))
+        return self.due(ApiKey.JOIN_GROUP)
+
+    def leads(self, join: Request, generation: int, others: dict[str, Subscription], **fields: object) -> None:
+        """Answer a join: this member leads these others."""
+        mine = join.message.protocols[0]
+        members = [JoinGroupResponseMember("m", None, mine.metadata)]
+        members += [JoinGroupResponseMember(name, None, encode_subscription(told)) for name, told in others.items()]
+        self.answer(join, JoinGroupResponse(
+            generation_id=generation, protocol_name=mine.name, leader="m", member_id="m", members=members, **fields))  # type: ignore[arg-type]
+
+    def follows(self, join: Request, generation: int, *partitions: TopicPartition) -> None:
+        """Answer a join and the sync behind it: another one leads, and gives us these."""
+        name = join.message.protocols[0].name
+        self.answer(join, JoinGroupResponse(generation_id=generation, protocol_name=name, leader="other", member_id="m"))
+        sync = self.due(ApiKey.SYNC_GROUP)
+        assert sync.message.assignments == [], "who follows assigns nothing"
+        self.answer(sync, SyncGroupResponse(assignment=encode_assignment(partitions)))
+
     def beat(self, error: int) -> None:
         self.now_s += 1.0
         self.answer(self.due(ApiKey.HEARTBEAT), HeartbeatResponse(error_code=error))
@@ -214,6 +264,7 @@ def test_who_is_not_known_any_more_has_lost_all_and_joins_when_its_reader_knows(
     assert isinstance(task, Lost)
     assert (membership.identity.generation, membership.identity.life) == (-1, life + 1)
     assert membership.next_request(driven.now_s + 9.0) is None
+    assert membership.wake_at() == NEVER, "there is nothing to do before the reader comes"
     membership.prepared(task.round, frozenset())
     assert driven.due(ApiKey.JOIN_GROUP).message.member_id == member_id
 
@@ -288,3 +339,100 @@ def test_a_leader_shares_anew_when_its_topics_change() -> None:
     membership.on_topics({"t": KnownTopic(3)}, driven.now_s)
     (task,) = membership.tasks
     assert isinstance(task, Prepare) and task.why == "topics changed: t has 3 partitions now"
+
+
+def test_who_is_too_slow_signs_off_also_while_it_waits_for_others_to_join() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    join = driven.rejoins()
+    assert membership.wake_at() == 30.0, "when nothing will have been read for too long"
+    driven.now_s = 30.0
+    assert driven.due(ApiKey.LEAVE_GROUP).message.members[0].member_id == "m"
+    assert not membership.awaits(join)
+
+
+def test_a_coordinator_that_is_not_to_be_found_yet_is_looked_for_a_little_later() -> None:
+    driven = Driven()
+    found = driven.due(ApiKey.FIND_COORDINATOR)
+    driven.answer(found, FindCoordinatorResponse(
+        coordinators=[Coordinator("g", error_code=ErrorCode.COORDINATOR_NOT_AVAILABLE)]))
+    assert driven.membership.next_request(driven.now_s) is None
+    assert driven.membership.wake_at() == RETRY_S
+    driven.now_s = RETRY_S
+    found = driven.due(ApiKey.FIND_COORDINATOR)
+    driven.answer(found, FindCoordinatorResponse(coordinators=[Coordinator("g", error_code=ErrorCode.INVALID_GROUP_ID)]))
+    assert isinstance(driven.membership.tasks[0], Failed)
+
+
+def test_who_keeps_partitions_says_since_which_generation_it_has_them() -> None:
+    driven = Driven(strategies=("cooperative-sticky",))
+    driven.joined()
+    join = driven.rejoins(*BOTH)
+    told = decode_subscription(join.message.protocols[0].metadata)
+    assert (told.owned, told.generation) == (BOTH, 1)
+
+
+def test_a_heartbeat_waits_no_longer_than_a_session() -> None:
+    driven = Driven(request_timeout=30.0)
+    driven.joined()
+    driven.now_s += 1.0
+    assert driven.due(ApiKey.HEARTBEAT).timeout_s == 10.0
+
+
+def test_a_leader_waits_to_hear_of_what_others_read_and_heartbeats_go_on() -> None:
+    driven = Driven()
+    membership = driven.membership
+    join = driven.due(ApiKey.JOIN_GROUP)
+    driven.leads(join, 1, {"other": Subscription(("u",))})
+    assert (membership.phase, membership.wanted_topics) == (Phase.ASSIGNING, {"t", "u"})
+    driven.beat(ErrorCode.NONE)
+    membership.on_topics({"t": KnownTopic(2), "u": KnownTopic(1)}, driven.now_s)
+    sync = driven.due(ApiKey.SYNC_GROUP)
+    assert {each.member_id: decode_assignment(each.assignment) for each in sync.message.assignments} == {
+        "m": BOTH, "other": {("u", 0)}}
+
+
+def test_who_leads_no_more_leaves_topics_that_change_to_the_new_leader() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.follows(driven.rejoins(), 2, TopicPartition("t", 0))
+    membership.tasks.clear()
+    membership.on_topics({"t": KnownTopic(3)}, driven.now_s)
+    assert not membership.tasks
+
+
+def test_a_static_leader_that_came_back_knows_with_what_was_shared() -> None:
+    driven = Driven(instance_id="i")
+    membership = driven.membership
+    driven.leads(driven.due(ApiKey.JOIN_GROUP), 4, {}, skip_assignment=True)
+    sync = driven.due(ApiKey.SYNC_GROUP)
+    assert sync.message.assignments == []
+    driven.answer(sync, SyncGroupResponse(assignment=encode_assignment(BOTH)))
+    membership.tasks.clear()
+    membership.on_topics({"t": KnownTopic(2)}, driven.now_s)
+    assert not membership.tasks
+    membership.on_topics({"t": KnownTopic(3)}, driven.now_s)
+    assert isinstance(membership.tasks[0], Prepare)
+
+
+def test_who_cannot_sync_because_the_coordinator_moved_joins_again() -> None:
+    driven = Driven()
+    driven.joined()
+    join = driven.rejoins()
+    driven.leads(join, 2, {})
+    driven.answer(driven.due(ApiKey.SYNC_GROUP), SyncGroupResponse(error_code=ErrorCode.NOT_COORDINATOR))
+    driven.now_s += RETRY_S
+    assert driven.due(ApiKey.JOIN_GROUP).message.member_id == "m"
+
+
+def test_who_was_left_behind_is_told_that_and_not_who_came_meanwhile() -> None:
+    driven = Driven()
+    membership = driven.joined()
+    driven.beat(ErrorCode.ILLEGAL_GENERATION)
+    lost = membership.tasks.popleft()
+    assert isinstance(lost, Lost)
+    membership.prepared(lost.round, frozenset())
+    driven.leads(driven.due(ApiKey.JOIN_GROUP), 5, {"other": Subscription(("t",))})
+    driven.answer(driven.due(ApiKey.SYNC_GROUP), SyncGroupResponse(assignment=encode_assignment(BOTH)))
+    adopt = membership.tasks[0]
+    assert isinstance(adopt, Adopt) and adopt.why == "the group went on without this member"

@@ -177,6 +177,15 @@ def test_heartbeats_come_when_the_coordinator_says() -> None:
     assert said(driven.due()) == ConsumerGroupHeartbeatRequest("g", "m", 1, topic_partitions=None)
 
 
+def test_a_coordinator_that_does_not_say_when_is_told_now_and_then() -> None:
+    driven = Driven(heartbeat_interval=2.0)
+    membership = driven.joined(0)
+    driven.now_s += INTERVAL_S
+    membership.on_answer(driven.due(), ConsumerGroupHeartbeatResponse(
+        member_id="m", member_epoch=1, heartbeat_interval_ms=0), None, driven.now_s)
+    assert membership.wake_at() == driven.now_s + 2.0
+
+
 @pytest.mark.parametrize(
     ("assigned", "why"),
     [([0, 1], "left, timed out or gave up what is free now"), ([4], "topics changed: t has 5 partitions now"),
@@ -322,7 +331,8 @@ def test_an_answer_that_was_lost_is_made_good_by_saying_all() -> None:
     assert owned(driven.beat(2)) is None
 
 
-def test_what_another_life_was_assigned_is_not_acknowledged() -> None:
+@pytest.mark.parametrize("was_done", [True, False])
+def test_what_another_life_was_assigned_is_not_acknowledged(was_done: bool) -> None:
     driven = Driven()
     driven.answer(driven.due(), 1, [TopicPartitions(T_ID, [0])])
     membership = driven.membership
@@ -331,7 +341,8 @@ def test_what_another_life_was_assigned_is_not_acknowledged() -> None:
     driven.beat(error=ErrorCode.UNKNOWN_MEMBER_ID)
     lost = membership.tasks[-1]
     assert isinstance(lost, Lost)  # although nothing was acknowledged: the reader may have begun
-    membership.adopted(adopt, False)
+    if was_done:  # else its reader saw first that it was lost
+        membership.adopted(adopt, False)
     membership.prepared(lost.round, frozenset())
     membership.tasks.clear()
     join = driven.due()
@@ -354,7 +365,14 @@ def test_a_crashed_predecessor_is_waited_for_and_one_that_lives_is_an_error() ->
     driven = Driven(instance_id="i")
     driven.answer(driven.due(), error=ErrorCode.UNRELEASED_INSTANCE_ID)
     driven.now_s += 1.0
-    driven.joined(0)
+    membership = driven.joined(0)
+    driven.beat(error=ErrorCode.UNKNOWN_MEMBER_ID)
+    lost = membership.tasks.popleft()
+    assert isinstance(lost, Lost)
+    driven.now_s += NAME_PATIENCE_S
+    membership.prepared(lost.round, frozenset())
+    driven.answer(driven.due(), error=ErrorCode.UNRELEASED_INSTANCE_ID)
+    assert not membership.tasks, "the next one is waited for as long"
 
 
 # -- leaving -----------------------------------------------------------------------------------------

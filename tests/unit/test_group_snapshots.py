@@ -199,6 +199,10 @@ def test_a_full_disk_puts_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     disk.full = False
     coordinator.pass_time(1.1)
     assert read_point(disk, coordinator.directory) is None
+    snapshots = coordinator.coordinator._snapshots
+    assert not snapshots.is_due(wanted_offset=5), "compaction waits for one, and nothing has come since it failed"
+    commit_many(coordinator, 2)
+    assert snapshots.is_due(wanted_offset=5) and not snapshots.is_busy, "it is put off for as much again"
     commit_many(coordinator, 12)
     coordinator.pass_time(1.0)
     again = restarted(coordinator, tmp_path)

@@ -258,7 +258,6 @@ class Membership(ABC):
             self._sign_off = self._leave_request(TOO_SLOW)
             self._in_flight = None  # a Join that waits for others is of no use any more
             self._lose(f"nothing was read for max_poll_interval={limit_s:g} s", must_wait=True)
-            self._polled_s = now_s
 
     # -- answers ---------------------------------------------------------------------------------
 

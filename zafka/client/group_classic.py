@@ -74,7 +74,7 @@ class ClassicMembership(Membership):
     def adopted(self, task: Adopt, gave_up: bool) -> None:
         """What was given up is shared anew at once."""
         if gave_up and self.phase is Phase.STABLE:
-            self._owned, self._why = task.partitions, GAVE_UP
+            self._why = GAVE_UP
             self.phase = Phase.JOINING
 
     # -- time ------------------------------------------------------------------------------------

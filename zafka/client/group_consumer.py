@@ -79,7 +79,7 @@ class ConsumerMembership(Membership):
 
     def adopted(self, task: Adopt, gave_up: bool) -> None:
         if task in self._undone:  # else it was lost, of which the reader is told next
-            del self._undone[:self._undone.index(task) + 1]
+            self._undone.remove(task)
             self._owned = task.partitions
 
     def leave(self) -> None:
