@@ -46,7 +46,7 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 
 CLIENTS = ("Producer", "AsyncProducer", "Consumer", "AsyncConsumer", "Admin", "AsyncAdmin")
 RESULTS = (
-    "Record", "TopicPartition", "OffsetAndTimestamp", "RecordMetadata", "Span", "Delivery", "Deliveries", "AsyncDelivery",
+    "Record", "TopicPartition", "OffsetAndMetadata", "OffsetAndTimestamp", "RecordMetadata", "Span", "Delivery", "Deliveries", "AsyncDelivery",
     "AsyncDeliveries", "ProducerRecord", "ProducerMetrics", "ConsumerMetrics", "Latency", "NewTopic", "Rebalance",
     "GroupListing", "GroupInfo",
 )  # fmt: skip
@@ -109,7 +109,9 @@ def class_text(name: str) -> str:
         text.append(f"```python\n{signature_of(kind.__init__, name).removesuffix(' -> None')}\n```\n")
     elif getattr(kind, "_fields", None) or getattr(kind, "__struct_fields__", None):
         fields = getattr(kind, "_fields", None) or kind.__struct_fields__
-        text.append(f"Fields: {', '.join(f'`{field}: {kind.__annotations__[field]}`' for field in fields)}\n")
+        kinds = {field: kind.__annotations__[field] for field in fields}
+        told = (f"`{field}: {getattr(one, '__forward_arg__', one)}`" for field, one in kinds.items())
+        text.append(f"Fields: {', '.join(told)}\n")
     text.append(text_of(kind) + "\n")
     for member, function in sorted(inspect.getmembers(kind)):
         is_ours = str(getattr(function, "__module__", "")).startswith("zafka")

@@ -35,13 +35,14 @@ from zafka.client.errors import (
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
 from zafka.client.group_arguments import group_options
+from zafka.client.group_requests import check_offsets
 from zafka.client.interceptors import ON_CONSUME, make_interceptors
 from zafka.client.life import ClientBase
 from zafka.client.membership import GroupMember, OnRebalance, Reader
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offset_lookup import list_offsets
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import until
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
@@ -262,17 +263,16 @@ class ConsumerBase(ClientBase):
         self, offsets: Offsets | None, wait: bool, timeout: float | None
     ) -> None:
         member = self._in_group()
-        if offsets is None:
-            chosen = member.uncommitted(self.positions())
-        else:
-            chosen = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
+        chosen = member.uncommitted(self.positions()) if offsets is None else check_offsets(offsets)
         if wait:
             await member.commit(chosen, timeout)
         else:
             await member.commit_soon(chosen)
 
-    async def _committed(self, partitions: Partitions | None, timeout: float | None) -> dict[TopicPartition, int | None]:
-        chosen = self.assignment() if partitions is None else {TopicPartition(*where) for where in partitions}
+    async def _committed(
+        self, partitions: Partitions | None, timeout: float | None
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        chosen = sorted(self.assignment()) if partitions is None else [TopicPartition(*where) for where in partitions]
         return await self._in_group().committed(chosen, timeout)
 
     # -- where to read ---------------------------------------------------------------------------

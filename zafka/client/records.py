@@ -15,11 +15,20 @@ LOG_APPEND_TIME = 1
 
 
 class TopicPartition(NamedTuple):
+    """One partition of a topic. A pair such as ("orders", 0) does as well wherever one is wanted."""
+
     topic: str
     partition: int
 
 
-Offsets = Mapping[TopicPartition, int] | Mapping[tuple[str, int], int]  # by partition
+class OffsetAndMetadata(NamedTuple):
+    """What a group commits of a partition. metadata: a text of the program's own, kept beside the offset; 4,096 bytes at most."""
+
+    offset: int
+    metadata: str = ""
+
+
+Offsets = Mapping[TopicPartition, int | OffsetAndMetadata] | Mapping[tuple[str, int], int | OffsetAndMetadata]
 
 
 class OffsetAndTimestamp(NamedTuple):
