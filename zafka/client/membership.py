@@ -170,6 +170,12 @@ class GroupMember:
         await until(self._fetcher.ready, lambda: session.is_over or self._core.ended or None, time.monotonic() + LEAVE_S)
         session.membership = self._membership = None
 
+    def begin_leaving(self) -> Callable[[], bool]:
+        """Sign off without the reader. Returns what says whether that is done; it holds on to nothing of the reader's."""
+        session = self.session
+        self._core.io.call(session.leave)
+        return lambda: session.is_over
+
     async def serve(self, reader: Reader) -> None:
         """Do what the group wants of the reader before it reads on. A task that fails or is cancelled is done again."""
         self._fetcher.interrupted = False  # before looking
