@@ -37,8 +37,9 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 - **Cancelling** an async call ends it where it waits. A record that a cancelled `send` had not queued yet is not sent; a cancelled `poll`
   loses no record; a cancelled `close` gives up what is not acknowledged.
 - **Processes.** After `os.fork` the parent's clients go on; in the child they raise ClientClosed, so make new ones there. At the end of a
-  program that did not close them, producers get 2 s for what waits and say what is lost. A client that is garbage collected without
-  `close` warns (ResourceWarning), and its producer gets the same 2 s.
+  program that did not close them, producers get 2 s for what waits and say what is lost, and members leave their groups, which takes 1 s at most. These commit nothing:
+  nobody knows whether what was handed out last was worked on, so it comes again. A client that is garbage collected without `close`
+  warns (ResourceWarning), and does the same.
 - **Partitioners.** Kafka's Java clients hash keys with murmur2 (ours by default), librdkafka's with CRC-32: say `partitioner="crc32"`
   where both write the same keys.
 - Seconds are floats; what ends in `_ms` are milliseconds. A consumer is for one thread or task at a time.
@@ -46,7 +47,7 @@ works with Apache Kafka. Everything is typed (`py.typed`; programs that use it p
 
 CLIENTS = ("Producer", "AsyncProducer", "Consumer", "AsyncConsumer", "Admin", "AsyncAdmin")
 RESULTS = (
-    "Record", "TopicPartition", "OffsetAndTimestamp", "RecordMetadata", "Span", "Delivery", "Deliveries", "AsyncDelivery",
+    "Record", "TopicPartition", "OffsetAndMetadata", "OffsetAndTimestamp", "RecordMetadata", "Span", "Delivery", "Deliveries", "AsyncDelivery",
     "AsyncDeliveries", "ProducerRecord", "ProducerMetrics", "ConsumerMetrics", "Latency", "NewTopic", "Rebalance",
     "GroupListing", "GroupInfo",
 )  # fmt: skip
@@ -109,7 +110,9 @@ def class_text(name: str) -> str:
         text.append(f"```python\n{signature_of(kind.__init__, name).removesuffix(' -> None')}\n```\n")
     elif getattr(kind, "_fields", None) or getattr(kind, "__struct_fields__", None):
         fields = getattr(kind, "_fields", None) or kind.__struct_fields__
-        text.append(f"Fields: {', '.join(f'`{field}: {kind.__annotations__[field]}`' for field in fields)}\n")
+        kinds = {field: kind.__annotations__[field] for field in fields}
+        told = (f"`{field}: {getattr(one, '__forward_arg__', one)}`" for field, one in kinds.items())
+        text.append(f"Fields: {', '.join(told)}\n")
     text.append(text_of(kind) + "\n")
     for member, function in sorted(inspect.getmembers(kind)):
         is_ours = str(getattr(function, "__module__", "")).startswith("zafka")

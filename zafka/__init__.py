@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from zafka.client.producer import Producer as Producer
     from zafka.client.records import (
+        OffsetAndMetadata as OffsetAndMetadata,
         OffsetAndTimestamp as OffsetAndTimestamp,
         Record as Record,
         TopicPartition as TopicPartition,
@@ -69,6 +70,7 @@ _MODULE_OF = {
     "GroupListing": "zafka.client.admin_groups",
     "Latency": "zafka.client.metrics",
     "NewTopic": "zafka.client.admin",
+    "OffsetAndMetadata": "zafka.client.records",
     "OffsetAndTimestamp": "zafka.client.records",
     "Producer": "zafka.client.producer",
     "ProducerMetrics": "zafka.client.metrics",
@@ -83,9 +85,9 @@ _MODULE_OF = {
 
 __all__ = [
     "Admin", "AsyncAdmin", "AsyncConsumer", "AsyncDeliveries", "AsyncDelivery", "AsyncProducer", "Broker", "Consumer",
-    "ConsumerMetrics", "Deliveries", "Delivery", "GroupInfo", "GroupListing", "Latency", "NewTopic", "OffsetAndTimestamp",
-    "Producer", "ProducerMetrics", "ProducerRecord", "Rebalance", "Record", "RecordMetadata", "Span", "TopicPartition",
-    "ZafkaError", "__version__", "actor",
+    "ConsumerMetrics", "Deliveries", "Delivery", "GroupInfo", "GroupListing", "Latency", "NewTopic", "OffsetAndMetadata",
+    "OffsetAndTimestamp", "Producer", "ProducerMetrics", "ProducerRecord", "Rebalance", "Record", "RecordMetadata", "Span",
+    "TopicPartition", "ZafkaError", "__version__", "actor",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from zafka.client.admin_base import (
     BY_BROKER_DEFAULT,
@@ -20,9 +20,9 @@ from zafka.client.admin_base import (
     PartitionInfo,
     TopicInfo,
 )
-from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo
+from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo, Partitions
 from zafka.client.core import list_topics
-from zafka.client.records import Offsets, TopicPartition
+from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
 from zafka.client.waiting import run
 
 __all__ = [
@@ -134,13 +134,31 @@ class Admin(AdminBase):
         """Delete groups that have no members, with their committed offsets. Raises BrokerRefused."""
         run(self._delete_groups(group_ids))
 
-    def list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
-        """What a group has committed; nothing for a group that nobody knows."""
-        return run(self._list_group_offsets(group_id))
+    @overload
+    def list_group_offsets(self, group_id: str, *, metadata: Literal[False] = False) -> dict[TopicPartition, int]: ...
+
+    @overload
+    def list_group_offsets(
+        self, group_id: str, *, metadata: Literal[True]
+    ) -> dict[TopicPartition, OffsetAndMetadata]: ...
+
+    def list_group_offsets(
+        self, group_id: str, *, metadata: bool = False
+    ) -> dict[TopicPartition, int] | dict[TopicPartition, OffsetAndMetadata]:
+        """What a group has committed; nothing for a group that nobody knows.
+
+        metadata: with the text that was committed beside each offset, as OffsetAndMetadata.
+        """
+        found = run(self._list_group_offsets(group_id))
+        return found if metadata else {where: committed.offset for where, committed in found.items()}
 
     def alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
         """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
         run(self._alter_group_offsets(group_id, offsets))
+
+    def delete_group_offsets(self, group_id: str, partitions: Partitions) -> None:
+        """Delete what a group has committed of these partitions, none of whose topics its members read. Raises BrokerRefused."""
+        run(self._delete_group_offsets(group_id, partitions))
 
     def close(self) -> None:
         """End the I/O thread. Closing again does nothing."""

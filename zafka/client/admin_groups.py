@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from zafka.client.channel import CLIENT_SOFTWARE
 from zafka.client.cluster import Target
-from zafka.client.core import check_count
 from zafka.client.errors import (
     BrokerRefused,
     ConnectionLost,
@@ -24,9 +23,18 @@ from zafka.client.errors import (
     is_retriable,
 )
 from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment
-from zafka.client.group_requests import Coordinators, commit_errors, commit_request, fetch_committed, read_commit
+from zafka.client.group_requests import (
+    Coordinators,
+    check_offsets,
+    commit_errors,
+    commit_request,
+    delete_offsets_request,
+    fetch_committed,
+    read_commit,
+    read_deleted_offsets,
+)
 from zafka.client.life import ClientBase
-from zafka.client.records import Offsets, TopicPartition
+from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
 from zafka.client.version import VERSION
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -44,6 +52,8 @@ from zafka.transport.kafka.messages.describe_groups import DescribedGroup, Descr
 
 RETRY_S = 0.05
 DEAD = "Dead"
+
+Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class GroupListing(NamedTuple):
@@ -172,12 +182,12 @@ class GroupAdmin(ClientBase):
             if code:
                 raise BrokerRefused(f"group {group_id!r} was not deleted", code)
 
-    async def _list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
+    async def _list_group_offsets(self, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
         found = await fetch_committed(self._coordinators, group_id, None, time.monotonic() + self._timeout)
         return dict(sorted(found.items()))
 
     async def _alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
-        wanted = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
+        wanted = check_offsets(offsets)
         if not wanted:
             return
         answer = await self._coordinators.ask(
@@ -189,6 +199,20 @@ class GroupAdmin(ClientBase):
                 raise BrokerRefused(f"offsets of group {group_id!r} were not altered", code, text)
             if code:
                 raise BrokerRefused(f"the offset of {where.topic}-{where.partition} was not altered", code)
+
+    async def _delete_group_offsets(self, group_id: str, partitions: Partitions) -> None:
+        wanted = sorted({TopicPartition(*where) for where in partitions})
+        if not wanted:
+            return
+        answer = await self._coordinators.ask(
+            group_id, ApiKey.OFFSET_DELETE, delete_offsets_request(group_id, wanted), lambda answer: [answer.error_code],
+            time.monotonic() + self._timeout)
+        if answer.error_code:
+            raise BrokerRefused(f"offsets of group {group_id!r} were not deleted", answer.error_code)
+        for where, code in read_deleted_offsets(answer).items():
+            text = "a member reads this topic; close it first" if code == ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC else None
+            if code:
+                raise BrokerRefused(f"the offset of {where.topic}-{where.partition} was not deleted", code, text)
 
 
 def _names(group_ids: str | Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 from zafka.client.admin_base import BY_BROKER_DEFAULT, AdminBase, ConfigEntry, ConfigOwner, NewTopic, TopicInfo
 from zafka.client.admin_groups import GroupInfo, GroupListing
@@ -20,13 +20,14 @@ from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
 from zafka.client.consumer_base import ConsumerBase, Partitions
 from zafka.client.core import list_topics
 from zafka.client.errors import ClientClosed
+from zafka.client.group_requests import offsets_of
 from zafka.client.interceptors import Interceptors, ProducerRecord
 from zafka.client.life import ClientBase
 from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.producer_arguments import HeadersArgument
 from zafka.client.producer_base import ProducerBase
-from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import Signal, Steps
 
 Found = TypeVar("Found")
@@ -257,11 +258,25 @@ class AsyncConsumer(AsyncClient, ConsumerBase):
         """Commit offsets for the group: those after what was handed out, or explicit ones. As `Consumer.commit`."""
         await self._run(self._commit(offsets, wait, timeout))
 
+    @overload
     async def committed(
-        self, partitions: Partitions | None = None, timeout: float | None = None
-    ) -> dict[TopicPartition, int | None]:
-        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none."""
-        return await self._run(self._committed(partitions, timeout))
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: Literal[False] = False
+    ) -> dict[TopicPartition, int | None]: ...
+
+    @overload
+    async def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: Literal[True]
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]: ...
+
+    async def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: bool = False
+    ) -> dict[TopicPartition, int | None] | dict[TopicPartition, OffsetAndMetadata | None]:
+        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none.
+
+        metadata: with the text that was committed beside each, as OffsetAndMetadata.
+        """
+        found = await self._run(self._committed(partitions, timeout))
+        return found if metadata else offsets_of(found)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -395,10 +410,28 @@ class AsyncAdmin(AsyncClient, AdminBase):
         """Delete groups that have no members, with their committed offsets. Raises BrokerRefused."""
         await self._run(self._delete_groups(group_ids))
 
-    async def list_group_offsets(self, group_id: str) -> dict[TopicPartition, int]:
-        """What a group has committed; nothing for a group that nobody knows."""
-        return await self._run(self._list_group_offsets(group_id))
+    @overload
+    async def list_group_offsets(self, group_id: str, *, metadata: Literal[False] = False) -> dict[TopicPartition, int]: ...
+
+    @overload
+    async def list_group_offsets(
+        self, group_id: str, *, metadata: Literal[True]
+    ) -> dict[TopicPartition, OffsetAndMetadata]: ...
+
+    async def list_group_offsets(
+        self, group_id: str, *, metadata: bool = False
+    ) -> dict[TopicPartition, int] | dict[TopicPartition, OffsetAndMetadata]:
+        """What a group has committed; nothing for a group that nobody knows.
+
+        metadata: with the text that was committed beside each offset, as OffsetAndMetadata.
+        """
+        found = await self._run(self._list_group_offsets(group_id))
+        return found if metadata else {where: committed.offset for where, committed in found.items()}
 
     async def alter_group_offsets(self, group_id: str, offsets: Offsets) -> None:
         """Commit offsets for a group that has no members now; its next ones begin there. Raises BrokerRefused."""
         await self._run(self._alter_group_offsets(group_id, offsets))
+
+    async def delete_group_offsets(self, group_id: str, partitions: Partitions) -> None:
+        """Delete what a group has committed of these partitions, none of whose topics its members read. Raises BrokerRefused."""
+        await self._run(self._delete_group_offsets(group_id, partitions))

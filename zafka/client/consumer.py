@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
 from zafka.client.consumer_base import ConsumerBase, Partitions
+from zafka.client.group_requests import offsets_of
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition
 from zafka.client.waiting import run
 
 
@@ -70,16 +71,33 @@ class Consumer(ConsumerBase):
         wait: bool = True,
         timeout: float | None = None,
     ) -> None:
-        """Commit offsets for the group: those after what was handed out, or explicit ones (of the next record to read).
+        """Commit offsets for the group: those after what was handed out, or explicit ones (of the next record to read; as
+        OffsetAndMetadata with a text beside them).
 
         On disk when this returns, unless `wait` is False: then it is on its way, and a later commit follows it.
         Raises CommitFailed when others have the partitions by now; BrokerRefused, RequestTimedOut.
         """
         run(self._commit(offsets, wait, timeout))
 
-    def committed(self, partitions: Partitions | None = None, timeout: float | None = None) -> dict[TopicPartition, int | None]:
-        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none."""
-        return run(self._committed(partitions, timeout))
+    @overload
+    def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: Literal[False] = False
+    ) -> dict[TopicPartition, int | None]: ...
+
+    @overload
+    def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: Literal[True]
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]: ...
+
+    def committed(
+        self, partitions: Partitions | None = None, timeout: float | None = None, *, metadata: bool = False
+    ) -> dict[TopicPartition, int | None] | dict[TopicPartition, OffsetAndMetadata | None]:
+        """The offsets that the group has committed, of these partitions or of those assigned; None where there is none.
+
+        metadata: with the text that was committed beside each, as OffsetAndMetadata.
+        """
+        found = run(self._committed(partitions, timeout))
+        return found if metadata else offsets_of(found)
 
     # -- reading ---------------------------------------------------------------------------------
 

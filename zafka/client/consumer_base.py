@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import length_hint
 from typing import Any
@@ -35,19 +35,21 @@ from zafka.client.errors import (
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
 from zafka.client.group_arguments import group_options
+from zafka.client.group_requests import check_offsets
 from zafka.client.interceptors import ON_CONSUME, make_interceptors
 from zafka.client.life import ClientBase
 from zafka.client.membership import GroupMember, OnRebalance, Reader
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offset_lookup import list_offsets
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition, record_maker
 from zafka.client.waiting import until
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
 from zafka.storage.records import decode_batch_as
 
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
+LEAVE_AT_EXIT_S = 1.0  # for a member's last word where nobody closed it
 FOREVER_STEP_S = 5.0  # an endless wait looks up this often
 
 Partitions = Iterable[TopicPartition | tuple[str, int]]
@@ -262,17 +264,16 @@ class ConsumerBase(ClientBase):
         self, offsets: Offsets | None, wait: bool, timeout: float | None
     ) -> None:
         member = self._in_group()
-        if offsets is None:
-            chosen = member.uncommitted(self.positions())
-        else:
-            chosen = {TopicPartition(*where): check_count("offset", offset, 0) for where, offset in offsets.items()}
+        chosen = member.uncommitted(self.positions()) if offsets is None else check_offsets(offsets)
         if wait:
             await member.commit(chosen, timeout)
         else:
             await member.commit_soon(chosen)
 
-    async def _committed(self, partitions: Partitions | None, timeout: float | None) -> dict[TopicPartition, int | None]:
-        chosen = self.assignment() if partitions is None else {TopicPartition(*where) for where in partitions}
+    async def _committed(
+        self, partitions: Partitions | None, timeout: float | None
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        chosen = sorted(self.assignment()) if partitions is None else [TopicPartition(*where) for where in partitions]
         return await self._in_group().committed(chosen, timeout)
 
     # -- where to read ---------------------------------------------------------------------------
@@ -410,7 +411,7 @@ class ConsumerBase(ClientBase):
                 self._after = max(header.next_offset, chunk.offset)
                 if header.is_control or header.next_offset <= chunk.offset:
                     continue
-                make = _record_maker(topic, partition, header.timestamp_type)
+                make = record_maker(topic, partition, header.timestamp_type)
                 self._records = decode_batch_as(make, chunk.records[position:], header, from_offset=chunk.offset)
                 if self._key_deserializer is not None or self._value_deserializer is not None:
                     self._records = [self._deserialized(record) for record in self._records]
@@ -471,20 +472,20 @@ class ConsumerBase(ClientBase):
         finally:
             await super()._close()
 
+    def close_at_exit(self) -> None:
+        if self._member is None:
+            super().close_at_exit()
+        else:
+            self._closed = True
+            self._retire()
+
     def end_after_fork(self, error: ZafkaError) -> None:
         super().end_after_fork(error)
         self._fetcher.ended = error
 
-
-MakeRecord = Callable[[int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], Record]
-
-
-def _record_maker(topic: str, partition: int, timestamp_type: int) -> MakeRecord:
-    """What makes a Record of what differs between the records of one batch."""
-
-    def make(
-        offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
-    ) -> Record:
-        return Record(topic, partition, offset, timestamp, timestamp_type, key, value, headers)
-
-    return make
+    def _retire(self) -> None:
+        """Leave the group, as a courtesy. Nothing is committed: nobody knows whether what was handed out is worked on."""
+        if self._member is None:
+            super()._retire()
+        else:
+            self._core.retire(self._member.begin_leaving(), LEAVE_AT_EXIT_S)

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zafka.client.cluster import Target
-from zafka.client.core import Core
-from zafka.client.errors import BrokerRefused, ConnectionLost, RequestTimedOut, error_name, is_retriable
+from zafka.client.core import Core, check_count
+from zafka.client.errors import BrokerRefused, ConfigError, ConnectionLost, RequestTimedOut, error_name, is_retriable
 from zafka.client.group import COORDINATOR_ERRORS, Identity
-from zafka.client.records import TopicPartition
+from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
     FindCoordinatorRequest,
     OffsetCommitRequest,
     OffsetCommitResponse,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopic,
@@ -28,6 +30,7 @@ from zafka.transport.kafka.messages import (
     OffsetFetchResponse,
 )
 from zafka.transport.kafka.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
+from zafka.transport.kafka.messages.offset_delete import OffsetDeleteRequestPartition, OffsetDeleteRequestTopic
 
 RETRY_S = 0.05
 ATTEMPT_S = 5.0  # for one answer: a coordinator that died unnoticed must not use up all the time
@@ -94,14 +97,25 @@ class Coordinators:
 # -- committed offsets -------------------------------------------------------------------------------
 
 
+def check_offsets(offsets: Offsets) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What a user wants to have committed, in one form. Raises ConfigError."""
+    checked = {}
+    for where, wanted in offsets.items():
+        offset, metadata = wanted if isinstance(wanted, OffsetAndMetadata) else (wanted, "")
+        if not isinstance(metadata, str):
+            raise ConfigError(f"the metadata of a committed offset is a text, not {metadata!r}")
+        checked[TopicPartition(*where)] = OffsetAndMetadata(check_count("offset", offset, 0), metadata)
+    return checked
+
+
 def commit_request(
-    group_id: str, offsets: Mapping[TopicPartition, int], identity: Identity | None = None, instance_id: str | None = None
+    group_id: str, offsets: Mapping[TopicPartition, OffsetAndMetadata], identity: Identity | None = None, instance_id: str | None = None
 ) -> OffsetCommitRequest:
     """identity: of the member that commits; None: nobody's, which only a group without members takes."""
     topics: dict[str, OffsetCommitRequestTopic] = {}
-    for (topic, partition), offset in offsets.items():
+    for (topic, partition), (offset, metadata) in offsets.items():
         entry = topics.setdefault(topic, OffsetCommitRequestTopic(name=topic, partitions=[]))
-        entry.partitions.append(OffsetCommitRequestPartition(partition, offset))
+        entry.partitions.append(OffsetCommitRequestPartition(partition, offset, committed_metadata=metadata))
     member_id, generation, _ = identity or Identity("", -1, 0)
     return OffsetCommitRequest(group_id, generation, member_id, instance_id, topics=list(topics.values()))
 
@@ -115,6 +129,21 @@ def read_commit(answer: OffsetCommitResponse) -> dict[TopicPartition, int]:
 
 def commit_errors(answer: OffsetCommitResponse) -> Iterable[int]:
     return read_commit(answer).values()
+
+
+def delete_offsets_request(group_id: str, partitions: Iterable[TopicPartition]) -> OffsetDeleteRequest:
+    topics: dict[str, OffsetDeleteRequestTopic] = {}
+    for topic, partition in partitions:
+        entry = topics.setdefault(topic, OffsetDeleteRequestTopic(topic, []))
+        entry.partitions.append(OffsetDeleteRequestPartition(partition))
+    return OffsetDeleteRequest(group_id, list(topics.values()))
+
+
+def read_deleted_offsets(answer: OffsetDeleteResponse) -> dict[TopicPartition, int]:
+    """The error code of each partition."""
+    return {
+        TopicPartition(topic.name, part.partition_index): part.error_code
+        for topic in answer.topics for part in topic.partitions}
 
 
 def fetch_request(
@@ -140,21 +169,25 @@ def fetch_errors(answer: OffsetFetchResponse) -> list[int]:
     return codes + [part.error_code for topic in answer.topics for part in topic.partitions]
 
 
-def read_committed(answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
+def read_committed(answer: OffsetFetchResponse) -> dict[TopicPartition, OffsetAndMetadata]:
     """What is committed; partitions without a committed offset are left out."""
     found = {
-        TopicPartition(topic.name, part.partition_index): part.committed_offset
+        TopicPartition(topic.name, part.partition_index): OffsetAndMetadata(part.committed_offset, part.metadata or "")
         for group in answer.groups for topic in group.topics for part in topic.partitions}
     found |= {
-        TopicPartition(topic.name, old.partition_index): old.committed_offset
+        TopicPartition(topic.name, old.partition_index): OffsetAndMetadata(old.committed_offset, old.metadata or "")
         for topic in answer.topics for old in topic.partitions}
-    return {where: offset for where, offset in found.items() if offset != NO_OFFSET}
+    return {where: committed for where, committed in found.items() if committed.offset != NO_OFFSET}
+
+
+def offsets_of(committed: Mapping[TopicPartition, OffsetAndMetadata | None]) -> dict[TopicPartition, int | None]:
+    return {where: None if found is None else found.offset for where, found in committed.items()}
 
 
 async def fetch_committed(
     coordinators: Coordinators, group_id: str, partitions: Iterable[TopicPartition] | None, deadline_s: float,
     identity: Identity | None = None,
-) -> dict[TopicPartition, int]:
+) -> dict[TopicPartition, OffsetAndMetadata]:
     """Committed offsets of these partitions, or of all; those that have none are left out."""
     wanted = None if partitions is None else list(partitions)
     if wanted is not None and not wanted:

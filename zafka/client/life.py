@@ -43,7 +43,7 @@ class ClientBase:
             raise
 
     def close_at_exit(self) -> None:
-        """The program ends without `close`."""
+        """The program ends without `close`. May begin what `retire` ends: that is waited for, of all clients at once."""
         self._shut()
 
     def end_after_fork(self, error: ZafkaError) -> None:

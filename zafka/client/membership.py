@@ -55,7 +55,7 @@ from zafka.client.group_requests import (
     read_commit,
 )
 from zafka.client.group_session import GroupSession
-from zafka.client.records import TopicPartition
+from zafka.client.records import OffsetAndMetadata, TopicPartition
 from zafka.client.waiting import until
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -71,7 +71,8 @@ FENCED = (
 # The member may have gone on with its group since.
 BEHIND = (ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.STALE_MEMBER_EPOCH)
 
-Offsets = Mapping[TopicPartition, int]
+Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+Positions = Mapping[TopicPartition, int]
 
 
 class Rebalance(NamedTuple):
@@ -149,7 +150,8 @@ class GroupMember:
         """Read chosen partitions where the group has committed, without being its member."""
         await self.leave(reader)
         deadline_s = time.monotonic() + self._api_timeout
-        self._committed = await fetch_committed(self._coordinators, self.options.group_id, partitions, deadline_s)
+        found = await fetch_committed(self._coordinators, self.options.group_id, partitions, deadline_s)
+        self._committed = {where: committed.offset for where, committed in found.items()}
         reader.forget(tuple(self._fetcher.readings))
         self._fetcher.assign({})
         self._fetcher.change((), {where: self._committed.get(where, NOT_KNOWN) for where in partitions})
@@ -167,6 +169,12 @@ class GroupMember:
             self._core.io.call(session.leave)
         await until(self._fetcher.ready, lambda: session.is_over or self._core.ended or None, time.monotonic() + LEAVE_S)
         session.membership = self._membership = None
+
+    def begin_leaving(self) -> Callable[[], bool]:
+        """Sign off without the reader. Returns what says whether that is done; it holds on to nothing of the reader's."""
+        session = self.session
+        self._core.io.call(session.leave)
+        return lambda: session.is_over
 
     async def serve(self, reader: Reader) -> None:
         """Do what the group wants of the reader before it reads on. A task that fails or is cancelled is done again."""
@@ -244,8 +252,9 @@ class GroupMember:
         while not self._is_moot():
             identity = membership.identity if membership.protocol == CONSUMER else None
             try:
-                return await fetch_committed(
+                found = await fetch_committed(
                     self._coordinators, self.options.group_id, partitions, deadline_s, identity)
+                return {where: committed.offset for where, committed in found.items()}
             except BrokerRefused as refused:
                 is_passing = refused.code in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
                 if not is_passing or time.monotonic() >= deadline_s:
@@ -343,12 +352,12 @@ class GroupMember:
             if left:
                 await self._core.sleep(RETRY_S)
 
-    def _take_commit(self, answer: Any, offsets: Offsets, identity: Identity) -> dict[TopicPartition, int]:
+    def _take_commit(self, answer: Any, offsets: Offsets, identity: Identity) -> dict[TopicPartition, OffsetAndMetadata]:
         """Note what is committed; returns what may be tried again. Raises CommitFailed, BrokerRefused."""
-        again: dict[TopicPartition, int] = {}
+        again: dict[TopicPartition, OffsetAndMetadata] = {}
         for where, code in read_commit(answer).items():
             if code == ErrorCode.NONE:
-                self._committed[where] = offsets[where]
+                self._committed[where] = offsets[where].offset
             elif code in FENCED:
                 # A cooperative member keeps partitions while its generation changes; then it commits in the new one.
                 membership = self._membership
@@ -362,11 +371,12 @@ class GroupMember:
                 raise BrokerRefused(f"{where.topic}-{where.partition} was not committed", code)
         return again
 
-    def uncommitted(self, positions: Offsets) -> dict[TopicPartition, int]:
-        """Those that differ from what was committed last."""
-        return {where: offset for where, offset in positions.items() if self._committed.get(where) != offset}
+    def uncommitted(self, positions: Positions) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Those that differ from what was committed last: what was committed with metadata keeps it."""
+        return {
+            where: OffsetAndMetadata(offset) for where, offset in positions.items() if self._committed.get(where) != offset}
 
-    async def _commit_quietly(self, positions: Offsets) -> None:
+    async def _commit_quietly(self, positions: Positions) -> None:
         """Before partitions change hands: nobody is there who could do anything about an error."""
         try:
             await self.commit(self.uncommitted(positions))
@@ -375,7 +385,7 @@ class GroupMember:
         except ZafkaError as error:
             logger.warning("group %s: positions were not committed, records come again: %s", self.options.group_id, error)
 
-    def _commit_by_the_way(self, positions: Offsets) -> None:
+    def _commit_by_the_way(self, positions: Positions) -> None:
         """Begin to commit; if that cannot be done now, the next time will do."""
         offsets = self.uncommitted(positions)
         known = self._coordinators.known(self.options.group_id)
@@ -410,7 +420,7 @@ class GroupMember:
             return
         for where, code in read_commit(answer.message).items():
             if code == ErrorCode.NONE:
-                self._committed[where] = offsets[where]
+                self._committed[where] = offsets[where].offset
             else:
                 self._coordinators.forget(self.options.group_id)
                 logger.info("group %s: %s not committed: %s", self.options.group_id, where, error_name(code))
@@ -422,7 +432,9 @@ class GroupMember:
             await until(self._core.changed, lambda: answer.done or self._core.ended or None, deadline_s)
             self._look_at_pending()
 
-    async def committed(self, partitions: Collection[TopicPartition], timeout: float | None) -> dict[TopicPartition, int | None]:
+    async def committed(
+        self, partitions: Collection[TopicPartition], timeout: float | None
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed for these."""
         limit_s = self._api_timeout if timeout is None else timeout
         found = await fetch_committed(self._coordinators, self.options.group_id, partitions, time.monotonic() + limit_s)

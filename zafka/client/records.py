@@ -5,7 +5,7 @@ Owns: `Record`, with the fields of Kafka's consumers, and the small types around
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -15,11 +15,20 @@ LOG_APPEND_TIME = 1
 
 
 class TopicPartition(NamedTuple):
+    """One partition of a topic. A pair such as ("orders", 0) does as well wherever one is wanted."""
+
     topic: str
     partition: int
 
 
-Offsets = Mapping[TopicPartition, int] | Mapping[tuple[str, int], int]  # by partition
+class OffsetAndMetadata(NamedTuple):
+    """What a group commits of a partition. metadata: a text of the program's own, kept beside the offset; 4,096 bytes at most."""
+
+    offset: int
+    metadata: str = ""
+
+
+Offsets = Mapping[TopicPartition, int | OffsetAndMetadata] | Mapping[tuple[str, int], int | OffsetAndMetadata]
 
 
 class OffsetAndTimestamp(NamedTuple):
@@ -51,3 +60,17 @@ class Record(Struct, frozen=True, gc=False):
             if key == name:
                 return value
         return None
+
+
+MakeRecord = Callable[[int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], Record]
+
+
+def record_maker(topic: str, partition: int, timestamp_type: int) -> MakeRecord:
+    """What makes a Record of what differs between the records of one batch."""
+
+    def make(
+        offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> Record:
+        return Record(topic, partition, offset, timestamp, timestamp_type, key, value, headers)
+
+    return make

@@ -100,7 +100,6 @@ class Zafka(PythonClient):
     name = "zafka, Kafka's protocol"
     cannot: ClassVar[Mapping[Ability, str]] = {
         Ability.COMMITTED: "there are no transactions yet",
-        Ability.DELETE_OFFSETS: "not in our own client yet",
         Ability.LATER: "is told at once of a topic that is not there",
         Ability.PATTERN: "its patterns are the broker's, so in KIP-848 groups",
         Ability.CREATE_ON_READ: "creates nothing unasked",
@@ -255,6 +254,10 @@ class Zafka(PythonClient):
     def set_group_offsets(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
         with self.admin() as admin:
             self.asked(lambda: admin.alter_group_offsets(group, {(topic, number): at for number, at in offsets.items()}))
+
+    def delete_group_offsets(self, topic: str, group: str, partition: int) -> None:
+        with self.admin() as admin:
+            self.asked(lambda: admin.delete_group_offsets(group, [(topic, partition)]))
 
     def delete_group(self, group: str) -> None:
         with self.admin() as admin:

@@ -220,5 +220,8 @@ class AsyncZafka(ZafkaDoor):
         wanted = {(topic, number): at for number, at in offsets.items()}
         self.administer(lambda admin: admin.alter_group_offsets(group, wanted))
 
+    def delete_group_offsets(self, topic: str, group: str, partition: int) -> None:
+        self.administer(lambda admin: admin.delete_group_offsets(group, [(topic, partition)]))
+
     def delete_group(self, group: str) -> None:
         self.administer(lambda admin: admin.delete_groups(group))
