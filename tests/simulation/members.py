@@ -233,7 +233,7 @@ class GroupMember(GroupClient):
             error = answer.topics[0].partitions[0].error_code
             if not error:
                 if fenced:
-                    self.violate("fenced-commit", f"generation {generation} commits for {partition}, and a later had begun")
+                    self.violate("fenced-commit", f"{member_id} commits for {partition} in generation {generation}, and was fenced before")
                 group.held[partition] = max(group.held[partition], offset)
                 self.engine.counts["offsets committed by members"] += 1
             if life != self._life:

@@ -52,7 +52,7 @@ class StaticMember(GroupMember):
         self.had_share = True
 
     def _author(self, partition: int) -> tuple[str, int, bool]:
-        if self.had_share and self.former is not None and self.random.random() < 0.2:
+        if self.had_share and self.former is not None and self.random.random() < 0.4:
             return *self.former, True
         return super()._author(partition)
 

@@ -14,11 +14,14 @@ import java.util.stream.Collectors;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.RetriableException;
+import org.apache.kafka.common.errors.StaleMemberEpochException;
+import org.apache.kafka.common.errors.UnknownMemberIdException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
@@ -70,7 +73,7 @@ final class Member implements ConsumerRebalanceListener {
         consumer.subscribe(List.of(topic), this);
         long next = 0;
         while (!mustLeave) {
-            took(consumer.poll(POLL));
+            took(poll());
             if (System.currentTimeMillis() >= next) {
                 commit(positions.keySet(), false);
                 next = System.currentTimeMillis() + COMMIT_EVERY_MS;
@@ -78,6 +81,18 @@ final class Member implements ConsumerRebalanceListener {
         }
         consumer.close();
         tell("shutdown_complete", "");
+    }
+
+    /**
+     * A KIP-848 member that is put out while it asks what is committed has that told to its user, behind onPartitionsLost, and
+     * joins again by itself (CommitRequestManager).
+     */
+    private ConsumerRecords<byte[], byte[]> poll() {
+        try {
+            return consumer.poll(POLL);
+        } catch (UnknownMemberIdException | StaleMemberEpochException putOut) {
+            return ConsumerRecords.empty();
+        }
     }
 
     private void waitForTheEnd() {
