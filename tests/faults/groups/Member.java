@@ -18,6 +18,7 @@ import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.errors.StaleMemberEpochException;
@@ -42,7 +43,8 @@ final class Member implements ConsumerRebalanceListener {
     private static final String NOBODY_ASKED = "Coordinator unknown"; // and it closes, so Java does not wait for one
 
     private final String topic;
-    private final KafkaConsumer<byte[], byte[]> consumer;
+    private final Properties settings;
+    private KafkaConsumer<byte[], byte[]> consumer;
     /** Offset after what was read of each partition that it has; and what was acknowledged of them. */
     private final Map<Integer, Long> positions = new HashMap<>();
     private final Map<Integer, Long> committed = new HashMap<>();
@@ -50,7 +52,7 @@ final class Member implements ConsumerRebalanceListener {
 
     private Member(String topic, Properties settings) {
         this.topic = topic;
-        consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        this.settings = settings;
     }
 
     public static void main(String[] arguments) {
@@ -70,7 +72,7 @@ final class Member implements ConsumerRebalanceListener {
         Thread listener = new Thread(this::waitForTheEnd);
         listener.setDaemon(true);
         listener.start();
-        consumer.subscribe(List.of(topic), this);
+        begin();
         long next = 0;
         while (!mustLeave) {
             took(poll());
@@ -83,14 +85,24 @@ final class Member implements ConsumerRebalanceListener {
         tell("shutdown_complete", "");
     }
 
+    private void begin() {
+        consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.subscribe(List.of(topic), this);
+    }
+
     /**
      * A KIP-848 member that is put out while it asks what is committed has that told to its user, behind onPartitionsLost, and
-     * joins again by itself (CommitRequestManager).
+     * joins again by itself (CommitRequestManager). One whose group has become a classic one since is told that there is no such
+     * group, as by Kafka, and takes that for the end (ConsumerHeartbeatRequestManager): somebody starts it again.
      */
     private ConsumerRecords<byte[], byte[]> poll() {
         try {
             return consumer.poll(POLL);
         } catch (UnknownMemberIdException | StaleMemberEpochException putOut) {
+            return ConsumerRecords.empty();
+        } catch (GroupIdNotFoundException classic) {
+            consumer.close();
+            begin();
             return ConsumerRecords.empty();
         }
     }
