@@ -13,7 +13,7 @@ Owns: `Checks`, called after each turn of an actor and each start of one. What c
 | checkpoint | what a recovery checkpoint says to be on disk is there after a power cut |
 | snapshot | a coordinator knows from its snapshot and the rest of its log what all of the log says |
 | cluster | who has applied `__cluster` up to an offset, from snapshots or events, knows what everybody knew who had |
-| compaction | of each key a reader of a compacted topic sees nothing older than what was acknowledged before (`compacted.py`) |
+| compaction | a reader of a compacted topic sees what was written, where it was, and of each key nothing older than what was acknowledged before (`compacted.py`) |
 | slice-leak | once all is healed and everybody is done, the brokers' arenas are all free (`simulation.py`) |
 | corrupt | no partition finds a batch bad: those that clients send are good (`processes.py`) |
 | stale-incarnation | no mail of an incarnation is taken after its receiver was told that it is dead |

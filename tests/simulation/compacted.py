@@ -109,6 +109,8 @@ class KeyReader(FullReader):
             for at, header in walk(told.records or b"", check_crc=True):
                 for record in decode_batch(told.records[at:], header, from_offset=position):
                     assert record.key is not None
+                    for complaint in self.ledger.complaints_of(record.key, record.offset, record.value):
+                        self.violate("compaction", complaint)
                     self._last[record.key] = record.offset, record.value
                 place.position = max(place.position, header.next_offset)
         except BadBatch as bad:

@@ -64,6 +64,7 @@ class Group:
 class GroupMember(GroupClient):
     commit_version = COMMIT_VERSION
     assignor = "range"
+    instance: str | None = None  # of a static member
 
     def __init__(self, simulation: Simulation, name: str, group: Group) -> None:
         super().__init__(simulation, name, group.name, group.topic)
@@ -76,6 +77,11 @@ class GroupMember(GroupClient):
         self._life = 0  # a vanished member's timers mean nothing to the one that comes back
         self._asked_s = 0.0
         self._well: tuple[str, float] = "", 0.0  # who was told last that all is well, and when it asked
+
+    @property
+    def owner(self) -> str:
+        """Who has what it has, by the name that others may not have."""
+        return self.member_id
 
     def start(self) -> None:
         self.after(self.random.random(), self._join)
@@ -130,7 +136,7 @@ class GroupMember(GroupClient):
 
     def _join(self) -> None:
         request = JoinGroupRequest(
-            self.group, SESSION_MS, REBALANCE_MS, self.member_id, None, "consumer",
+            self.group, SESSION_MS, REBALANCE_MS, self.member_id, self.instance, "consumer",
             [JoinGroupRequestProtocol(self.assignor, self._metadata())])
         self.ask_coordinator(ApiKey.JOIN_GROUP, JOIN_VERSION, request, self._guard(self._on_joined), self._step(self._join))
 
@@ -168,7 +174,7 @@ class GroupMember(GroupClient):
             for index, member_id in enumerate(sorted(each.member_id for each in members))]
 
     def _sync(self, assignments: list[SyncGroupRequestAssignment]) -> None:
-        request = SyncGroupRequest(self.group, self.generation, self.member_id, assignments=assignments)
+        request = SyncGroupRequest(self.group, self.generation, self.member_id, self.instance, assignments=assignments)
         self.ask_coordinator(ApiKey.SYNC_GROUP, SYNC_VERSION, request, self._guard(self._on_synced),
                              self._step(lambda: self._sync(assignments)))
 
@@ -185,9 +191,9 @@ class GroupMember(GroupClient):
         self.owned = list(share)
         group.newest = max(group.newest, self.generation)
         for partition in self.owned:
-            owner = group.owners.setdefault((self.generation, partition), self.member_id)
-            if owner != self.member_id:
-                self.violate("two-owners", f"{partition} in generation {self.generation}: {owner} and {self.member_id}")
+            owner = group.owners.setdefault((self.generation, partition), self.owner)
+            if owner != self.owner:
+                self.violate("two-owners", f"{partition} in generation {self.generation}: {owner} and {self.owner}")
         self.engine.counts["shares of a generation"] += 1
 
     def _beat(self) -> None:
@@ -199,7 +205,7 @@ class GroupMember(GroupClient):
         elif not self.finishing and choice > 0.94:
             self._leave()
         else:
-            request = HeartbeatRequest(self.group, self.generation, self.member_id)
+            request = HeartbeatRequest(self.group, self.generation, self.member_id, self.instance)
             self.ask_coordinator(
                 ApiKey.HEARTBEAT, HEARTBEAT_VERSION, request, self._guard(self._on_beaten), self._step(self._beat))
 
@@ -237,26 +243,24 @@ class GroupMember(GroupClient):
         self.ask_coordinator(ApiKey.OFFSET_FETCH, FETCH_VERSION, request, self._guard(on_found), self._step(self._beat))
 
     def _commit(self, partition: int, offset: int) -> None:
-        """With its generation, or now and then with the one before, as a thread would that has not heard of the new one."""
-        group, generation = self.shared, self.generation
-        if 0 <= self.previous < generation and self.random.random() < 0.2:
-            generation = self.previous
-        fenced = self._is_fenced(partition, generation)
+        group = self.shared
+        member_id, generation, fenced = self._author(partition)
+        is_own = (member_id, generation) == (self.member_id, self.generation)
         group.sent[partition] = max(group.sent[partition], offset)
         parts = [OffsetCommitRequestPartition(partition, offset, -1, "")]
         request = OffsetCommitRequest(
-            self.group, generation, self.member_id, topics=[OffsetCommitRequestTopic(name=self.topic, partitions=parts)])
+            self.group, generation, member_id, self.instance, topics=[OffsetCommitRequestTopic(name=self.topic, partitions=parts)])
 
         def on_answer(answer: Any) -> None:
             error = answer.topics[0].partitions[0].error_code
             if not error:
                 if fenced:
-                    self.violate("fenced-commit", f"generation {generation} commits for {partition}, and a later had begun")
+                    self.violate("fenced-commit", f"{member_id} commits for {partition} in generation {generation}, and was fenced before")
                 group.held[partition] = max(group.held[partition], offset)
                 self.engine.counts["offsets committed by members"] += 1
             if life != self._life:
                 return
-            if not error or generation < self.generation or error == ErrorCode.STALE_MEMBER_EPOCH or error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            if not error or not is_own or error == ErrorCode.STALE_MEMBER_EPOCH or error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 self._go_on()
             else:
                 self._on_error(error, self._beat)
@@ -264,13 +268,21 @@ class GroupMember(GroupClient):
         life = self._life
         self.ask_coordinator(ApiKey.OFFSET_COMMIT, self.commit_version, request, on_answer, self._step(self._beat))
 
+    def _author(self, partition: int) -> tuple[str, int, bool]:
+        """Id and generation of who commits, and whether that is over: now and then the generation before, as a thread would that
+        has not heard of the new one."""
+        generation = self.generation
+        if 0 <= self.previous < generation and self.random.random() < 0.2:
+            generation = self.previous
+        return self.member_id, generation, self._is_fenced(partition, generation)
+
     def _is_fenced(self, partition: int, generation: int) -> bool:
         return generation < self.shared.newest
 
     # -- ends ----------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        request = LeaveGroupRequest(self.group, [MemberIdentity(self.member_id)])
+        request = LeaveGroupRequest(self.group, [MemberIdentity(self.member_id, self.instance)])
         self.member_id = ""
         self.ask_coordinator(
             ApiKey.LEAVE_GROUP, LEAVE_VERSION, request, self._guard(lambda answer: self._begin_anew(self.random.random())),

@@ -31,7 +31,7 @@ class Scenario:
     deletes: topic whose records are deleted, "" for none. key_readers: of the compacted topic, if there is one.
     committers, members: how many clients commit offsets by hand, and are members of one group. rolling: of another one,
         which is rolled between the protocols. cooperating: of one whose members keep what they have while they join; modern_share:
-        of their lives that speak KIP-848.
+        of their lives that speak KIP-848. statics: static members of one more. forgetting: clients that delete what they committed.
     flush_s: how long a flush of the disk may take; a slow one leaves much unflushed for a fault to hit.
     request_s: how long producers wait for an answer; a short time has them send again while the first is under way.
     """
@@ -54,6 +54,8 @@ class Scenario:
     rolling: int = 0
     cooperating: int = 0
     modern_share: float = 0.0
+    statics: int = 0
+    forgetting: int = 0
     last_fault: str = ""
     flush_s: float = 0.004
     request_s: float = 4.0
@@ -67,7 +69,7 @@ class Scenario:
         return COMPACTED_TOPIC in self.topics
 
 
-ROLLING_SEEDS, COOPERATING_SEEDS = 5, 7  # the rest, divided by eight
+STATIC_SEEDS, FORGETTING_SEEDS, ROLLING_SEEDS, COOPERATING_SEEDS = 1, 3, 5, 7  # the rest, divided by eight
 
 
 def draw(seed: int, *, direct: bool = False) -> Scenario:
@@ -84,12 +86,14 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     rolling = Random(f"{seed}/rolling").choice((2, 3)) if seed % 8 == ROLLING_SEEDS else 0
     cooperation = Random(f"{seed}/cooperating")
     cooperating = cooperation.choice((2, 3)) if seed % 8 == COOPERATING_SEEDS else 0
+    statics = Random(f"{seed}/static").choice((2, 3)) if seed % 8 == STATIC_SEEDS else 0
+    forgetting = Random(f"{seed}/forgetting").choice((1, 2)) if seed % 8 == FORGETTING_SEEDS else 0
     arena_bytes = Random(f"{seed}/arena").choice((0, 700, 3000, 1 << 16))  # the small ones are exhausted now and then
     names = _names(broker_ids, topics, admin_rounds)
     compacted = _draw_compacted(Random(f"{seed}/compacts")) if seed % 4 == 0 else None
     if compacted is not None:
         names += [f"cleaner {broker_ids[0]}", f"partition {COMPACTED_TOPIC}-0"] * 3
-    if committers or members or rolling or cooperating:
+    if committers or members or rolling or cooperating or statics or forgetting:
         names += [f"partition {GROUP_TOPIC}-{index}" for index in range(GROUP_PARTITIONS)] * 2
     scenario = Scenario(
         seed, random.choice((SAFETY, LIVENESS)), faults_s, _draw_settings(random, fsync, broker_ids, topics, arena_bytes),
@@ -105,10 +109,11 @@ def draw(seed: int, *, direct: bool = False) -> Scenario:
     scenario.request_s = random.choice((4.0, 4.0, 0.2))
     scenario.committers, scenario.members, scenario.rolling = committers, members, rolling
     scenario.cooperating, scenario.modern_share = cooperating, cooperation.choice((0.0, 0.0, 0.5))
+    scenario.statics, scenario.forgetting = statics, forgetting
     if len(topics) > 1 and Random(f"{seed}/deletes").random() < 0.5:
         scenario.deletes = topics[-1].name  # retention takes from it, too
     snapshot_records = Random(f"{seed}/snapshots").choice((0, 0, 1, 3, 10))
-    if snapshot_records and (committers or members):
+    if snapshot_records and (committers or members or statics or forgetting):
         settings = scenario.settings
         scenario.settings = structs.replace(
             settings, defaults={**settings.defaults, "internal.snapshot.records": str(snapshot_records)})

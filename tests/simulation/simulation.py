@@ -24,6 +24,7 @@ from tests.simulation.deleters import Deleter
 from tests.simulation.direct import DirectProducer
 from tests.simulation.engine import BEGIN_S, Engine, Violation
 from tests.simulation.faults import KINDS, Fault
+from tests.simulation.forgetters import Forgetter
 from tests.simulation.machine import Machine
 from tests.simulation.members import Group, GroupMember
 from tests.simulation.producers import IdempotentProducer, PlainProducer, Producer
@@ -36,6 +37,7 @@ from tests.simulation.scenario import (
     SAFETY,
     Scenario,
 )
+from tests.simulation.statics import StaticMember
 from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
 
 LIVE_WITHIN_S = 60.0
@@ -76,12 +78,16 @@ class Simulation:
             self.clients.append(Sampler(self, f"s{number}", topic, partitions))
         for number in range(scenario.committers):
             self.clients.append(Committer(self, f"g{number}", "orders", scenario.batches, scenario.pause_s))
+        for number in range(scenario.forgetting):
+            self.clients.append(Forgetter(self, f"f{number}", "orders", scenario.batches, scenario.pause_s))
         group = Group("members", "orders", scenario.topics["orders"].partitions)
         self.clients += [GroupMember(self, f"m{number}", group) for number in range(scenario.members)]
         rolling = RollingGroup("rolling", "orders", scenario.topics["orders"].partitions)
         self.clients += [RollingMember(self, f"r{number}", rolling) for number in range(scenario.rolling)]
         cooperating = RollingGroup("cooperating", "orders", scenario.topics["orders"].partitions)
         self.clients += [CooperativeMember(self, f"o{number}", cooperating, scenario.modern_share) for number in range(scenario.cooperating)]
+        static = Group("static", "orders", scenario.topics["orders"].partitions)
+        self.clients += [StaticMember(self, f"t{number}", static) for number in range(scenario.statics)]
         if scenario.deletes:
             self.clients.append(Deleter(self, "deleter", scenario.deletes, scenario.faults_s / 10))
         if scenario.is_compacted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -291,6 +292,12 @@ def test_nobody_at_the_address(address: str) -> None:
     with pytest.raises(NoBroker, match=r"nobody answers at .*zafka up") as raised:
         Producer(address, bootstrap_timeout=0.2)
     assert address in str(raised.value)
+
+
+def test_the_first_contact_may_take_as_long_as_it_is_given() -> None:
+    """A broker that comes back may take longer than a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NoBroker):
+        Producer(f"127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.05, bootstrap_timeout=2.2)
 
 
 def test_the_other_door_is_recognised() -> None:

@@ -83,10 +83,8 @@ class Core:
         self.cluster.begin(time.monotonic())
         self.io.start()
         try:
-            settings = self.settings
-            await self.wait_for(
-                lambda: self.cluster.metadata_count or None, settings.connect_timeout + 2, "the first contact"
-            )
+            within_s = max(self.settings.bootstrap_timeout, self.settings.connect_timeout) + 2  # NoBroker comes before
+            await self.wait_for(lambda: self.cluster.metadata_count or None, within_s, "the first contact")
         except BaseException:
             self.stop()
             raise

@@ -13,11 +13,15 @@ import java.util.stream.Collectors;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.RetriableException;
+import org.apache.kafka.common.errors.StaleMemberEpochException;
+import org.apache.kafka.common.errors.UnknownMemberIdException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
@@ -40,7 +44,8 @@ final class Member implements ConsumerRebalanceListener {
     private static final long ON_ITS_WAY_MS = 1_000;
 
     private final String topic;
-    private final KafkaConsumer<byte[], byte[]> consumer;
+    private final Properties settings;
+    private KafkaConsumer<byte[], byte[]> consumer;
     /** Offset after what was read of each partition that it has; and what was acknowledged of them. */
     private final Map<Integer, Long> positions = new HashMap<>();
     private final Map<Integer, Long> committed = new HashMap<>();
@@ -48,7 +53,7 @@ final class Member implements ConsumerRebalanceListener {
 
     private Member(String topic, Properties settings) {
         this.topic = topic;
-        consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        this.settings = settings;
     }
 
     public static void main(String[] arguments) {
@@ -68,10 +73,10 @@ final class Member implements ConsumerRebalanceListener {
         Thread listener = new Thread(this::waitForTheEnd);
         listener.setDaemon(true);
         listener.start();
-        consumer.subscribe(List.of(topic), this);
+        begin();
         long next = 0;
         while (!mustLeave) {
-            took(consumer.poll(POLL));
+            took(poll());
             if (System.currentTimeMillis() >= next) {
                 commit(positions.keySet(), false);
                 next = System.currentTimeMillis() + COMMIT_EVERY_MS;
@@ -79,6 +84,28 @@ final class Member implements ConsumerRebalanceListener {
         }
         consumer.close();
         tell("shutdown_complete", "");
+    }
+
+    private void begin() {
+        consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.subscribe(List.of(topic), this);
+    }
+
+    /**
+     * A KIP-848 member that is put out while it asks what is committed has that told to its user, behind onPartitionsLost, and
+     * joins again by itself (CommitRequestManager). One whose group has become a classic one since is told that there is no such
+     * group, as by Kafka, and takes that for the end (ConsumerHeartbeatRequestManager): somebody starts it again.
+     */
+    private ConsumerRecords<byte[], byte[]> poll() {
+        try {
+            return consumer.poll(POLL);
+        } catch (UnknownMemberIdException | StaleMemberEpochException putOut) {
+            return ConsumerRecords.empty();
+        } catch (GroupIdNotFoundException classic) {
+            consumer.close();
+            begin();
+            return ConsumerRecords.empty();
+        }
     }
 
     private void waitForTheEnd() {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -204,8 +205,11 @@ class Campaign:
         self.problems = [*self.shared.problems(), *(problem for team in self.teams for problem in team.judge(ends))]
 
     def keep(self) -> Path:
-        """Leave behind, for who looks for the reason, what all members told: a file for each group."""
+        """Leave behind, for who looks for the reason, what all members told, a file for each group; and the broker's log and data."""
         directory = Path(tempfile.mkdtemp(prefix="zafka-groups-"))
+        (directory / "log").write_text(self.broker.log)
+        with contextlib.suppress(shutil.Error):  # told at the end of what files went meanwhile
+            shutil.copytree(self.broker.data_dir, directory / "data")
         for team in self.teams:
             (directory / team.group).write_text("\n".join(map(str, team.happened())))
         return directory
@@ -235,6 +239,9 @@ def campaign(kinds: Sequence[Kind | Mix], seed: int) -> Iterator[Campaign]:
         try:
             run.start()
             yield run
+        except AssertionError:
+            print(f"what the members told: {run.keep()}")
+            raise
         finally:
             run.close()
 

@@ -36,6 +36,10 @@ class CommitRefused(Exception):
         super().__init__(why)
 
 
+class ClientEnded(Exception):
+    """It takes what it was told for the end, and can do nothing any more: somebody is to start the program again."""
+
+
 class Listener(Protocol):
     """What a consumer tells while it polls or closes: before it gives anything up, all that it took."""
 
@@ -49,7 +53,8 @@ class Listener(Protocol):
 
 
 class Client(Protocol):
-    def poll(self) -> Records: ...
+    def poll(self) -> Records:
+        """Raises ClientEnded."""
 
     def commit(self, offsets: dict[int, int]) -> None:
         """Raises CommitRefused."""

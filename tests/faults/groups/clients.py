@@ -8,7 +8,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from tests.faults.groups.client import POLL_S, RECORDS_MAX, Client, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import POLL_S, RECORDS_MAX, Client, ClientEnded, CommitRefused, Listener, Records, Task
+
+# What a KIP-848 member that was put out is told, as by Kafka, when its group has become a classic one since.
+GONE = "The group id does not exist"
 
 
 def confluent(listener: Listener, task: Task) -> Client:
@@ -72,6 +75,8 @@ def confluent(listener: Listener, task: Task) -> Client:
                     partition, offset = message.partition(), message.offset()
                     assert partition is not None and offset is not None
                     taken.append((partition, offset))
+                elif error.fatal() and GONE in error.str():
+                    raise ClientEnded(error.str())
                 elif error.code() not in passing:
                     raise KafkaException(error)
             records = taken.copy()

@@ -7,12 +7,15 @@ coroutine, and `wait` in it awaits something there, so that a member that gives 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import greenlet
 
 from tests.faults.groups.client import POLL_S, RECORDS_MAX, Client, CommitRefused, Listener, Records, Task
+
+START_S, AGAIN_S = 60.0, 0.1
 
 
 async def bridged(plain: Callable[[], None]) -> None:
@@ -111,7 +114,7 @@ def aiokafka(listener: Listener, task: Task) -> Client:
     from aiokafka.coordinator.assignors.range import RangePartitionAssignor
     from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from aiokafka.errors import CommitFailedError, KafkaError
+    from aiokafka.errors import CommitFailedError, KafkaConnectionError, KafkaError
 
     assignors = {each.name: each for each in (RangePartitionAssignor, RoundRobinPartitionAssignor, StickyPartitionAssignor)}
     settings = dict(task.settings)
@@ -126,7 +129,18 @@ def aiokafka(listener: Listener, task: Task) -> Client:
             self.owned: list[int] = []
             self.failed: BaseException | None = None
             consumer.subscribe([task.topic], listener=self)
-            wait(consumer.start())
+            self._start()
+
+        def _start(self) -> None:
+            """It asks each address once, and fails where the broker is killed just then: who wants to live on starts it again."""
+            deadline_s = time.monotonic() + START_S
+            while True:
+                try:
+                    return wait(consumer.start())
+                except KafkaConnectionError:
+                    if time.monotonic() > deadline_s:
+                        raise
+                wait(asyncio.sleep(AGAIN_S))
 
         async def on_partitions_assigned(self, places: Any) -> None:
             self.owned = numbers(places)

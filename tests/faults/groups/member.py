@@ -15,6 +15,7 @@ import faulthandler
 import itertools
 import json
 import operator
+import os
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.faults.groups import events
-from tests.faults.groups.client import EXPLAIN, EXPLAINED, Client, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import EXPLAIN, EXPLAINED, Client, ClientEnded, CommitRefused, Listener, Records, Task
 from tests.faults.groups.clients import confluent, ours
 from tests.faults.groups.looping_clients import aiokafka, bridged, kafka_python
 
@@ -33,10 +34,11 @@ RETRY_S = 0.02
 
 
 class Member:
-    """positions: offset after what was read of each partition that it has. committed: what was acknowledged of them."""
+    """owned: what it has. positions: offset after what was read of each partition of it. committed: what was acknowledged of them."""
 
     def __init__(self, task: Task) -> None:
         self.topic = task.topic
+        self.owned: set[int] = set()
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
         self.client = CLIENTS[task.kind](self, task)
@@ -49,7 +51,11 @@ class Member:
     def run(self, must_leave: threading.Event) -> None:
         next_s = 0.0
         while not must_leave.is_set():
-            self.took(self.client.poll())
+            try:
+                self.took(self.client.poll())
+            except ClientEnded:
+                self.on_lost(sorted(self.owned))
+                os.execv(sys.executable, [sys.executable, "-m", "tests.faults.groups.member", *sys.argv[1:]])
             if time.monotonic() >= next_s:
                 self.commit(self.positions, is_last=False)
                 next_s = time.monotonic() + COMMIT_EVERY_S
@@ -96,6 +102,7 @@ class Member:
     # -- told by the client ----------------------------------------------------------------------
 
     def on_assigned(self, partitions: Iterable[int], generation: int) -> None:
+        self.owned.update(partitions)
         tell(events.ASSIGNED, partitions=list(map(self._where, partitions)), generation=generation)
 
     def on_revoked(self, partitions: Iterable[int]) -> None:
@@ -107,6 +114,7 @@ class Member:
 
     def _forget(self, how: str, partitions: Iterable[int]) -> None:
         for partition in partitions:
+            self.owned.discard(partition)
             self.positions.pop(partition, None)
             self.committed.pop(partition, None)
         tell(how, partitions=list(map(self._where, partitions)))
