@@ -87,7 +87,7 @@ def outdated(declared: Mapping[str, str], state: ClusterState) -> list[ResourceC
     for (kind, name), altered in state.altered.items():
         says = _said(altered.config, declared)
         kept = {key: value for key, value in altered.config.items() if says.get(key) == altered.declared.get(key)}
-        if kind == BROKER and kept != altered.config:
+        if kept != altered.config:  # a topology says nothing of groups
             changes.append(ResourceConfigChanged(kind, name, kept, _said(kept, declared)))
     return changes
 

@@ -254,8 +254,8 @@ class ConsumerGroups:
     # -- topics --------------------------------------------------------------------------------
 
     def on_topics(self, changed: Iterable[str], now: Now, outbox: Outbox) -> None:
-        """The first time everything may have changed since the log was written."""
-        names = set(changed) if self._topics_known else {*changed, *self._topics.by_name}
+        """The first time all there are have changed, and others may be gone since the log was written."""
+        names = set(changed)
         first, self._topics_known = not self._topics_known, True
         regexes: dict[str, set[str]] = {}
         for group in self._groups.values():

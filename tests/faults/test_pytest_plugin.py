@@ -48,21 +48,35 @@ def test_faults(zafka_broker, kafka_bootstrap, zafka_topic):
     send(kafka_bootstrap, zafka_topic, b"still there")
     print("root", zafka_broker.pid)
 '''
+MORE_TESTS = '''
+import zafka
+
+def test_a_topic_that_its_test_deletes(zafka_broker, zafka_topic):
+    with zafka.Admin(zafka_broker.bootstrap_servers) as admin:
+        admin.delete_topics(zafka_topic)
+    print("root", zafka_broker.pid)
+
+def test_a_broker_that_its_test_stops(zafka_broker, zafka_topic):
+    zafka_broker.stop()
+'''
 
 
-def run_pytest(folder: Path, tests: str, ini: str = "") -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, tests: str, ini: str = "", *files: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_of_a_user.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\n" + ini)
     environment = {**os.environ, "PYTHONPATH": str(HOME), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "zafka.pytest_plugin", "-q", "-rA", "--strict-markers", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-p", "zafka.pytest_plugin", "-q", "-rA", "--strict-markers", "-p", "no:cacheprovider", *files],
         check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
 
 
 def test_the_fixtures_give_a_real_broker_and_topics_and_leave_nothing(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, USERS_TESTS, "zafka_defaults =\n    max.message.bytes=7777\n    num.partitions = 2\n")
-    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
-    (told,) = [line for line in done.stdout.splitlines() if line.startswith("root ")]
+    (tmp_path / "test_of_more.py").write_text(MORE_TESTS)
+    done = run_pytest(
+        tmp_path, USERS_TESTS, "zafka_defaults =\n    max.message.bytes=7777\n    num.partitions = 2\n", "test_of_a_user.py",
+        "test_of_more.py")
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout + done.stderr
+    (told,) = {line for line in done.stdout.splitlines() if line.startswith("root ")}  # one broker for all files
     assert not psutil.pid_exists(int(told.split()[1]))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from tests.unit.drive import bodies
 from tests.unit.drive_groups import Coordinator
 from zafka.actors.actor import Effect, Mail
+from zafka.actors.groups.classic import ClassicGroups
+from zafka.actors.groups.classic_group import ClassicGroup
 from zafka.actors.groups.embedded import read_assignment, write_assignment
 from zafka.actors.messages import GroupAnswers
 from zafka.storage.disk import Disk
@@ -106,6 +108,14 @@ class Mixed(Coordinator):
     def kind(self) -> tuple[str, str]:
         (listed,) = self.ask(ApiKey.LIST_GROUPS, 5, kafka.ListGroupsRequest([], [])).groups
         return listed.group_type, listed.group_state
+
+    def classic_groups(self) -> list[ClassicGroup]:
+        """As the coordinator has them."""
+        machine = self.coordinator._machine
+        assert machine is not None
+        classic = machine._groups[0]
+        assert isinstance(classic, ClassicGroups)
+        return list(classic._groups.values())
 
     def describe(self) -> Any:
         (found,) = self.ask(ApiKey.CONSUMER_GROUP_DESCRIBE, 1, kafka.ConsumerGroupDescribeRequest([GROUP])).groups

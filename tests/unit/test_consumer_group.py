@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.drive_consumer_groups import Bench, told, topic_id
 from zafka.actors.groups.calls import Commit, Outbox
-from zafka.actors.groups.consumer import heartbeat_interval_ms
 from zafka.transport.kafka.errors import ErrorCode
 
 STATIC_LEAVE = -2
@@ -46,6 +45,11 @@ def test_an_answer_has_the_assignment_only_when_it_is_new(bench: Bench) -> None:
     assert told(bench.heartbeat("a", 2)) is None
     full = bench.heartbeat("a", 2, owned={"t": range(6)}, rebalance_timeout_ms=9, subscribed_topic_names=["t"])
     assert told(full) == {"t": [0, 1, 2, 3, 4, 5]}
+    in_part = bench.heartbeat("a", 2, owned={"t": range(6)}, subscribed_topic_names=["t"])
+    assert told(in_part) is None, "a full one says its rebalance timeout, too"
+    assert told(bench.join("x", None, group="x", subscribed_topic_regex="u")) == {"u": [0, 1, 2]}
+    full = bench.heartbeat("x", 2, owned={"u": range(3)}, group="x", rebalance_timeout_ms=9, subscribed_topic_regex="u")
+    assert told(full) == {"u": [0, 1, 2]}
     assert told(bench.join("a")) == {"t": [0, 1, 2, 3, 4, 5]}, "who joins again, having missed the answer, is told again"
     assert bench.describe().group_epoch == 2
 
@@ -220,7 +224,7 @@ def test_a_commit_that_is_behind_is_taken_for_what_the_member_has_had_since(benc
     bench.join("b", ["t"])
     bench.heartbeat("a", 3, owned={"t": range(6), "u": range(3)})
     revoking = bench.groups._groups["g"].members["a"].position.revoking[topic_id("t")]
-    assert revoking and all(commit(3, "t", partition) == 0 for partition in revoking), "what it is to give up, too"
+    assert revoking and all(commit(2, "t", partition) == 0 for partition in revoking), "what it is to give up, too"
 
 
 # -- leaving, sessions ---------------------------------------------------------------------------
@@ -282,6 +286,16 @@ def test_who_gives_up_in_time_may_stay(bench: Bench) -> None:
     assert len(bench.describe().members) == 2
 
 
+def test_who_leaves_while_it_is_to_give_up_leaves_no_timer(bench: Bench) -> None:
+    bench.join("a")
+    bench.join("b")
+    bench.heartbeat("a", 2, owned={"t": range(6)})
+    assert any("step" in name for name in bench.timers)
+    for member in "ab":
+        bench.leave(member)
+    assert bench.timers == {}
+
+
 def test_sessions_and_time_to_give_up_begin_again_with_a_restart(bench: Bench) -> None:
     bench.join("a")
     bench.join("b")
@@ -337,6 +351,16 @@ def test_a_static_member_is_back_and_has_what_it_had(bench: Bench) -> None:
     assert bench.heartbeat("a2", answer.member_epoch, instance_id="i").error_code == 0
 
 
+def test_a_static_member_that_is_away_has_nothing_to_give_up(bench: Bench) -> None:
+    bench.join("a", instance_id="i")
+    bench.join("b")
+    assert told(bench.heartbeat("a", 2, owned={"t": range(6)}, instance_id="i")) == {"t": [0, 1, 2]}
+    bench.leave("a", STATIC_LEAVE, instance_id="i")
+    assert told(bench.heartbeat("b", 3, owned={})) == {"t": [3, 4, 5]}
+    away = bench.groups._groups["g"].members["a"].position
+    assert away.assigned == {topic_id("t"): {0: 0, 1: 0, 2: 0}}, "as Kafka writes it: its epochs say nothing any more"
+
+
 def test_an_instance_id_that_is_in_use_is_not_given_away(bench: Bench) -> None:
     bench.join("a", instance_id="i")
     refused = bench.join("b", instance_id="i")
@@ -363,153 +387,3 @@ def test_a_static_member_may_leave_for_good(bench: Bench) -> None:
     assert bench.leave("a", instance_id="i").error_code == 0
     assert bench.describe().members == []
     assert bench.join("b", instance_id="i").error_code == 0
-
-
-# -- expressions ---------------------------------------------------------------------------------
-
-
-def test_an_expression_reads_what_matches_as_a_whole(bench: Bench) -> None:
-    bench.set_topics({"logs-a": 1, "logs-b": 1, "old-logs-c": 1})
-    answer = bench.join("a", None, subscribed_topic_regex="logs-.*")
-    assert told(answer) == {"logs-a": [0], "logs-b": [0]}
-    (member,) = bench.describe().members
-    assert (member.subscribed_topic_names, member.subscribed_topic_regex) == ([], "logs-.*")
-    assert bench.groups.is_subscribed("g", "logs-a") and not bench.groups.is_subscribed("g", "old-logs-c")
-
-
-def test_topics_that_come_and_go_and_match(bench: Bench) -> None:
-    bench.set_topics({"logs-a": 1})
-    bench.join("a", None, subscribed_topic_regex="logs-.*")
-    bench.set_topics({"logs-a": 1, "logs-b": 1, "other": 1})
-    answer = bench.heartbeat("a", 2)
-    assert (answer.member_epoch, told(answer)) == (3, {"logs-a": [0], "logs-b": [0]})
-    bench.set_topics({"logs-b": 1, "other": 2})
-    answer = bench.heartbeat("a", 3, owned={"logs-a": [0], "logs-b": [0]})
-    assert told(answer) == {"logs-b": [0]}
-    assert bench.heartbeat("a", 3, owned={"logs-b": [0]}).member_epoch == 4
-
-
-def test_names_and_an_expression_go_together(bench: Bench) -> None:
-    bench.join("a", ["t"], subscribed_topic_regex="u+")
-    assert bench.groups.is_subscribed("g", "t") and bench.groups.is_subscribed("g", "u")
-    answer = bench.heartbeat("a", 2, owned={"t": range(6), "u": range(3)}, subscribed_topic_regex="")
-    assert told(answer) == {"t": [0, 1, 2, 3, 4, 5]}
-
-
-def test_an_expression_that_nobody_reads_any_more_is_forgotten(bench: Bench) -> None:
-    bench.join("a", None, subscribed_topic_regex="t")
-    bench.join("b", None, subscribed_topic_regex="t")
-    bench.heartbeat("b", 3, subscribed_topic_regex="u")
-    assert set(bench.groups._groups["g"].regexes) == {"t", "u"}
-    bench.leave("a")
-    assert set(bench.groups._groups["g"].regexes) == {"u"}
-    bench.restart()
-
-
-@pytest.mark.parametrize(("pattern", "reason"), [
-    ("(", "missing closing )"), ("t(?=u)", "invalid or unsupported Perl syntax"), ("(t)\\1", "invalid escape sequence"),
-    ("((t{1000}){1000}){1000}", "expression too large")])  # fmt: skip
-def test_an_expression_that_is_none_is_refused_and_changes_nothing(bench: Bench, pattern: str, reason: str) -> None:
-    answer = bench.join("a", None, subscribed_topic_regex=pattern)
-    assert answer.error_code == ErrorCode.INVALID_REGULAR_EXPRESSION
-    assert answer.error_message == f"SubscribedTopicRegex `{pattern}` is not a valid regular expression: {reason}."
-    bench.join("a")
-    log = list(bench.log)
-    assert bench.heartbeat("a", 2, subscribed_topic_regex=pattern).error_code == ErrorCode.INVALID_REGULAR_EXPRESSION
-    assert bench.log == log
-
-
-# -- topics --------------------------------------------------------------------------------------
-
-
-def test_partitions_that_are_added_are_given_out(bench: Bench) -> None:
-    bench.join("a")
-    bench.set_topics({"t": 8, "u": 3})
-    answer = bench.heartbeat("a", 2)
-    assert (answer.member_epoch, told(answer)) == (3, {"t": [0, 1, 2, 3, 4, 5, 6, 7]})
-    bench.set_topics({"t": 8, "u": 9})
-    assert bench.heartbeat("a", 3).member_epoch == 3, "it does not read that one"
-
-
-def test_a_topic_that_is_made_after_its_readers_came(bench: Bench) -> None:
-    assert told(bench.join("a", ["later"])) == {}
-    bench.set_topics({"later": 2})
-    assert told(bench.heartbeat("a", 2)) == {"later": [0, 1]}
-
-
-def test_topics_that_changed_while_no_coordinator_was_there(bench: Bench) -> None:
-    bench.join("a")
-    bench.cluster["t"] = bench.cluster["t"]._replace(partitions=7)
-    bench.restart()
-    assert told(bench.heartbeat("a", 2)) == {"t": [0, 1, 2, 3, 4, 5, 6]}
-
-
-# -- how often members come ----------------------------------------------------------------------
-
-
-def test_intervals_come_from_a_budget() -> None:
-    assert [heartbeat_interval_ms(members) for members in (0, 1, 90, 91, 300, 1500, 10_000)] == [
-        300, 300, 300, 304, 1000, 5000, 5000]
-
-
-def test_who_waits_for_partitions_is_asked_to_come_soon(bench: Bench) -> None:
-    for number in range(300):
-        bench.join(f"m{number}", [], group="crowd")
-    assert bench.join("a").heartbeat_interval_ms == 1004
-    assert bench.join("b").heartbeat_interval_ms == 300, "a has what it is to have"
-    assert bench.heartbeat("a", 2, owned={"t": [0, 1, 2]}).heartbeat_interval_ms == 1007
-    assert bench.heartbeat("b", 3).heartbeat_interval_ms == 1007
-
-
-def test_an_interval_that_is_set_is_kept() -> None:
-    bench = Bench({"t": 1}, heartbeat_interval_ms="5000")
-    assert bench.join("a").heartbeat_interval_ms == 5000
-
-
-def test_assignments_may_be_limited_to_one_in_a_while() -> None:
-    bench = Bench({"t": 2}, assignment_interval_ms="1000")
-    bench.join("a")
-    answer = bench.join("b")
-    assert (answer.member_epoch, told(answer)) == (2, {})
-    assert bench.describe().group_state == "Assigning"
-    bench.pass_time(1)
-    assert bench.heartbeat("b", 2).member_epoch == 3
-    assert told(bench.heartbeat("a", 2, owned={"t": [0, 1]})) == {"t": [0]}
-
-
-# -- administration ------------------------------------------------------------------------------
-
-
-def test_what_is_told_of_a_group(bench: Bench) -> None:
-    bench.join("a", instance_id="i", rack_id="r")
-    bench.join("b", server_assignor="uniform")
-    described = bench.describe()
-    assert (described.error_code, described.group_epoch, described.assignment_epoch) == (0, 3, 3)
-    first = described.members[0]
-    assert (first.member_id, first.instance_id, first.rack_id, first.client_id, first.client_host) == (
-        "a", "i", "r", "client", "/127.0.0.1")
-    assert (first.member_epoch, first.subscribed_topic_names, first.member_type) == (2, ["t"], 1)
-    (has,), (target,) = first.assignment.topic_partitions, first.target_assignment.topic_partitions
-    assert (has.topic_id, has.topic_name, has.partitions) == (topic_id("t"), "t", [0, 1, 2, 3, 4, 5])
-    assert target.partitions == [0, 1, 2]
-
-
-def test_a_group_is_deleted_once_it_is_empty(bench: Bench) -> None:
-    bench.join("a")
-    outbox = Outbox()
-    assert bench.groups.delete("g", outbox) == ErrorCode.NON_EMPTY_GROUP and outbox.records == []
-    bench.leave("a")
-    (listed,) = bench.groups.list()
-    assert listed == ("g", "consumer", "Empty", "consumer")
-    assert bench.groups.delete("g", outbox) == 0
-    bench.log += outbox.records
-    assert "g" not in bench.groups
-    bench.restart()
-    assert bench.join("a").member_epoch == 2, "a new group"
-
-
-def test_ids_with_anything_in_them(bench: Bench) -> None:
-    for group, member in (("g 1", "a"), ("g", " 1a"), ("", "g")):
-        bench.join(member, group=group or "x x", instance_id=None)
-    bench.pass_time(46)
-    assert {listed.state for listed in bench.groups.list()} == {"Empty"}

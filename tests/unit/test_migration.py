@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.drive_migration import GROUP, MORE, ORDERS, Classic, Mixed, subscription
-from zafka.actors.groups.embedded import write_assignment
+from zafka.actors.groups.embedded import read_assignment, write_assignment
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -127,6 +127,9 @@ def test_the_policy_says_which_way(tmp_path: Path, policy: str, up: bool, down: 
     answer = mixed.beat("new", 0)
     if up:
         assert answer.error_code == 0
+        late = mixed.classic("other")
+        assert late.join() == 0, "a classic member may join a consumer group"
+        assert late.leave() == 0
     else:
         assert (answer.error_code, answer.error_message) == (
             ErrorCode.GROUP_ID_NOT_FOUND,
@@ -162,6 +165,34 @@ def test_what_cannot_be_said_in_the_other_protocol_stays_classic(
     assert mixed.kind == ("classic", "Stable")
 
 
+def test_two_who_were_given_the_same_by_their_leader_stay_classic(mixed: Mixed) -> None:
+    members = mixed.classic(), mixed.classic()
+    for member in members:
+        member.ask_to_join()
+    mixed.pass_time(0.1)
+    assert [member.take_join() for member in members] == [0, 0]
+    everything = {member.member_id: write_assignment(1, {"orders": ALL}) for member in members}
+    for member in sorted(members, key=lambda member: member.leads):
+        member.sync(everything)
+    assert [member.take_sync() for member in members] == [0, 0]
+    assert "an unsupported custom assignor is in use" in mixed.beat("new", 0).error_message
+    assert mixed.kind == ("classic", "Stable")
+
+
+def test_what_a_member_was_to_give_up_is_still_its_own_when_the_group_is_classic_again(mixed: Mixed) -> None:
+    first, second, _ = two_and_one(mixed)
+    held = {member.member_id: set(member.has) for member in (first, second)}
+    assert first.beat() == ErrorCode.REBALANCE_IN_PROGRESS
+    assert first.join() == 0
+    assert first.has < held[first.member_id]
+    mixed.beat("new", -1)
+    assert mixed.kind[0] == "classic"
+    again = mixed.again(1)
+    (value,) = [group.value() for group in again.classic_groups() if group.group_id == GROUP]
+    assert {each.member_id: read_assignment(each.assignment)[0]["orders"] for each in value.members} == held
+    assert value.current_state_timestamp > 0
+
+
 def test_user_data_of_the_well_known_assignors_are_not_missed(mixed: Mixed) -> None:
     member = mixed.classic()
     member.ask_to_join()
@@ -179,6 +210,11 @@ def test_a_group_that_is_too_large_does_not_move(tmp_path: Path) -> None:
     mixed.settle(mixed.classic(), mixed.classic())
     assert mixed.beat("new", 0).error_message == (
         "Cannot upgrade classic group g to consumer group because the group size exceeds the consumer group maximum size.")
+    full = begin(tmp_path / "full", group_consumer_max_size="1")
+    full.settle(full.classic())
+    refused = full.beat("new", 0)
+    assert refused.error_code == ErrorCode.GROUP_MAX_SIZE_REACHED, "it could move, and has no room for one more"
+    assert full.kind == ("classic", "Stable")
     small = begin(tmp_path / "small", group_consumer_max_size="3", group_max_size="1")
     member = small.classic()
     small.settle(member)

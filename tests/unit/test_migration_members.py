@@ -53,6 +53,55 @@ def test_who_joins_and_does_not_sync_in_time_is_out(mixed: Mixed) -> None:
     assert len(mixed.describe().members) == 2
 
 
+def test_who_joins_with_nothing_to_give_up_is_to_sync_in_time_too(mixed: Mixed) -> None:
+    mixed.beat("new", 0)
+    late = mixed.classic()
+    late.ask_to_join()
+    assert late.take_join() == 0
+    keep_alive(mixed, 6, late)
+    assert [each.member_id for each in mixed.describe().members] == ["new"]
+
+
+def test_who_syncs_and_is_told_to_join_is_to_do_so_in_time(mixed: Mixed) -> None:
+    first, second, _ = two_and_one(mixed, session_ms=60_000)
+    first.sync()
+    assert first.take_sync() == ErrorCode.REBALANCE_IN_PROGRESS
+    mixed.pass_time(5.1)
+    assert {each.member_id for each in mixed.describe().members} == {second.member_id, "new"}
+
+
+def test_who_waits_for_partitions_is_told_when_they_are_free(mixed: Mixed) -> None:
+    epoch = mixed.beat("new", 0).member_epoch
+    late = mixed.classic()
+    assert late.join() == 0
+    assert (late.beat(), late.has) == (0, set()), "the other one has them"
+    kept = owned(mixed.beat("new", epoch, owned=ALL))
+    assert mixed.beat("new", epoch, owned=kept).error_code == 0
+    assert late.beat() == ErrorCode.REBALANCE_IN_PROGRESS
+    assert late.join() == 0
+    assert late.has | kept == ALL and not late.has & kept
+
+
+def test_a_sync_is_a_sign_of_life(mixed: Mixed) -> None:
+    mixed.beat("new", 0)
+    late = mixed.classic(session_ms=3_000)
+    late.ask_to_join()
+    assert late.take_join() == 0
+    mixed.pass_time(2.0)
+    late.sync()
+    assert late.take_sync() == 0
+    mixed.pass_time(2.0)
+    assert late.beat() == 0
+
+
+def test_a_topic_without_partitions_is_nothing_that_a_member_has(mixed: Mixed) -> None:
+    mixed.beat("new", 0)
+    empty = subscription("orders")[:-4] + write_assignment(0, {"orders": []})[2:-4]
+    answer = mixed.ask(ApiKey.JOIN_GROUP, 3, kafka.JoinGroupRequest(
+        GROUP, 10_000, 5_000, "from another life", None, "consumer", [kafka.JoinGroupRequestProtocol("range", empty)]))
+    assert answer.error_code == 0
+
+
 def test_who_was_put_out_and_says_what_it_has_is_told_so(mixed: Mixed) -> None:
     first, second, _ = two_and_one(mixed)
     let_go(second)
