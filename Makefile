@@ -15,7 +15,7 @@ RECOVERY := storage/recovery.py,storage/log.py,storage/checkpoint.py,storage/seg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers coverage bench powercut soak groups sim planted fuzz clients frameworks clean
+.PHONY: help demo test check lint types layers coverage bench powercut soak groups held sim planted fuzz clients frameworks clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -60,6 +60,9 @@ soak: $(READY)  ## every fault there is, at random, for MINUTES=1, then check th
 
 groups: $(READY)  ## members of groups come, go and crash under load for MINUTES=1, whoever is killed [SEED=n ARGS="--kinds Java"]
 	$(BIN)/python -m tests.faults.groups.campaign --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+held: $(READY)  ## members stand still at each step of a rebalance, and come back [ARGS="--kinds Java --hold 36"]
+	$(BIN)/python -m tests.faults.groups.held $(ARGS)
 
 sim: $(READY)  ## simulate SEEDS=2000 seeds of faults in virtual time, or tell about one: SEED=n TRACE=1 [SHRINK=1]; DIRECT=1: past the broker
 	@$(BIN)/python -m tests.simulation $(or $(SEED),1-$(SEEDS)) $(if $(TRACE),--trace) $(if $(SHRINK),--shrink) $(if $(DIRECT),--direct)
