@@ -68,8 +68,10 @@ class Member:
         if runs:
             tell(events.CONSUMED, count=len(records), partitions=runs)
 
-    def commit(self, partitions: Iterable[int], *, is_last: bool) -> None:
-        """is_last: they are given up when it returns, so it is tried until it is known what became of it."""
+    def commit(self, partitions: Iterable[int], *, is_last: bool) -> bool:
+        """is_last: they are given up when it returns, so it is tried until it is known what became of it.
+
+        Returns whether they were this member's still, as far as it is told."""
         offsets = {
             partition: self.positions[partition] for partition in partitions
             if self.positions.get(partition) not in (None, self.committed.get(partition))}
@@ -82,12 +84,13 @@ class Member:
             except CommitRefused as refused:
                 if refused.is_final or not is_last or time.monotonic() > deadline_s:
                     tell(events.COMMITTED, offsets=told, success=False, error=str(refused))
-                    return
+                    return not refused.is_final
                 threading.Event().wait(RETRY_S)
             else:
                 tell(events.COMMITTED, offsets=told, success=True)
                 self.committed |= offsets
-                return
+                return True
+        return True
 
     # -- told by the client ----------------------------------------------------------------------
 
@@ -96,8 +99,9 @@ class Member:
         tell(events.ASSIGNED, partitions=list(map(self._where, partitions)), generation=generation)
 
     def on_revoked(self, partitions: Iterable[int]) -> None:
-        self.commit(partitions, is_last=True)
-        self._forget(events.REVOKED, partitions)
+        """Also where it was put out while it closes: it hears of that by its last commit."""
+        were_its_own = self.commit(partitions, is_last=True)
+        self._forget(events.REVOKED if were_its_own else events.LOST, partitions)
 
     def on_lost(self, partitions: Iterable[int]) -> None:
         self._forget(events.LOST, partitions)
