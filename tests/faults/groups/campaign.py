@@ -32,14 +32,12 @@ from zafka.runtime.errors import RuntimeFault
 from zafka.testing import Broker
 
 TOPIC, PARTITIONS = "orders", 6
-PATIENCE_S, RESTS_AFTER_S = 120.0, 20.0
+PATIENCE_S, RESTS_AFTER_S = 240.0, 20.0
 POLL_S = 0.02
 KILL_EVERY_S = (0.2, 1.0)
 TARGETS = (
     f"partition {TOPIC}-*", "partition __consumer_offsets-*", "partition __consumer_offsets-*", "broker 1", "coordinator")
-DEFAULTS = {
-    "group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000,
-    "group.consumer.session.timeout.ms": int(SESSION_S * 1000)}
+DEFAULTS = {"group.initial.rebalance.delay.ms": 100, "group.min.session.timeout.ms": 1000}
 
 
 class Killer(threading.Thread):
@@ -97,7 +95,7 @@ class Watcher(threading.Thread):
 class Campaign:
     """Everything of one run. problems: what may not be, at its end."""
 
-    def __init__(self, broker: Broker, kinds: Sequence[Kind | Mix], seed: int) -> None:
+    def __init__(self, broker: Broker, kinds: Sequence[Kind | Mix], seed: int, session_s: float) -> None:
         self.broker = broker
         self.random = random.Random(seed)
         self.shared = Shared()
@@ -105,7 +103,7 @@ class Campaign:
         self.load = ConfluentLoad(broker.bootstrap_servers, self.where, self.shared, records_a_turn=2)
         doors = Doors(broker.bootstrap_servers, broker.zmq_bootstrap_servers)
         self.teams = [
-            Team(f"g{number}-{kind.client}", kind, doors, TOPIC, PARTITIONS, self.random.randrange(2**32))
+            Team(f"g{number}-{kind.client}", kind, doors, TOPIC, PARTITIONS, self.random.randrange(2**32), session_s=session_s)
             for number, kind in enumerate(kinds)]
         # When its only broker is gone, librdkafka (2.16) begins anew, and then waits in vain for the coordinator that it knew.
         self.admin = AdminClient({
@@ -232,10 +230,11 @@ class Campaign:
 
 
 @contextlib.contextmanager
-def campaign(kinds: Sequence[Kind | Mix], seed: int) -> Iterator[Campaign]:
+def campaign(kinds: Sequence[Kind | Mix], seed: int, session_s: float = SESSION_S) -> Iterator[Campaign]:
     topology = {"supervision": {"intensity": 1_000_000}}
-    with Broker(topics={TOPIC: PARTITIONS}, topology=topology, defaults=DEFAULTS) as broker:
-        run = Campaign(broker, kinds, seed)
+    defaults = {**DEFAULTS, "group.consumer.session.timeout.ms": int(session_s * 1000)}
+    with Broker(topics={TOPIC: PARTITIONS}, topology=topology, defaults=defaults) as broker:
+        run = Campaign(broker, kinds, seed, session_s)
         try:
             run.start()
             yield run
@@ -250,13 +249,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--session", type=float, default=SESSION_S, help="seconds of a member that may crash: more for a slow machine")
     parser.add_argument("--kinds", default="", help="parts of names of kinds, with commas between; all but Java's if not given")
     options = parser.parse_args()
     seed = options.seed or random.randrange(1, 2**31)
     parts = options.kinds.split(",") if options.kinds else []
     kinds = [kind for kind in KINDS if any(part in kind.name for part in parts) or (not parts and not needs_java(kind))]
     print(f"SEED={seed} minutes={options.minutes:g}: {', '.join(kind.name for kind in kinds)}", flush=True)
-    with campaign(kinds, seed) as run:
+    with campaign(kinds, seed, options.session) as run:
         run.join(2, may_crash=True)
         run.wander(options.minutes * 60)
         run.finish()

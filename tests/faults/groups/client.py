@@ -28,11 +28,10 @@ class Task(NamedTuple):
 
 
 class CommitRefused(Exception):
-    """is_final: what it would commit is no longer this member's. is_put_out: and the client tells that it is a member no more."""
+    """is_final: what it would commit is no longer this member's."""
 
-    def __init__(self, why: str, *, is_final: bool, is_put_out: bool = False) -> None:
+    def __init__(self, why: str, *, is_final: bool) -> None:
         self.is_final = is_final
-        self.is_put_out = is_put_out
         super().__init__(why)
 
 

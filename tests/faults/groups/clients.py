@@ -56,8 +56,7 @@ def confluent(listener: Listener, task: Task) -> Client:
         let_go(consumer, partitions)
 
     def refused(error: KafkaError) -> CommitRefused:
-        code = error.code()
-        return CommitRefused(str(error), is_final=code not in again, is_put_out=code == KafkaError.UNKNOWN_MEMBER_ID)
+        return CommitRefused(str(error), is_final=error.code() not in again)
 
     class Confluent:
         def __init__(self) -> None:

@@ -77,8 +77,8 @@ class Member:
 
     def commit(self, partitions: Iterable[int], *, is_last: bool) -> bool:
         """is_last: they are given up when it returns, so it is tried until it is known what became of it; also what is committed
-        is committed again, so that who was put out meanwhile is told. Returns whether this is a member still, as far as it knows.
-        """
+        is committed again, so that who was put out meanwhile is told. Returns whether they were this member's still, as far as
+        it is told."""
         offsets = {
             partition: self.positions[partition] for partition in partitions if partition in self.positions
             and (is_last or self.positions[partition] != self.committed.get(partition))}
@@ -91,7 +91,7 @@ class Member:
             except CommitRefused as refused:
                 if refused.is_final or not is_last or time.monotonic() > deadline_s:
                     tell(events.COMMITTED, offsets=told, success=False, error=str(refused))
-                    return not refused.is_put_out
+                    return not refused.is_final
                 threading.Event().wait(RETRY_S)
             else:
                 tell(events.COMMITTED, offsets=told, success=True)
@@ -106,8 +106,9 @@ class Member:
         tell(events.ASSIGNED, partitions=list(map(self._where, partitions)), generation=generation)
 
     def on_revoked(self, partitions: Iterable[int]) -> None:
-        is_member = self.commit(partitions, is_last=True)
-        self._forget(events.REVOKED if is_member else events.LOST, partitions)
+        """Also where it was put out while it closes: it hears of that by its last commit."""
+        were_its_own = self.commit(partitions, is_last=True)
+        self._forget(events.REVOKED if were_its_own else events.LOST, partitions)
 
     def on_lost(self, partitions: Iterable[int]) -> None:
         self._forget(events.LOST, partitions)

@@ -22,7 +22,7 @@ from tests.faults.groups.events import Event, in_order, parse, with_losses
 from tests.faults.groups.history import GroupHistory
 from tests.faults.groups.kinds import Doors, Kind, Mix
 
-END_S = 90.0
+END_S = 180.0
 EXPLAIN_S = 5.0
 STDERR_MAX = 2000
 SESSION_S, STEADY_SESSION_S = 3.0, 60.0  # of those who may crash, and of the others
@@ -122,11 +122,12 @@ class Team:
     """members: those who are there. events: of all who ever were. observations: when it was asked, and what was committed.
 
     kind: of members that join, unless another one is named. seed: of what they are, if the kind leaves that open.
-    may_be_cut_off: as in `GroupHistory`.
+    may_be_cut_off: as in `GroupHistory`. session_s: of members that may crash.
     """
 
     def __init__(
         self, group: str, kind: Kind | Mix, doors: Doors, topic: str, partitions: int, seed: int, *, may_be_cut_off: bool = False,
+        session_s: float = SESSION_S,
     ) -> None:
         self.group = group
         self.kind = kind
@@ -135,6 +136,7 @@ class Team:
         self.history = GroupHistory(partitions, may_be_cut_off=may_be_cut_off, may_begin_anew=isinstance(kind, Mix))
         self.joins = self.crashes = self.stops = 0
         self.failures: list[str] = []
+        self._session_s = session_s
         self._doors = doors
         self.topic = topic
         self.partitions = partitions
@@ -151,7 +153,8 @@ class Team:
 
         may_crash: its session is short, so that others get soon what it had; a slow machine may end it, too."""
         kind = kind or self.kind.drawn(self.random)
-        command = kind.command(doors or self._doors, self.topic, self.group, SESSION_S if may_crash else STEADY_SESSION_S)
+        session_s = self._session_s if may_crash else STEADY_SESSION_S
+        command = kind.command(doors or self._doors, self.topic, self.group, session_s)
         self.joins += 1
         self.members.append(Member(
             f"{self.group}.{self.joins}", command, may_crash=may_crash, take=self._lock, events_=self._events))
