@@ -99,7 +99,7 @@ class LongPoll:
 
     def on_advanced(self) -> None:
         """A partition has news: looked at once, at the end of this turn or one of the next."""
-        self.gateway.woken[self] = None
+        self.gateway.waking.add(self.parts[0].route, self)
 
     def on_woken(self) -> None:
         if not self.done and self.waits:
@@ -118,7 +118,7 @@ class LongPoll:
         self.expired = self.late = True
         self.gateway.deadlines.set(self, self.gateway.now.monotonic_s, GRACE_S)
         if self.waits:
-            self.gateway.woken[self] = None
+            self.gateway.waking.add(self.parts[0].route, self)
 
     def on_abandoned(self) -> None:
         """The client is gone."""
@@ -159,7 +159,7 @@ class LongPoll:
         for part in self.parts:
             part.route.wait(self, share)
             if part.seen is not part.route.advanced:  # there was news while another partition was asked
-                self.gateway.woken[self] = None
+                self.gateway.waking.add(self.parts[0].route, self)
 
     # -- reading and answering -----------------------------------------------------------------
 

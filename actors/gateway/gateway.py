@@ -9,7 +9,6 @@ one write per connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -37,6 +36,7 @@ from zafka.actors.gateway.registry import Served, served
 from zafka.actors.gateway.routes import Routes
 from zafka.actors.gateway.sequence_gaps import SequenceGaps
 from zafka.actors.gateway.settings import Settings
+from zafka.actors.gateway.waking import Waking
 from zafka.actors.messages import Advanced, Endpoint
 from zafka.transport.arena import Slice
 from zafka.transport.kafka.api_keys import ApiKey
@@ -44,23 +44,12 @@ from zafka.transport.kafka.codec import MalformedMessage, RequestHeader, read_re
 from zafka.transport.kafka.errors import ErrorCode
 
 TIMER = "deadlines"
-# Long polls that are looked at in one turn. A batch that hundreds wait for must not stop everything until all have it: the
-# others follow in later turns. Before each is a pause, in which whatever else came is served: partitions, and the clients
-# that take these answers, need the cores too, and on a busy machine would get them late.
-WOKEN_PER_TURN = 20
-WAKING_PAUSE_S = 0.001
 
 AnswerKey = tuple[int, int, tuple[int, str | bytes, int, int]]
 
 
 class FilesReader(Protocol):
     def on_files_read(self, read: FilesRead) -> None: ...
-
-
-class Woken(Protocol):
-    """A long poll with news: looked at once, however much came."""
-
-    def on_woken(self) -> None: ...
 
 
 class Watcher(Protocol):
@@ -99,8 +88,7 @@ class Gateway:
         self.served: Callable[[int, int], Served | None] = served
         self.producer_ids = ProducerIds(self)
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
-        self.woken: dict[Woken, None] = {}  # in the order in which they were
-        self.waking_on = False  # the rest of `woken` waits for the timer
+        self.waking = Waking()
         self.watchers: dict[Watcher, None] = {}
         self.applied = 0  # of `__cluster`: everything below is in `cluster`
         self.changed = False  # what `watchers` look at has changed in this turn
@@ -246,8 +234,8 @@ class Gateway:
             self.changed = False
             for watcher in list(self.watchers):
                 watcher.on_changed()
-        if self.woken and not self.waking_on:
-            self._wake_some()
+        for poll in self.waking.next(self.now.monotonic_s):
+            poll.on_woken()
         connections = self.connections
         answers = connections.take_answers()
         while ready := connections.ready():
@@ -262,19 +250,12 @@ class Gateway:
         effects += self.routes.on_turn_end()
         effects += self.coordinator.on_turn_end()
         effects += connections.on_turn_end(self.now.monotonic_s)
-        next_s = self.now.monotonic_s + WAKING_PAUSE_S if self.waking_on else self.deadlines.next_s
+        next_s = self.waking.due_s or self.deadlines.next_s
         if next_s is not None and next_s < self._timer_s:
             self._timer_s = next_s
             effects.append(SetTimer(TIMER, next_s))
         return effects
 
-    def _wake_some(self) -> None:
-        for reader in list(islice(self.woken, WOKEN_PER_TURN)):
-            del self.woken[reader]
-            reader.on_woken()
-        self.waking_on = bool(self.woken)
-
     def on_timer(self) -> None:
-        """`TIMER` fired: the turn's end looks what has expired, and who is still to be woken."""
+        """`TIMER` fired: the turn's end looks what has expired, and which long polls come next."""
         self._timer_s = float("inf")
-        self.waking_on = False

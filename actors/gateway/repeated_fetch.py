@@ -73,7 +73,7 @@ class RepeatedFetch(Exchange):
     # -- what happens to it --------------------------------------------------------------------
 
     def on_advanced(self) -> None:
-        self.gateway.woken[self] = None
+        self.gateway.waking.add(self.route, self)
 
     def on_woken(self) -> None:
         if self.waits:
@@ -82,7 +82,7 @@ class RepeatedFetch(Exchange):
     def on_deadline(self) -> None:
         self.expired = True
         if self.waits:
-            self.gateway.woken[self] = None
+            self.gateway.waking.add(self.route, self)
 
     def on_hurry(self) -> None:
         self.expired = True

@@ -13,8 +13,8 @@ from zafka.actors import messages
 from zafka.actors.actor import Mail, Send
 from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
 from zafka.actors.gateway.fetch_part import Part
-from zafka.actors.gateway.gateway import WAKING_PAUSE_S, WOKEN_PER_TURN
 from zafka.actors.gateway.routes import only_grew
+from zafka.actors.gateway.waking import LATE_S, PAUSE_S, PORTION_MAX, PORTION_MIN, PORTION_STEP, Waking
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import FetchPartition, FetchRequest, FetchTopic
 from zafka.transport.kafka.messages.api_versions import ApiVersionsRequest
@@ -60,41 +60,41 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
 
 def test_a_batch_that_many_wait_for_is_read_once_a_turn_and_handed_out_in_portions(tmp_path: Path) -> None:
     bench = serving(tmp_path, 1)
-    clients = [bench.client() for _ in range(2 * WOKEN_PER_TURN + 5)]
+    clients = [bench.client() for _ in range(2 * PORTION_MAX + 5)]
     for client in clients:
         client.send(ApiKey.FETCH, 12, fetch(0))
     answered = []
     bench.tell(bench.partitions["t", 0], advanced(1, SIZE))
     read(bench, BATCH)
     answered += [effect.connection_id for effect in bench.of(Respond)]
-    assert len(answered) == WOKEN_PER_TURN
+    assert len(answered) == PORTION_MAX
 
     # The rest waits for a moment, and not for this turn's reads; who asks meanwhile is answered.
     late = bench.client()
     assert late.ask(ApiKey.API_VERSIONS, 0, ApiVersionsRequest()).error_code == 0
     assert not bench.of(ReadFiles)
 
-    bench.pass_time(WAKING_PAUSE_S / 2)
+    bench.pass_time(PAUSE_S / 2)
     assert not bench.of(ReadFiles)
-    for portion in (WOKEN_PER_TURN, 5):
-        bench.pass_time(WAKING_PAUSE_S)
+    for portion in (PORTION_MAX, 5):
+        bench.pass_time(PAUSE_S)
         read(bench, BATCH)
         answered += [effect.connection_id for effect in bench.of(Respond)]
         assert len(bench.of(Respond)) == portion
     assert answered == [client.id for client in clients]
     assert bytes(clients[-1].answers()[0].responses[0].partitions[0].records) == BATCH
-    assert not bench.gateway.woken and len(bench.gateway.deadlines) == 0
+    assert not bench.gateway.waking and len(bench.gateway.deadlines) == 0
 
 
 def test_waits_that_end_together_are_answered_in_portions_too(tmp_path: Path) -> None:
     bench = serving(tmp_path, 1)
-    clients = [bench.client() for _ in range(WOKEN_PER_TURN + 1)]
+    clients = [bench.client() for _ in range(PORTION_MAX + 1)]
     for client in clients:
         client.send(ApiKey.FETCH, 12, fetch(0, max_wait_ms=500))
     bench.drive._move_clock(bench.drive.now.monotonic_s + 0.6)
     bench.turn()
-    assert len(bench.of(Respond)) == WOKEN_PER_TURN
-    bench.pass_time(WAKING_PAUSE_S)
+    assert len(bench.of(Respond)) == PORTION_MAX
+    bench.pass_time(PAUSE_S)
     assert len(bench.of(Respond)) == 1
 
 
@@ -166,3 +166,96 @@ def test_answers_leave_before_mail_to_partitions(tmp_path: Path) -> None:
     bench.turn(other.mail(ApiKey.PRODUCE, 9, produce(1)), Mail(SHELL, FilesRead(wanted.token, [BATCH])))
     kinds = [type(each.body) if isinstance(each, Send) else type(each) for each in bench.effects]
     assert kinds.index(Respond) < kinds.index(messages.Produce)
+
+
+class Poll:
+    """Has news, and is looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_woken(self) -> None:
+        raise AssertionError("whoever asked calls it")
+
+
+def names(waking: Waking, now_s: float) -> str:
+    return "".join(poll.name for poll in waking.next(now_s) if isinstance(poll, Poll))
+
+
+def test_each_partition_has_its_turn(tmp_path: Path) -> None:
+    """Who reads one that hundreds read does not keep those waiting who read another."""
+    bench = serving(tmp_path, 2)
+    crowd = [bench.client() for _ in range(5 * PORTION_MAX)]
+    for client in crowd:
+        client.send(ApiKey.FETCH, 12, fetch(0))
+    alone = bench.client()
+    partitions = [FetchPartition(1, -1, 0, partition_max_bytes=1 << 20)]
+    alone.send(ApiKey.FETCH, 12, FetchRequest(
+        max_wait_ms=500, min_bytes=1, max_bytes=1 << 20, session_epoch=-1, topics=[FetchTopic(topic_id("t"), "t", partitions)]))
+    bench.turn(
+        Mail(bench.partitions["t", 0], advanced(1, SIZE)), Mail(bench.partitions["t", 1], advanced(1, SIZE)))
+    bench.turn(*[Mail(SHELL, FilesRead(wanted.token, [BATCH])) for wanted in bench.of(ReadFiles)])
+    answered = [effect.connection_id for effect in bench.of(Respond)]
+    assert len(answered) == PORTION_MAX
+    assert alone.id in answered
+    assert answered[0] == crowd[0].id
+
+
+def test_turns_of_partitions() -> None:
+    waking = Waking()
+    for lane, polls in (("a", "abcdefghijklmnopqrstuvwxyz"), ("b", "12"), ("c", "_")):
+        for name in polls:
+            waking.add(lane, Poll(name))
+    assert names(waking, 0.0) == "a1_b2cdefghijklmnopq"
+    assert names(waking, PAUSE_S / 2) == ""
+    assert len(waking) == 9
+    assert names(waking, PAUSE_S) == "rstuvwxyz"
+    assert (len(waking), waking.due_s) == (0, None)
+
+
+def test_who_has_news_again_is_looked_at_once() -> None:
+    waking, poll = Waking(), Poll("a")
+    waking.add("lane", poll)
+    waking.add("lane", poll)
+    assert waking.next(0.0) == [poll]
+    assert waking.next(1.0) == []
+
+
+def test_portions_follow_how_long_others_wait_for_a_core() -> None:
+    waking, now_s, sizes = Waking(), 0.0, []
+    for index in range(1000):
+        waking.add("lane", Poll(str(index)))
+    waking.next(now_s)
+    for late_s in (LATE_S / 2, 2 * LATE_S, 2 * LATE_S, 1.0, *[0.0] * 9):
+        assert waking.due_s is not None
+        now_s = waking.due_s + late_s
+        sizes.append(len(waking.next(now_s)))
+    half = PORTION_MAX // 2
+    assert sizes[:4] == [PORTION_MAX, half, max(PORTION_MIN, half // 2), max(PORTION_MIN, half // 4)]
+    assert sizes[4:] == [min(PORTION_MAX, PORTION_MIN + step * PORTION_STEP) for step in range(1, 10)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_has_news_is_looked_at_in_the_order_of_its_partition(seed: int) -> None:
+    print(f"seed {seed}")
+    choice = random.Random(seed)
+    waking, now_s = Waking(), 0.0
+    added: dict[str, list[str]] = {}
+    seen: dict[str, list[str]] = {}
+    for index in range(choice.randint(1, 300)):
+        if choice.random() < 0.8:
+            lane = choice.choice("abc")
+            name = f"{lane}{index}"
+            waking.add(lane, Poll(name))
+            added.setdefault(lane, []).append(name)
+        else:
+            now_s += choice.choice((0.0, PAUSE_S / 2, PAUSE_S, 10 * LATE_S))
+            for poll in waking.next(now_s):
+                assert isinstance(poll, Poll)
+                seen.setdefault(poll.name[0], []).append(poll.name)
+    while waking.due_s is not None or waking:
+        now_s = waking.due_s or now_s
+        for poll in waking.next(now_s):
+            assert isinstance(poll, Poll)
+            seen.setdefault(poll.name[0], []).append(poll.name)
+    assert seen == added
