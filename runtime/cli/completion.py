@@ -8,7 +8,13 @@ Nothing fails and nothing is printed: a shell that completes has no place for wo
 from __future__ import annotations
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
 from zafka.runtime.cli import COMPLETE_VARIABLE, zafka
 
