@@ -27,7 +27,7 @@ def check_groups(admin: Admin, consumer: Consumer, cluster: ClusterInfo, group: 
     """group: this one only, and where its members are sent."""
     if group is not None:
         yield told_coordinator(admin, cluster, group)
-    known = [each.group_id for each in admin.list_groups() if group in (None, each.group_id)]
+    known = [each.group_id for each in admin.list_groups() if each.is_known and group in (None, each.group_id)]
     if group is not None and not known:
         yield Finding("warning", f"group {group}", "there is no such group now; its first member makes it")
     there = set(consumer.topics())

@@ -8,7 +8,13 @@ Nothing fails and nothing is printed: a shell that completes has no place for wo
 from __future__ import annotations
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
 from zafka.runtime.cli import COMPLETE_VARIABLE, zafka
 
@@ -46,6 +52,13 @@ class Bash(BashComplete):
     def format_completion(self, item: CompletionItem) -> str:
         item.value = item.value.removeprefix(self.before)
         return super().format_completion(item)
+
+
+@add_completion_class
+class Fish(FishComplete):
+    """A description may have commas; click's script cuts it at the first."""
+
+    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
 
 
 def join_at_colons(words: list[str]) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -61,7 +64,7 @@ def consume(
         write = compile_format(plain, null=b"NULL" if null else b"")
     from zafka.client.consumer import Consumer
 
-    try:
+    with until_interrupted():
         if group is not None:
             with Consumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", group_id=group) as consumer:
                 copy_share(consumer, write, count, exit_at_end=exit_at_end)
@@ -69,8 +72,18 @@ def consume(
         with Consumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
             ranges = find_ranges(consumer, topic, partitions, offsets, exit_at_end=exit_at_end)
             copy(consumer, ranges, write, count)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C is the usual way to end it, and SIGTERM is what others send for that: a member leaves its group."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except KeyboardInterrupt:
-        pass  # the usual way to end it
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_ranges(
@@ -142,13 +155,20 @@ def copy(consumer: Consumer, ranges: dict[TopicPartition, Range], write: Write, 
 
 
 def copy_share(consumer: Consumer, write: Write, count: int | None, *, exit_at_end: bool) -> None:
-    """Print what the group gives us. What is printed is committed with the next poll, or when the consumer is closed."""
+    """Print what the group gives us. What is printed is committed while others are read, and when the consumer is closed."""
     out = sys.stdout.buffer
     left = count if count is not None else sys.maxsize
     while left:
         records = consumer.poll(POLL_S, min(POLL_RECORDS, left))
-        out.write(b"".join(map(write, records)))
-        out.flush()
+        is_printed = False
+        try:
+            out.write(b"".join(map(write, records)))
+            out.flush()
+            is_printed = True
+        finally:
+            if not is_printed:  # Ctrl-C, or nobody reads us any more: these come again
+                for record in reversed(records):
+                    consumer.seek((record.topic, record.partition), record.offset)
         left -= len(records)
         behind = consumer.lag().values()
         if exit_at_end and not records and behind and not any(behind):

@@ -45,7 +45,7 @@ def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
     from zafka.client.consumer import Consumer
 
     with Admin(bootstrap) as admin, Consumer(bootstrap_servers=bootstrap) as consumer:
-        wanted = names or tuple(each.group_id for each in admin.list_groups())
+        wanted = names or tuple(each.group_id for each in admin.list_groups() if each.is_known)
         described = [describe_one(admin, consumer, info) for info in admin.describe_groups(wanted)]
     emit(form, described, lambda: "\n\n".join(map(as_text, described)))
 
@@ -124,7 +124,7 @@ def find_offsets(consumer: Consumer, where: list[TopicPartition], to: str) -> di
     if to.isdecimal():
         return {one: min(max(int(to), first[one]), end[one]) for one in where}
     try:
-        at_ms = int(datetime.fromisoformat(to).timestamp() * 1000)
+        at_ms = max(0, int(datetime.fromisoformat(to).timestamp() * 1000))
     except ValueError:
         raise click.UsageError(
             f"--to must be earliest, latest, an offset or a time such as 2026-01-31T08:00, not {to!r}") from None
@@ -134,12 +134,19 @@ def find_offsets(consumer: Consumer, where: list[TopicPartition], to: str) -> di
 
 @group.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=group_names)
+@click.option("--topic", "topics", multiple=True, metavar="TOPIC", shell_complete=topic_names,
+              help="Only what is committed of this topic, which no member may read now; may be said more than once.")
 @bootstrap_option
-def delete(names: tuple[str, ...], bootstrap: str) -> None:
+def delete(names: tuple[str, ...], topics: tuple[str, ...], bootstrap: str) -> None:
     """Delete groups that have no members, with their committed offsets."""
     from zafka.client.admin import Admin
 
     with Admin(bootstrap) as admin:
         for name in names:
-            admin.delete_groups(name)
-            click.echo(f"group {name} deleted", err=True)
+            if not topics:
+                admin.delete_groups(name)
+                click.echo(f"group {name} deleted", err=True)
+                continue
+            gone = [where for where in admin.list_group_offsets(name) if where.topic in topics]
+            admin.delete_group_offsets(name, gone)
+            click.echo(f"group {name}: {len(gone)} committed offsets deleted", err=True)

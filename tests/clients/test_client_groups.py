@@ -459,6 +459,11 @@ def test_groups_on_the_command_line(
         for verb in (("seek", group, "--to", "0"), ("delete", group)):
             assert main(["group", *verb, "-b", broker.bootstrap_servers]) == 1
             assert b"it has members" in capfdbinary.readouterr().err
+    says("group", "delete", group, "--topic", "another")
+    assert json.loads(says("group", "describe", group, "--format", "json"))[0]["partitions"]
+    says("group", "delete", group, "--topic", TOPIC)
+    assert json.loads(says("group", "describe", group, "--format", "json"))[0]["partitions"] == []
+    says("group", "seek", group, TOPIC, "--to", "1066-10-14")
     says("group", "delete", group)
     assert group not in says("group", "list").decode()
 

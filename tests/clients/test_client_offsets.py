@@ -111,3 +111,13 @@ def test_offsets_are_deleted_but_those_of_topics_that_members_read(
         admin.delete_group_offsets(group, [zafka.TopicPartition(topic, 0), (topic, 2)])
         assert admin.list_group_offsets(group) == {(topic, 1): 0}
         admin.delete_group_offsets(group, [])
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_member_tells_its_rack(bench: Bench, topic: str, group: str, protocol: str) -> None:
+    with zafka.Admin(bench.reference.bootstrap) as admin, zafka.Consumer(
+        topic, bootstrap_servers=bench.reference.bootstrap, group_id=group, group_protocol=protocol, client_rack="eu-1a"
+    ) as member:
+        bench.wait(lambda: bool(member.poll(0.05)) or len(member.assignment()) == 3, "a member that has its partitions")
+        (info,) = admin.describe_groups(group)
+        assert [each.rack for each in info.members] == ["eu-1a"]

@@ -101,6 +101,21 @@ def test_bash_completes_commands_options_topics_and_groups(bash: Bash, broker: B
             assert time.monotonic() < deadline_s, left
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes_and_shows_all_of_a_description(tmp_path: Path) -> None:
+    shim = tmp_path / "zafka"
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m zafka "$@"\n')
+    shim.chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", "zafka completion fish | source; complete -C 'zafka group de'"], check=False, cwd=tmp_path,
+        env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    told = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert told.keys() == {"delete", "describe"}, done.stderr
+    assert told["delete"].startswith("Delete groups that have no members, with")
+
+
 @pytest.mark.parametrize("bash", ["nobody"], indirect=True)
 def test_without_a_cluster_bash_completes_what_needs_none_and_says_nothing(bash: Bash) -> None:
     assert bash.line_after_tab("zafka topic al") == "zafka topic alter"

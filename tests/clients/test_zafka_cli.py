@@ -19,6 +19,7 @@ import yaml
 
 from zafka.client.admin import Admin
 from zafka.client.consumer import Consumer
+from zafka.client.producer import Producer
 from zafka.client.records import TopicPartition
 from zafka.runtime.cli import main
 from zafka.testing import Broker
@@ -170,6 +171,37 @@ def test_a_reader_that_leaves_early_is_no_error(zafka: Zafka, topic: str, broker
     assert reader.stderr.read() == b""
     reader.stderr.close()
     reader.wait(TIMEOUT_S)
+
+
+def test_a_member_leaves_when_it_is_told_to_end(broker: Broker) -> None:
+    """SIGTERM is what `timeout`, containers and service managers send. Nobody waits for its session to be over."""
+    name = f"cli-{os.urandom(4).hex()}"
+    with Admin(broker.bootstrap_servers) as admin, Producer(broker.bootstrap_servers) as producer:
+        admin.create_topic(name)
+        producer.send(name, b"first").result(TIMEOUT_S)
+        reader = subprocess.Popen(
+            [*COMMAND, "consume", name, "-G", name, "-b", broker.bootstrap_servers], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=ENVIRONMENT)
+        assert reader.stdout is not None and reader.stdout.readline() == b"first\n"
+        reader.terminate()
+        assert (reader.communicate(timeout=TIMEOUT_S), reader.returncode) == ((b"", b""), 0)
+        (info,) = admin.describe_groups(name)
+        assert (info.state, admin.list_group_offsets(name)) == ("Empty", {(name, 0): 1})
+
+
+def test_what_nobody_took_is_not_committed(broker: Broker) -> None:
+    name = f"cli-{os.urandom(4).hex()}"
+    with Admin(broker.bootstrap_servers) as admin, Producer(broker.bootstrap_servers) as producer:
+        admin.create_topic(name)
+        producer.send_many(name, [b"a line"] * 1000).result(TIMEOUT_S)
+        taker, end = os.pipe()
+        os.close(taker)
+        done = subprocess.run(
+            [*COMMAND, "consume", name, "-G", name, "-b", broker.bootstrap_servers], check=False, stdout=end,
+            stderr=subprocess.PIPE, timeout=TIMEOUT_S, env=ENVIRONMENT)
+        os.close(end)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert admin.list_group_offsets(name).get(TopicPartition(name, 0), 0) == 0
 
 
 def test_status_and_doctor(zafka: Zafka, topic: str, broker: Broker) -> None:

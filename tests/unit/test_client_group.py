@@ -62,11 +62,15 @@ def test_bytes_are_those_of_kafka() -> None:
     oldest = bytes.fromhex("0000" "00000001" "0002" "6162" "ffffffff")
     assert decode_subscription(oldest) == Subscription(("ab",))
     newest = bytes.fromhex("0003" "00000001" "0002" "6162" "ffffffff" "00000000" "00000005" "0001" "72" "99")
-    assert decode_subscription(newest) == Subscription(("ab",), frozenset(), 5)
+    assert decode_subscription(newest) == Subscription(("ab",), frozenset(), 5, rack="r")
+    nowhere = bytes.fromhex("0003" "00000001" "0002" "6162" "ffffffff" "00000000" "00000005" "ffff")
+    assert decode_subscription(nowhere) == Subscription(("ab",), frozenset(), 5)
+    with_rack = encode_subscription(Subscription(("ab",), generation=5, rack="r"))
+    assert with_rack + b"\x99" == newest
 
 
 def test_damaged_bytes_are_refused() -> None:
-    whole = encode_subscription(Subscription(("topic",), OWNED, 1))
+    whole = encode_subscription(Subscription(("topic",), OWNED, 1, rack="a"))
     for size in range(len(whole)):
         with pytest.raises(BadGroupBytes):
             decode_subscription(whole[:size])

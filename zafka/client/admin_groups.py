@@ -22,7 +22,7 @@ from zafka.client.errors import (
     error_name,
     is_retriable,
 )
-from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment
+from zafka.client.group_protocol import CONSUMER, BadGroupBytes, decode_assignment, decode_subscription
 from zafka.client.group_requests import (
     Coordinators,
     check_offsets,
@@ -57,22 +57,30 @@ Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class GroupListing(NamedTuple):
-    """state: "Stable", "Empty", "PreparingRebalance", ...; kind: "classic" or "consumer", "" from old brokers."""
+    """state: "Stable", "Empty", "PreparingRebalance", ...; kind: "classic" or "consumer", "" from old brokers.
+
+    Apache Kafka lists other kinds, too ("share", "streams"), which `describe_groups` does not know."""
 
     group_id: str
     state: str
     protocol_type: str
     kind: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether `describe_groups` can tell of it."""
+        return self.kind.lower() in ("", "classic", "consumer")
+
 
 class GroupMemberInfo(NamedTuple):
-    """assignment: what its leader gave it; empty while the group shares anew."""
+    """assignment: what its leader gave it; empty while the group shares anew. rack: None where it told none."""
 
     member_id: str
     instance_id: str | None
     client_id: str
     host: str
     assignment: frozenset[TopicPartition]
+    rack: str | None = None
 
 
 class GroupInfo(NamedTuple):
@@ -167,7 +175,8 @@ class GroupAdmin(ClientBase):
                 each.member_id, each.instance_id, each.client_id, each.client_host,
                 frozenset(
                     TopicPartition(part.topic_name, index)
-                    for part in each.assignment.topic_partitions for index in part.partitions))
+                    for part in each.assignment.topic_partitions for index in part.partitions),
+                each.rack_id)
             for each in group.members))
         return GroupInfo(group_id, group.group_state, group.assignor_name, members)
 
@@ -221,8 +230,10 @@ def _names(group_ids: str | Iterable[str]) -> list[str]:
 
 def _member(group: DescribedGroup, member: DescribedGroupMember) -> GroupMemberInfo:
     assignment: frozenset[TopicPartition] = frozenset()
+    rack = None
     if group.protocol_type == CONSUMER:
         with suppress(BadGroupBytes):  # another kind of program uses that word; the rest is true
             assignment = decode_assignment(member.member_assignment)
+            rack = decode_subscription(member.member_metadata).rack if member.member_metadata else None
     return GroupMemberInfo(
-        member.member_id, member.group_instance_id, member.client_id, member.client_host, assignment)
+        member.member_id, member.group_instance_id, member.client_id, member.client_host, assignment, rack)

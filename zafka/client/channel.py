@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zafka.client.addresses import Address
-from zafka.client.connection import DoorConnection, connect
+from zafka.client.connection import NOT_KAFKA, DoorConnection, connect
 from zafka.client.errors import ConnectionLost, NotSupportedYet, RequestTimedOut, ZafkaError
 from zafka.client.io_thread import IoThread
 from zafka.client.version import VERSION
@@ -211,9 +211,10 @@ class Channel:
         return response_reader(request.api_key, request.version)(frame, position)
 
     def on_closed(self, reason: str) -> None:
-        if self.was_open and not self.ready and not self.address.is_zmq and "tcp://" not in reason:
-            # A ZeroMQ listener hangs up on what it cannot read.
-            reason += f", before it told its versions; if this is a ZeroMQ door, write tcp://{self.address}"
+        if self.was_open and not self.ready and not self.address.is_zmq and NOT_KAFKA not in reason:
+            # A ZeroMQ listener hangs up on what it cannot read, and so does one that wants TLS.
+            reason += (f", before it told its versions; if this is a ZeroMQ door, write tcp://{self.address}; if it wants "
+                       "TLS or SASL, that is not supported yet")
         self.closed = True
         self.ready = False
         self.reason = reason

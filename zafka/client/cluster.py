@@ -250,7 +250,7 @@ class Cluster:
             tried.append(f"{address} ({reason})")
         variable = "ZAFKA_BOOTSTRAP_ZMQ" if self.settings.bootstrap[0].is_zmq else "ZAFKA_BOOTSTRAP"
         return NoBroker(
-            f"nobody answers at {', '.join(tried)}; start a broker there with `zafka up`, "
+            f"no broker answers at {', '.join(tried)}; start a broker there with `zafka up`, "
             f"or name a running one with bootstrap_servers or {variable}"
         )
 

@@ -36,6 +36,7 @@ _LENGTH = struct.Struct(">i")
 # What a monitor's socket says first: event and value. zmq.utils.monitor would read it, and import asyncio for that.
 _MONITOR_EVENT = struct.Struct("=Hi")
 _SCRATCH_BYTES = 64 * 1024
+NOT_KAFKA = "what answers there does not speak Kafka's protocol"
 _FIRST_PIECE_BYTES = 1 << 20  # of a large frame: announcing much gets a broker not more than this
 _BUFFERS_PER_WRITE = 64
 _REQUEST_FRAMES_MAX = 100
@@ -213,9 +214,7 @@ class TcpConnection:
         while len(view) - position >= _LENGTH.size and not self._closed:
             (length,) = _LENGTH.unpack_from(view, position)
             if not 0 < length <= FRAME_BYTES_MAX:
-                # A ZeroMQ listener greets first, with 0xff.
-                hint = f"; for its ZeroMQ door write tcp://{self._address}" if data[0] == 0xFF else ""
-                self.close(f"what answers there does not speak Kafka's protocol{hint}")
+                self.close(f"{NOT_KAFKA}{self._hint(data[:2])}")
                 return
             end = position + _LENGTH.size + length
             if end > len(view):
@@ -226,6 +225,13 @@ class TcpConnection:
             self._owner.on_frame(view[position + _LENGTH.size : end])
             position = end
         self._start = bytes(view[position:])
+
+    def _hint(self, start: bytes) -> str:
+        if start[0] == 0xFF:  # a ZeroMQ listener greets first
+            return f"; for its ZeroMQ door write tcp://{self._address}"
+        if start == b"\x15\x03":  # an alert
+            return ", but TLS, which is not supported yet"
+        return ", but HTTP" if start == b"HT" else ""
 
     def _receive_in_place(self, head: memoryview, length: int) -> None:
         self._frame = bytearray(min(length, _FIRST_PIECE_BYTES))

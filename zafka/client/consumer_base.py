@@ -34,7 +34,7 @@ from zafka.client.errors import (
     ZafkaError,
 )
 from zafka.client.fetcher import NOT_KNOWN, Chunk, Fetcher, FetchOptions, Reading
-from zafka.client.group_arguments import group_options
+from zafka.client.group_arguments import check_name, group_options
 from zafka.client.group_requests import check_offsets
 from zafka.client.interceptors import ON_CONSUME, make_interceptors
 from zafka.client.life import ClientBase
@@ -75,8 +75,8 @@ class ConsumerBase(ClientBase):
     group_remote_assignor: how the broker shares in "consumer": "uniform" or "range"; by default as it likes.
     max_poll_interval: seconds without reading until a consumer gives its partitions up itself.
     group_instance_id: a name that outlives the process (static membership): who comes back under it before its session is
-        over gets its partitions back, and nobody else's move. In "consumer" it has to `close` for that, else its successor
-        waits until the session is over.
+        over gets its partitions back, and nobody else's move. In "consumer" it has to `close`, or its program to end, for
+        that: after a crash its successor waits until the session is over.
     session_timeout: in "classic", seconds (45) without a heartbeat after which others get this consumer's partitions;
         heartbeat_interval: between two (3), which go on while a slow program works. In "consumer" the broker says both.
     partition_assignment_strategy: in "classic", "range" (default), "roundrobin", "sticky", "cooperative-sticky", or several,
@@ -90,6 +90,8 @@ class ConsumerBase(ClientBase):
     key_deserializer, value_deserializer: functions over the bytes of each key and value.
     interceptors: objects with `on_consume(records) -> records`, called with each list of records of one partition before
         they are handed out; what they leave out is not. What they raise is only logged.
+    client_rack: where this consumer stands, in the words of the brokers' racks. Its group is told; and of a partition with
+        replicas elsewhere it reads a near one, where the leader names one (Apache Kafka with `replica.selector.class`).
     client_id: how brokers' logs name this client. metadata_max_age: seconds until the cluster is asked about itself anew.
     request_timeout: seconds for one answer. bootstrap_timeout: seconds until NoBroker if nobody answers at first;
         connect_timeout: for one connection.
@@ -122,6 +124,7 @@ class ConsumerBase(ClientBase):
         value_deserializer: Any = None,
         interceptors: Iterable[Any] | None = None,
         client_id: str = "zafka-consumer",
+        client_rack: str | None = None,
         api_timeout: float = 30.0,
         request_timeout: float = 30.0,
         bootstrap_timeout: float = 3.0,
@@ -131,6 +134,8 @@ class ConsumerBase(ClientBase):
         check_choice("auto_offset_reset", auto_offset_reset, RESETS)
         if isolation_level != "read_uncommitted":
             raise NotSupportedYet(f"isolation_level={isolation_level!r}: transactions are not supported yet")
+        if client_rack is not None:
+            check_name("client_rack", client_rack, "eu-1a")
         self._reset = RESETS[auto_offset_reset]
         self._check_crcs = check_crcs
         self._api_timeout = check_seconds("api_timeout", api_timeout)
@@ -144,14 +149,16 @@ class ConsumerBase(ClientBase):
             reset_to=self._reset, min_bytes=check_count("fetch_min_bytes", fetch_min_bytes, 0),
             max_bytes=check_count("fetch_max_bytes", fetch_max_bytes),
             partition_bytes=check_count("max_partition_fetch_bytes", max_partition_fetch_bytes),
-            max_wait=check_seconds("fetch_max_wait", fetch_max_wait), request_timeout=request_timeout)
+            max_wait=check_seconds("fetch_max_wait", fetch_max_wait), request_timeout=request_timeout,
+            rack=client_rack or "")
         self._fetcher = Fetcher(self._core.cluster, options, self._core.io.wake)
         self._member: GroupMember | None = None
         if group_id is not None:
             group = group_options(
                 group_id, protocol=group_protocol, remote_assignor=group_remote_assignor, instance_id=group_instance_id,
                 strategies=partition_assignment_strategy, session_timeout=session_timeout,
-                heartbeat_interval=heartbeat_interval, max_poll_interval=max_poll_interval, request_timeout=request_timeout)
+                heartbeat_interval=heartbeat_interval, max_poll_interval=max_poll_interval, request_timeout=request_timeout,
+                rack=client_rack)
             interval_s = check_seconds("auto_commit_interval", auto_commit_interval) if enable_auto_commit else NEVER
             self._member = GroupMember(
                 self._core, self._fetcher, group, auto_commit_interval=interval_s, on_rebalance=on_rebalance,

@@ -57,7 +57,7 @@ class Reading:
 
     __slots__ = (
         "buffered_bytes", "error", "failures", "generation", "high_watermark", "next_fetch", "next_read", "paused",
-        "reset_to", "retry_at_s", "unknown_since_s", "where",
+        "replica", "replica_until_s", "reset_to", "retry_at_s", "unknown_since_s", "where",
     )  # fmt: skip
 
     def __init__(self, where: TopicPartition, reset_to: int | None) -> None:
@@ -68,6 +68,8 @@ class Reading:
         self.next_read = NOT_KNOWN  # offset that the user gets next
         self.high_watermark = NOT_KNOWN
         self.paused = False
+        self.replica = NOT_KNOWN  # a broker nearer by that the leader named (KIP-392)
+        self.replica_until_s = 0.0
         self.buffered_bytes = 0
         self.retry_at_s = 0.0
         self.failures = 0
@@ -107,6 +109,7 @@ class FetchOptions:
     partition_bytes: int
     max_wait: float
     request_timeout: float
+    rack: str = ""
 
 
 @dataclass(slots=True)
@@ -276,13 +279,21 @@ class Fetcher:
             if now_s < reading.retry_at_s:
                 wake_s = min(wake_s, reading.retry_at_s)
                 continue
-            leader = self._cluster.leader(*reading.where)
+            leader = self._source(reading, now_s)
             if leader >= 0:
                 reading.unknown_since_s = 0.0
                 by_leader.setdefault(leader, []).append(reading)
             else:
                 wake_s = min(wake_s, self._wait_for_leader(reading, now_s))
         return by_leader, wake_s
+
+    def _source(self, reading: Reading, now_s: float) -> int:
+        """The broker to read from: the replica that the leader named, for a while, or the leader."""
+        if reading.replica != NOT_KNOWN and reading.reset_to is None:
+            if now_s < reading.replica_until_s and reading.replica in self._cluster.brokers:
+                return reading.replica
+            reading.replica = NOT_KNOWN
+        return self._cluster.leader(*reading.where)
 
     def _wait_for_leader(self, reading: Reading, now_s: float) -> float:
         """Nobody leads the partition: ask again, and give up if its topic stays away."""
@@ -334,6 +345,7 @@ class Fetcher:
             max_wait_ms=int(options.max_wait * 1000),
             min_bytes=options.min_bytes,
             max_bytes=options.max_bytes,
+            rack_id=options.rack,
             topics=list(topics.values()),
         )
         flight = self._take_off(leader, readings)
@@ -377,6 +389,9 @@ class Fetcher:
         if part.error_code:
             self._on_error(reading, part.error_code, now_s)
             return
+        if part.preferred_read_replica >= 0:
+            reading.replica = part.preferred_read_replica
+            reading.replica_until_s = now_s + self._cluster.settings.metadata_max_age
         reading.failures = 0
         reading.high_watermark = part.high_watermark
         records = part.records
@@ -398,7 +413,9 @@ class Fetcher:
     def _on_error(self, reading: Reading, code: int, now_s: float) -> None:
         self.errors += 1
         topic, partition = reading.where
-        if code == ErrorCode.OFFSET_OUT_OF_RANGE:
+        if reading.replica != NOT_KNOWN:
+            self._retry(reading, error_name(code), now_s)  # the leader knows better
+        elif code == ErrorCode.OFFSET_OUT_OF_RANGE:
             if self._options.reset_to is not None:
                 logger.warning("%s-%d has no offset %d: reset", topic, partition, reading.next_fetch)
                 reading.move(NOT_KNOWN, self._options.reset_to)
@@ -412,6 +429,7 @@ class Fetcher:
 
     def _retry(self, reading: Reading, why: str, now_s: float) -> None:
         logger.info("%s-%d: %s", *reading.where, why)
+        reading.replica = NOT_KNOWN
         reading.failures += 1
         reading.retry_at_s = now_s + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(reading.failures - 1, 10))
         self._cluster.refresh_soon()

@@ -55,6 +55,7 @@ class GroupOptions:
     request_timeout: float = 30.0
     protocol: str | None = CLASSIC
     remote_assignor: str | None = None
+    rack: str | None = None
 
     @property
     def cooperative(self) -> bool:

@@ -28,11 +28,12 @@ def group_options(
     heartbeat_interval: float | None,
     max_poll_interval: float,
     request_timeout: float,
+    rack: str | None,
 ) -> GroupOptions:
     """What is None was not given."""
-    _check_name("group_id", group_id, "billing")
+    check_name("group_id", group_id, "billing")
     if instance_id is not None:
-        _check_name("group_instance_id", instance_id, "billing-1")
+        check_name("group_instance_id", instance_id, "billing-1")
     classic_only = {
         "partition_assignment_strategy": strategies, "session_timeout": session_timeout,
         "heartbeat_interval": heartbeat_interval}
@@ -48,7 +49,7 @@ def group_options(
             f"best a third of it: a member that is not heard of for that long is put out of its group")
     return GroupOptions(
         group_id, instance_id, _check_strategies(strategies, known.strategies), session_s, interval_s,
-        check_seconds("max_poll_interval", max_poll_interval), request_timeout, protocol, remote_assignor)
+        check_seconds("max_poll_interval", max_poll_interval), request_timeout, protocol, remote_assignor, rack)
 
 
 def _choose_protocol(
@@ -75,7 +76,7 @@ def _choose_protocol(
     return protocol
 
 
-def _check_name(argument: str, name: object, example: str) -> None:
+def check_name(argument: str, name: object, example: str) -> None:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{argument} must be a name such as {example!r}, not {name!r}")
 

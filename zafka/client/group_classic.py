@@ -114,7 +114,7 @@ class ClassicMembership(Membership):
 
     def _join_request(self) -> Request:
         options = self.options
-        subscription = Subscription(self.topics, self._owned, self._owned_since)
+        subscription = Subscription(self.topics, self._owned, self._owned_since, rack=options.rack)
         protocols = [
             JoinGroupRequestProtocol(
                 name, encode_subscription(subscription, sticky_user_data=ASSIGNORS[name].sticky_user_data))

@@ -128,6 +128,7 @@ class ConsumerMembership(Membership):
         message.subscribed_topic_names = sorted(self.topics) if self.pattern is None else None
         message.subscribed_topic_regex = self.pattern
         message.server_assignor = self.options.remote_assignor
+        message.rack_id = self.options.rack
         message.topic_partitions = self._as_ids(self._saying)
         return self._request(message)
 

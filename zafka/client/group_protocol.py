@@ -5,7 +5,7 @@ Raises BadGroupBytes for bytes that make no sense; what stands behind the fields
 Source: Kafka ConsumerProtocolSubscription.json (versions 0-3), ConsumerProtocolAssignment.json, StickyAssignor.
 
     Subscription: version int16, topics [string], user_data bytes, from 1: owned [topic string, partitions [int32]],
-                  from 2: generation int32, from 3: rack string
+                  from 2: generation int32, from 3: rack nullable string
     Assignment:   version int16, partitions [topic string, partitions [int32]], user_data bytes
     Sticky user data: previous [topic string, partitions [int32]], generation int32
 """
@@ -22,7 +22,7 @@ from zafka.client.records import TopicPartition
 
 CONSUMER = "consumer"  # the protocol type of groups that read topics
 NO_GENERATION = -1
-_SUBSCRIPTION_VERSION = 2
+_SUBSCRIPTION_VERSION, _WITH_RACK = 2, 3
 _ASSIGNMENT_VERSION = 0
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
@@ -35,12 +35,13 @@ class BadGroupBytes(ZafkaError):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a member wants, and what it has. generation: in which it was given `owned`, or NO_GENERATION."""
+    """What a member wants, and what it has. generation: in which it was given `owned`, or NO_GENERATION. rack: where it is."""
 
     topics: tuple[str, ...]
     owned: frozenset[TopicPartition] = frozenset()
     generation: int = NO_GENERATION
     instance_id: str | None = None  # told by the coordinator, not in the bytes
+    rack: str | None = None
 
 
 def encode_subscription(subscription: Subscription, *, sticky_user_data: bool = False) -> bytes:
@@ -51,9 +52,11 @@ def encode_subscription(subscription: Subscription, *, sticky_user_data: bool = 
     if sticky_user_data:
         user_data = owned + generation
     topics = b"".join(_string(topic) for topic in sorted(subscription.topics))
+    version, rack = _SUBSCRIPTION_VERSION, b""
+    if subscription.rack is not None:
+        version, rack = _WITH_RACK, _string(subscription.rack)
     return b"".join((
-        _INT16.pack(_SUBSCRIPTION_VERSION), _INT32.pack(len(subscription.topics)), topics, _bytes(user_data), owned,
-        generation))
+        _INT16.pack(version), _INT32.pack(len(subscription.topics)), topics, _bytes(user_data), owned, generation, rack))
 
 
 def decode_subscription(data: bytes, instance_id: str | None = None, *, sticky_user_data: bool = False) -> Subscription:
@@ -67,11 +70,12 @@ def decode_subscription(data: bytes, instance_id: str | None = None, *, sticky_u
         owned = reader.partitions()
     if version >= 2:
         generation = reader.int32()
+    rack = reader.nullable_string() if version >= _WITH_RACK else None
     if sticky_user_data and user_data:
         inner = _Reader(user_data)
         owned = inner.partitions()
         generation = inner.int32() if inner.left() else NO_GENERATION
-    return Subscription(topics, owned, generation, instance_id)
+    return Subscription(topics, owned, generation, instance_id, rack)
 
 
 def encode_assignment(partitions: Iterable[TopicPartition]) -> bytes:
@@ -132,8 +136,15 @@ class _Reader:
         return int(_INT32.unpack(self._take(4))[0])
 
     def string(self) -> str:
+        return self._text(self.int16())
+
+    def nullable_string(self) -> str | None:
+        size = self.int16()
+        return None if size < 0 else self._text(size)
+
+    def _text(self, size: int) -> str:
         try:
-            return self._take(self.int16()).decode()
+            return self._take(size).decode()
         except UnicodeDecodeError as error:
             raise BadGroupBytes(str(error)) from error
 
