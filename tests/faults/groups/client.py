@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 POLL_S = 0.1
 RECORDS_MAX = 200
+START_S = 120.0  # for the first contact: somebody may just be killed, and the machine slow
 
 Records = list[tuple[int, int]]  # partition and offset, in the order in which they came
 
