@@ -8,7 +8,17 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from tests.faults.groups.client import POLL_S, RECORDS_MAX, START_S, Client, ClientEnded, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import (
+    POLL_S,
+    RECORDS_MAX,
+    START_S,
+    Client,
+    ClientEnded,
+    CommitRefused,
+    Listener,
+    Records,
+    Task,
+)
 
 # What a KIP-848 member that was put out is told, as by Kafka, when its group has become a classic one since.
 GONE = "The group id does not exist"
