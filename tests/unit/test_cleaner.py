@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.disks import ClosingDisk
 from tests.unit.drive import Drive, bodies, exit_of, only
@@ -31,14 +32,19 @@ COMPACTED = {
 
 
 class BrokenDisk(ClosingDisk):
-    """full: nothing may be written into files of this suffix."""
+    """full: nothing may be written into files of this suffix. keeps: those of this one cannot be taken away."""
 
-    full = ""
+    full = keeps = ""
 
     def pwritev(self, file: File, buffers: Any, position: int) -> None:
         if self.full and file.path.name.endswith(self.full):
             raise OSError(errno.ENOSPC, "no room")
         super().pwritev(file, buffers, position)
+
+    def unlink(self, path: Path) -> None:
+        if self.keeps and path.name.endswith(self.keeps):
+            raise OSError(errno.EIO, "it stays")
+        super().unlink(path)
 
 
 class Pair:
@@ -259,6 +265,36 @@ def test_a_full_disk_ends_the_pass_and_leaves_nothing(tmp_path: Path) -> None:
     pair.disk.full = ""
     pair.wait(1.0)
     assert pair.cleaned_offset > 0
+
+
+def test_what_cannot_be_taken_away_is_said_and_goes_with_the_next_pass(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    pair.disk.full, pair.disk.keeps = ".cleaned", ".cleaned"
+    with capture_logs() as said:
+        pair.meet()
+    assert isinstance(pair.told[-1], CleaningFailed) and "no room" in pair.told[-1].reason
+    assert [each["reason"] for each in said if each["event"] == "cleaned files stay"] == ["[Errno 5] it stays"]
+    assert [name for name in pair.names() if "cleaned" in name]
+    pair.disk.full = pair.disk.keeps = ""
+    pair.wait(1.0)
+    assert pair.cleaned_offset > 0 and not [name for name in pair.names() if "cleaned" in name]
+
+
+def test_a_flush_that_ends_behind_its_pass_is_nobodys(tmp_path: Path) -> None:
+    """The partition died meanwhile; what its successor asks for has another flush."""
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    pair.cleaner.auto_flush = False
+    pair.cleaner.send(PARTITION, asked)
+    pair.cleaner.pass_time(1.0)
+    pair.cleaner.send(SUPERVISOR, PeerGone(PARTITION))
+    assert not pair.sent(pair.cleaner.flush())
+    pair.cleaner.send(PARTITION, asked)
+    pair.cleaner.pass_time(1.0)
+    pair.cleaner.send(SUPERVISOR, PeerGone(PARTITION))
+    assert not pair.sent(pair.cleaner.fail_flush())
 
 
 def test_a_damaged_segment_is_tried_again_less_and_less_often(tmp_path: Path) -> None:

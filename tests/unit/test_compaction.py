@@ -29,7 +29,7 @@ from tests.unit.damaged_log import DIRECTORY, new_disk, snapshot
 from tests.unit.log_tools import NOW_MS, append, flush, read_batches
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.batch import BatchHeader, crc_fits, read_header, with_log_append_time, with_records
-from zafka.storage.cleaning import Written, abandon, clean
+from zafka.storage.cleaning import CHUNK_BYTES, Written, abandon, clean
 from zafka.storage.compaction import ENTRY_BYTES, OffsetMap, Rules, find_dirty, group_segments, is_hole, kept_of
 from zafka.storage.errors import CorruptLog
 from zafka.storage.records import Record, decode_batch, encode_batch
@@ -353,6 +353,39 @@ def test_damage_ends_the_pass_and_nothing_changes() -> None:
         list(clean(disk, wanted))
     abandon(disk, wanted)
     assert snapshot(disk) == before
+
+
+@pytest.mark.parametrize("what, why", [
+    ("cut", "no whole batch with offset 2"), ("short", "the segment ends at offset 3, not 4")])
+def test_a_segment_that_is_not_what_the_log_says_of_it_ends_the_pass(what: str, why: str) -> None:
+    """Its last batch is not all there, or missing though nothing is torn."""
+    disk, log = small_log(*[(b"a", b"%d" % i) for i in range(6)])
+    wanted = plan_pass(log)
+    source = wanted.sources[2]
+    if what == "cut":
+        disk.write(log.segments[2].path, disk.read(log.segments[2].path)[:-1])
+    else:
+        wanted.sources[2] = source._replace(end_offset=source.end_offset + 1)
+    with pytest.raises(CorruptLog, match=why):
+        list(clean(disk, wanted))
+
+
+def test_batches_that_are_larger_than_what_is_read_at_once() -> None:
+    """Alone, and where one begins behind small ones."""
+    disk = new_disk()
+    log = new_log(disk, compacted_config(segment_bytes=4 * CHUNK_BYTES))
+    values = [bytes([65 + i]) * size for i, size in enumerate(
+        (2 * CHUNK_BYTES, 10, CHUNK_BYTES, 10, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 10, 10))]
+    pairs = [(b"%d" % (i % 3), value) for i, value in enumerate(values)]
+    for pair in pairs:
+        append(log, batch_of([pair]))
+    append(log, *[batch_of([(b"z", b"z" * CHUNK_BYTES)])] * 4)  # what is before is sealed
+    flush(disk, log, log.checkpoint())
+    log.high_watermark = log.end_offset
+    compact(disk, log)
+    assert log.swap.cleaned_offset >= len(pairs)
+    kept = [(record.offset, record.key, record.value) for record in records_in(disk, log) if record.key != b"z"]
+    assert kept == [(offset, *pairs[offset]) for offset in (5, 6, 7)]
 
 
 def test_a_batch_that_does_not_decode_stays() -> None:

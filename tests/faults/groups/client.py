@@ -13,6 +13,7 @@ POLL_S = 0.1
 RECORDS_MAX = 200
 EXPLAIN = signal.SIGUSR1  # a member of Python's that is sent it writes where it is, and then this line
 EXPLAINED = "-- that is all"
+START_S = 120.0  # for the first contact: somebody may just be killed, and the machine slow
 
 Records = list[tuple[int, int]]  # partition and offset, in the order in which they came
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from tests.faults.groups.client import POLL_S, RECORDS_MAX, Client, ClientEnded, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import (
+    POLL_S,
+    RECORDS_MAX,
+    START_S,
+    Client,
+    ClientEnded,
+    CommitRefused,
+    Listener,
+    Records,
+    Task,
+)
 
 # What a KIP-848 member that was put out is told, as by Kafka, when its group has become a classic one since.
 GONE = "The group id does not exist"
@@ -123,7 +133,8 @@ def ours(listener: Listener, task: Task) -> Client:
         def __init__(self) -> None:
             self.consumer = zafka.Consumer(
                 task.topic, bootstrap_servers=task.bootstrap, group_id=task.group, auto_offset_reset="earliest",
-                enable_auto_commit=False, fetch_max_wait=0.1, on_rebalance=on_rebalance, **task.settings)
+                enable_auto_commit=False, fetch_max_wait=0.1, on_rebalance=on_rebalance,
+                **{"bootstrap_timeout": START_S, **task.settings})
 
         def poll(self) -> Records:
             return [(each.partition, each.offset) for each in self.consumer.poll(POLL_S, max_records=RECORDS_MAX)]

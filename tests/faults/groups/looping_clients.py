@@ -13,9 +13,9 @@ from typing import Any
 
 import greenlet
 
-from tests.faults.groups.client import POLL_S, RECORDS_MAX, Client, CommitRefused, Listener, Records, Task
+from tests.faults.groups.client import POLL_S, RECORDS_MAX, START_S, Client, CommitRefused, Listener, Records, Task
 
-START_S, AGAIN_S = 60.0, 0.1
+AGAIN_S = 0.1
 
 
 async def bridged(plain: Callable[[], None]) -> None:
@@ -57,7 +57,8 @@ def kafka_python(listener: Listener, task: Task) -> Client:
     settings = dict(task.settings)
     consumer = KafkaConsumer(
         bootstrap_servers=task.bootstrap, group_id=task.group, auto_offset_reset="earliest", enable_auto_commit=False,
-        fetch_max_wait_ms=100, partition_assignment_strategy=[assignors[settings.pop("assignor")]], **settings)
+        fetch_max_wait_ms=100, bootstrap_timeout_ms=int(START_S * 1000),
+        partition_assignment_strategy=[assignors[settings.pop("assignor")]], **settings)
 
     class Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         async def on_partitions_assigned(self, places: Any) -> None:
