@@ -26,6 +26,7 @@ OPEN_FILES_LEAST = 4096
 FLUSHES = 20
 FLUSH_SLOW_MS = 20.0
 CONNECT_S = 2.0
+ANSWER_S = 10.0  # for each question
 
 
 def check_machine(data_dir: Path) -> Iterator[Finding]:
@@ -82,16 +83,18 @@ def check_address(bootstrap: str, *, asked: bool, group: str | None = None) -> I
 
     try:
         started_s = time.perf_counter()
-        with Admin(bootstrap) as admin:
+        with Admin(bootstrap, api_timeout=ANSWER_S) as admin:
             answer_ms = (time.perf_counter() - started_s) * 1000
             cluster = admin.describe_cluster()
             yield Finding("ok", "cluster", f"{cluster.cluster_id or 'without an id'} at {bootstrap}, answered in {answer_ms:.0f} ms")
-            for broker in cluster.brokers:
-                yield check_broker(broker)
+            brokers = [check_broker(broker) for broker in cluster.brokers]
+            yield from brokers
+            if brokers and all(finding.level == "problem" for finding in brokers):
+                return  # where clients are sent nobody answers, so there is nobody to ask the rest
             yield told_versions(admin.api_versions())
             topics = admin.describe_topics(admin.list_topics())
             yield check_leaders(topics)
-            with Consumer(bootstrap_servers=bootstrap) as consumer:
+            with Consumer(bootstrap_servers=bootstrap, api_timeout=ANSWER_S) as consumer:
                 yield from check_groups(admin, consumer, cluster, group)
     except NoBroker as error:
         yield Finding("problem" if asked else "warning", "cluster", str(error))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from zafka.client.errors import BrokerRefused
 from zafka.runtime.findings import Finding
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ def check_groups(admin: Admin, consumer: Consumer, cluster: ClusterInfo, group: 
         yield Finding("warning", f"group {group}", "there is no such group now; its first member makes it")
     there = set(consumer.topics())
     for name in known:
-        info = settled(admin, name)
+        try:
+            info = settled(admin, name)
+        except BrokerRefused as refused:  # gone since it was listed, or of a kind that its brokers do not describe now
+            yield Finding("warning", f"group {name}", str(refused))
+            continue
         committed = admin.list_group_offsets(name)
         end = consumer.end_offsets([where for where in committed if where.topic in there])
         yield from judge_group(info, committed, end, there)

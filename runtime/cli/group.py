@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,21 @@ def describe(names: tuple[str, ...], bootstrap: str, form: str) -> None:
     from zafka.client.consumer import Consumer
 
     with Admin(bootstrap) as admin, Consumer(bootstrap_servers=bootstrap) as consumer:
-        wanted = names or tuple(each.group_id for each in admin.list_groups() if each.is_known)
-        described = [describe_one(admin, consumer, info) for info in admin.describe_groups(wanted)]
+        infos = admin.describe_groups(names) if names else describe_all(admin)
+        described = [describe_one(admin, consumer, info) for info in infos]
     emit(form, described, lambda: "\n\n".join(map(as_text, described)))
+
+
+def describe_all(admin: Admin) -> Iterator[GroupInfo]:
+    """Those that can be described. One that is gone since it was listed is no reason to tell nothing of the others."""
+    from zafka.client.errors import BrokerRefused
+
+    for each in admin.list_groups():
+        if each.is_known:
+            try:
+                yield from admin.describe_groups(each.group_id)
+            except BrokerRefused as refused:
+                click.echo(f"zafka: {refused}", err=True)
 
 
 def describe_one(admin: Admin, consumer: Consumer, info: GroupInfo) -> dict[str, Any]:

@@ -42,11 +42,11 @@ def emit(form: str, data: Any, text: Callable[[], str]) -> None:
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Aligned columns under a header; numbers (and nothing) to the right. "" if there are no rows."""
+    """Aligned columns under a header; numbers to the right, also where some are missing ("-"). "" if there are no rows."""
     table = [[str(cell) for cell in row] for row in rows]
     if not table:
         return ""
-    numeric = [all(row[number].isdecimal() or not row[number] for row in table) for number in range(len(header))]
+    numeric = [_are_numbers([row[number] for row in table]) for number in range(len(header))]
     widths = [max(len(row[number]) for row in [list(header), *table]) for number in range(len(header))]
     lines = []
     for row in [list(header), *table]:
@@ -55,6 +55,11 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
             for cell, width, right in zip(row, widths, numeric, strict=True))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    told = [cell for cell in cells if cell not in ("", "-")]
+    return all(map(str.isdecimal, told)) and bool(told)
 
 
 def size_text(size_bytes: int) -> str:

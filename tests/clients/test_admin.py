@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 import zafka
 from tests.clients.conftest import JavaTool, MakeTopic
+from tests.clients.matrix.driver import Refused
 from zafka.client.errors import BrokerRefused, UnknownTopic
 from zafka.testing import Broker
 
@@ -179,6 +180,22 @@ def test_java_elections_places_and_the_quorum(tool: JavaTool, make_topic: MakeTo
     quorum = ("org.apache.kafka.tools.MetadataQuorumCommand", "describe", "--status")
     told = tool(*quorum)
     assert re.search(r"LeaderId:\s+1\n", told) and re.search(r"HighWatermark:\s+\d+\n", told)
+
+
+def test_java_versions_features_groups_and_acls(tool: JavaTool, bootstrap: str, make_topic: MakeTopic) -> None:
+    topic = make_topic()
+    group = f"g-{topic}"
+    with zafka.Admin(bootstrap) as admin:
+        admin.alter_group_offsets(group, {(topic, 0): 0})
+    assert "\tConsumerGroupHeartbeat(68): 0 to 1 [usable: 1]" in tool("org.apache.kafka.tools.BrokerApiVersionsCommand")
+    assert re.search(r"^Feature: group\.version\s", tool("org.apache.kafka.tools.FeatureCommand", "describe"), re.MULTILINE)
+    assert re.search(rf"^{group}\s+Classic", tool("org.apache.kafka.tools.GroupsCommand", "--list"), re.MULTILINE)
+    with pytest.raises(Refused, match="No Authorizer is configured on the broker"):
+        tool("org.apache.kafka.tools.AclCommand", "--list")
+    told = tool(
+        "org.apache.kafka.tools.EndToEndLatency", "--topic", topic, "--num-records", "20", "--producer-acks", "all",
+        "--record-size", "20")
+    assert "Avg latency: " in told
 
 
 # -- zafka's own ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Each record's value is its number in its partition; who is given a partition goe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -54,6 +55,13 @@ def door(broker: zafka.Broker, request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def group() -> str:
     return f"ours-{next(NUMBERS)}"
+
+
+@contextlib.contextmanager
+def fault(broker: zafka.Broker, api: str, error: str) -> Iterator[None]:
+    rule = broker.inject_error(api, error=error)
+    yield
+    broker.clear_faults(rule)
 
 
 def session_of(broker: zafka.Broker, group: str, ms: int) -> None:
@@ -464,6 +472,9 @@ def test_groups_on_the_command_line(
     says("group", "delete", group, "--topic", TOPIC)
     assert json.loads(says("group", "describe", group, "--format", "json"))[0]["partitions"] == []
     says("group", "seek", group, TOPIC, "--to", "1066-10-14")
+    with fault(broker, "CONSUMER_GROUP_DESCRIBE", "GROUP_ID_NOT_FOUND"), fault(broker, "DESCRIBE_GROUPS", "GROUP_ID_NOT_FOUND"):
+        assert says("group", "describe") == b""  # as if all were gone since they were listed
+        assert f"WARNING  group {group}: group '{group}' was not described: there is no such group" in says("doctor").decode()
     says("group", "delete", group)
     assert group not in says("group", "list").decode()
 

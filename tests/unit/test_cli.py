@@ -261,6 +261,7 @@ def test_the_tree_is_in_order_and_partitions_stand_below_their_broker() -> None:
 
 def test_columns_are_aligned_numbers_to_the_right() -> None:
     assert columns(("name", "n"), [("a", 5), ("long", 100)]) == "name    n\na       5\nlong  100"
+    assert columns(("lag", "member"), [(100, "-"), ("-", "-")]) == "lag  member\n100  -\n  -  -"
     assert columns(("name",), []) == ""
 
 

@@ -52,6 +52,11 @@ from zafka.transport.kafka.messages.describe_groups import DescribedGroup, Descr
 
 RETRY_S = 0.05
 DEAD = "Dead"
+WHY: dict[int, str] = {
+    ErrorCode.GROUP_ID_NOT_FOUND: "there is no such group",
+    ErrorCode.NON_EMPTY_GROUP: "it has members; close them first",
+    ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC: "a member reads this topic; close it first",
+}
 
 Partitions = Iterable[TopicPartition | tuple[str, int]]
 
@@ -84,7 +89,7 @@ class GroupMemberInfo(NamedTuple):
 
 
 class GroupInfo(NamedTuple):
-    """protocol: how partitions are shared, such as "range"; "" unless the group is stable."""
+    """protocol: how partitions are shared, such as "range"; "" for a classic group that is not stable."""
 
     group_id: str
     state: str
@@ -152,7 +157,7 @@ class GroupAdmin(ClientBase):
             code = group.error_code or (ErrorCode.GROUP_ID_NOT_FOUND if group.group_state == DEAD else 0)
             info = await self._describe_consumer_group(group_id) if code == ErrorCode.GROUP_ID_NOT_FOUND else None
             if info is None and code:
-                raise BrokerRefused(f"group {group_id!r} was not described", code, group.error_message)
+                raise BrokerRefused(f"group {group_id!r} was not described", code, WHY.get(code, group.error_message))
             if info is None:
                 members = tuple(sorted(_member(group, member) for member in group.members))
                 info = GroupInfo(group_id, group.group_state, group.protocol_data, members)
@@ -186,10 +191,8 @@ class GroupAdmin(ClientBase):
                 group_id, ApiKey.DELETE_GROUPS, DeleteGroupsRequest([group_id]),
                 lambda answer: [each.error_code for each in answer.results], time.monotonic() + self._timeout)
             code = answer.results[0].error_code
-            if code == ErrorCode.NON_EMPTY_GROUP:
-                raise BrokerRefused(f"group {group_id!r} was not deleted", code, "it has members; close them first")
             if code:
-                raise BrokerRefused(f"group {group_id!r} was not deleted", code)
+                raise BrokerRefused(f"group {group_id!r} was not deleted", code, WHY.get(code))
 
     async def _list_group_offsets(self, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
         found = await fetch_committed(self._coordinators, group_id, None, time.monotonic() + self._timeout)
@@ -217,11 +220,11 @@ class GroupAdmin(ClientBase):
             group_id, ApiKey.OFFSET_DELETE, delete_offsets_request(group_id, wanted), lambda answer: [answer.error_code],
             time.monotonic() + self._timeout)
         if answer.error_code:
-            raise BrokerRefused(f"offsets of group {group_id!r} were not deleted", answer.error_code)
+            code = answer.error_code
+            raise BrokerRefused(f"offsets of group {group_id!r} were not deleted", code, WHY.get(code))
         for where, code in read_deleted_offsets(answer).items():
-            text = "a member reads this topic; close it first" if code == ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC else None
             if code:
-                raise BrokerRefused(f"the offset of {where.topic}-{where.partition} was not deleted", code, text)
+                raise BrokerRefused(f"the offset of {where.topic}-{where.partition} was not deleted", code, WHY.get(code))
 
 
 def _names(group_ids: str | Iterable[str]) -> list[str]:

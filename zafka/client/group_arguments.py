@@ -28,7 +28,7 @@ def group_options(
     heartbeat_interval: float | None,
     max_poll_interval: float,
     request_timeout: float,
-    rack: str | None,
+    rack: str | None = None,
 ) -> GroupOptions:
     """What is None was not given."""
     check_name("group_id", group_id, "billing")
