@@ -71,7 +71,7 @@ def share(bench: Bench, driver: Driver, joining: Joining) -> None:
     """With another member, who leaves: then it has everything. No record comes twice.
 
     It begins at offsets that are committed, so that nobody has to ask where a partition begins: an answer that comes only after a
-    rebalance has librdkafka ask once more, half a second later, and go back there (rd_kafka_toppar_handle_Offset in 2.0.2, kcat's).
+    rebalance has librdkafka (2.0.2 to 2.16) ask once more, half a second later, and go back there (rd_kafka_toppar_handle_Offset).
     """
     topic, group = bench.topic(2), bench.fresh_name()
     bench.reference.set_group_offsets(topic, group, {0: 0, 1: 0})
