@@ -110,7 +110,8 @@ class GroupMember(GroupClient):
         super().ask_coordinator(*request)
 
     def _is_well(self) -> None:
-        """It was told that it is a member, and that nothing is to be done."""
+        """The coordinator told it that it is a member. (That of the classic protocol's Heartbeat may be the broker's word, as with
+        Kafka, while the coordinator is to come.)"""
         self._well = self.member_id, self._asked_s
 
     def _check_put_out(self) -> None:
@@ -213,7 +214,6 @@ class GroupMember(GroupClient):
         if answer.error_code:
             self._on_error(answer.error_code, self._beat)
         else:
-            self._is_well()
             self._go_on()
 
     def _go_on(self) -> None:
