@@ -208,7 +208,8 @@ def test_a_group_of_which_a_kafka_wrote_more_is_gone_when_it_is_deleted(bench: B
         (records.ConsumerGroupRegularExpressionKey("g", "t.*"), records.ConsumerGroupRegularExpressionValue(["t"], 1, 1)),
     ):
         bench.log.append(records.encode_record(key, value))
-    bench.restart()
+    bench.begin()
+    assert "g" in bench.groups
     bench._take(lambda outbox: bench.groups.delete("g", outbox))
     bench.restart()
     assert "g" not in bench.groups
