@@ -87,6 +87,13 @@ def test_a_start_replays_only_what_came_after(tmp_path: Path) -> None:
     assert {f"g{i}": again.fetch(f"g{i}") for i in range(7)} == {f"g{i}": max(range(i, 43, 7)) for i in range(7)}
 
 
+def test_a_snapshot_tells_of_nothing_that_is_not_on_disk(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, fsync="os", **EVERY_10).lead()
+    commit_many(coordinator, 15)
+    coordinator.pass_time(1.0)
+    assert 0 < coordinator.coordinator._snapshots.offset <= coordinator.coordinator.replica.log.flushed_offset
+
+
 def test_a_large_state_is_written_less_often(tmp_path: Path) -> None:
     coordinator = Coordinator(tmp_path, **EVERY_10).lead()
     commit_many(coordinator, 200, groups=200)
@@ -219,6 +226,8 @@ def test_a_full_disk_puts_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     commit_many(coordinator, 10)
     assert coordinator.coordinator._snapshots.is_busy
     disk.full = True
+    coordinator.pass_time(0.05)
+    assert not coordinator.coordinator._snapshots.is_busy, "though the log was refused nothing yet"
     assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("g", 2)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
     coordinator.pass_time(3.0)
     assert not coordinator.coordinator._snapshots.is_busy
