@@ -108,8 +108,12 @@ def test_a_disk_that_was_full_when_the_topology_was_to_be_obeyed_lets_it_be_obey
     cluster = Cluster(tmp_path, topic("orders"), brokers=[(1, ""), (2, "")], disk=disk)
     cluster.start()
     cluster.register(1)
-    disk.full = True
+    cluster.auto_flush = False
     cluster.register(2)
+    disk.full = True
+    cluster.flush()  # all brokers are known now: the next turn creates the topics
+    assert "orders" not in cluster.coordinator.state.topics_by_name
     disk.full = False
+    cluster.auto_flush = True
     cluster.pass_time(1)
     assert "orders" in cluster.read().topics_by_name
