@@ -197,7 +197,6 @@ class Snapshots:
                 self._writer.close()
             self._writer = None
             self._tried_offset = self._replica.log.end_offset
-            self._log_offset = 0
 
     def _end(self) -> None:
         self._writer = None

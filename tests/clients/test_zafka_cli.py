@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -17,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import command_line
 from zafka.client.admin import Admin
 from zafka.client.consumer import Consumer
 from zafka.client.producer import Producer
 from zafka.client.records import TopicPartition
-from zafka.runtime.cli import main
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,27 +37,15 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture(params=["kafka", "zmq"])
-def zafka(
-    request: pytest.FixtureRequest, broker: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Zafka:
-    """zafka("topic", "list") runs the command at one of the two doors and returns what it prints.
-
-    In this process: a new one for each command costs more than what it does. Tests of what a process does start one."""
+def zafka(request: pytest.FixtureRequest, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Zafka:
+    """zafka("topic", "list") runs the command at one of the two doors and returns what it prints; or the error, with its code."""
     address = broker.bootstrap_servers if request.param == "kafka" else broker.zmq_bootstrap_servers
     monkeypatch.setenv("ZAFKA_BOOTSTRAP", address)
 
     def run(*arguments: str, data: str = "", code: int = 0) -> str:
-        (tmp_path / "stdin").write_text(data)
-        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
-        with (
-            (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patched, contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            patched.setattr(sys, "stdin", stdin)
-            ended = main(arguments)
-        out.seek(0)
-        assert ended == code, err.getvalue()
-        return out.read() if not code else err.getvalue()
+        ended = command_line.zafka(*arguments, data=data)
+        assert ended.returncode == code, ended.stderr
+        return ended.stderr if code else ended.stdout
 
     return run
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 import zafka
+from tests import command_line
+from tests.command_line import Ended
 from zafka.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,10 +32,8 @@ def broker() -> Iterator[Broker]:
         yield running
 
 
-def run(broker: Broker, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "chaos", *arguments, "--data-dir", str(broker.data_dir)], check=False, capture_output=True, text=True,
-        timeout=QUICK_S, env=ENVIRONMENT)
+def run(broker: Broker, *arguments: str) -> Ended:
+    return command_line.zafka("chaos", *arguments, "--data-dir", str(broker.data_dir))
 
 
 def done(broker: Broker, *arguments: str) -> str:
@@ -118,9 +118,7 @@ def test_what_is_wrong_ends_with_a_message(broker: Broker, arguments: list[str],
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [*COMMAND, "chaos", "kill", "coordinator", "--data-dir", str(tmp_path)], check=False, capture_output=True,
-        text=True, timeout=QUICK_S, env=ENVIRONMENT)
+    result = command_line.zafka("chaos", "kill", "coordinator", "--data-dir", str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == f"zafka: no zafka runs on {tmp_path}; start one with `zafka up`\n"
 

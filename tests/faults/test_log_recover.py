@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from kafka import KafkaConsumer, TopicPartition as KafkaPythonPartition
 
 import zafka
+from tests import command_line
 from zafka.testing import Broker, BrokerFailed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,8 +30,7 @@ COUNT = 60
 
 
 def zafka_log(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    done = command_line.zafka("log", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -30,7 +30,8 @@ SEEDS_MAX = 500
 SEARCH_S = 900
 TEST_FAILED = 1  # pytest's exit code if a test failed; others mean that it could not run them
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "build", "*.egg-info", "zafka-data", "planted")
+    ".git", ".venv", ".peers", "__pycache__", ".*_cache", ".hypothesis", "build", "*.egg-info", "zafka-data", "planted", "docs",
+    "examples")
 
 
 class StalePatch(Exception):

@@ -49,15 +49,15 @@ def test_no_seed_shows_anything_that_does_not_hold() -> None:
 
 @pytest.mark.timeout(SECONDS)
 def test_no_seed_shows_anything_when_producers_write_past_the_broker() -> None:
-    told = simulate("--seeds", f"{FIRST}-{FIRST + SEEDS // 2 - 1}", "--direct")
+    told = simulate("--seeds", f"{FIRST}-{FIRST + SEEDS // 4 - 1}", "--direct")
     print(told["seeds"], "seeds in", told["seconds"], "s:", told["counts"])
     assert not told["failed"], [(each["seed"], each["check"], each["what"][:300]) for each in told["failed"][:5]]
-    assert told["counts"]["batches sent past the broker"] > SEEDS / 2
+    assert told["counts"]["batches sent past the broker"] > SEEDS / 4
 
 
 @pytest.mark.parametrize("way", [(), ("--direct",)])
 def test_a_seed_is_the_same_run_in_every_process(way: tuple[str, ...]) -> None:
     hashes = [
-        simulate("--seeds", "1-40", "--jobs", jobs, "--hash", *way, PYTHONHASHSEED=seed)["hash"]
+        simulate("--seeds", "1-20", "--jobs", jobs, "--hash", *way, PYTHONHASHSEED=seed)["hash"]
         for jobs, seed in (("1", "1"), ("2", "77"))]
     assert hashes[0] == hashes[1]

@@ -145,8 +145,8 @@ class Bench:
 
     # -- clients ---------------------------------------------------------------------------------
 
-    def client(self, listener: str = "kafka") -> Client:
-        return Client(self, next(self._connection_ids), listener)
+    def client(self, listener: str = "kafka", peer: str = "test") -> Client:
+        return Client(self, next(self._connection_ids), listener, peer)
 
 
 def advanced(hw: int, position: int, *, epoch: int = 0, start: int = 0, lso: int = -1, segment: int = 0,
@@ -157,14 +157,14 @@ def advanced(hw: int, position: int, *, epoch: int = 0, start: int = 0, lso: int
 class Client:
     """One connection. Requests may be many; `answers` takes what the last turn answered, in order."""
 
-    def __init__(self, bench: Bench, connection_id: int, listener: str) -> None:
+    def __init__(self, bench: Bench, connection_id: int, listener: str, peer: str) -> None:
         self.bench = bench
         self.id = connection_id
         self.closed = ""
         self._asked: list[tuple[int, int, int]] = []
         self._answered: list[Any] = []
         self._correlation_ids = count(1)
-        bench.turn(Mail(SHELL, ConnectionOpened(connection_id, listener, "test")))
+        bench.turn(Mail(SHELL, ConnectionOpened(connection_id, listener, peer)))
 
     def mail(self, api: ApiKey, version: int, request: Any) -> Mail:
         """A request as the shell delivers it."""

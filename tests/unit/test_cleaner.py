@@ -213,8 +213,10 @@ def test_a_cleaner_that_dies_is_asked_for_again(tmp_path: Path, gone: Any) -> No
     again = Peer(CLEANER.name, 11)
     (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*again, "ipc://there")), Clean)
     assert asked.number == 2
-    late = Cleaned(1, only(run(pair, asked), Cleaned).replacement, True)
-    assert not bodies(pair.partition.send(CLEANER, late), Swapped), "what the old one says is not heard"
+    replacement = only(run(pair, asked), Cleaned).replacement
+    for sender, number in ((CLEANER, 1), (CLEANER, 2), (again, 1)):
+        late = Cleaned(number, replacement, True)
+        assert not bodies(pair.partition.send(sender, late), Swapped), "neither the old one nor the old pass is heard"
     assert pair.cleaned_offset == 0
 
 
@@ -239,6 +241,22 @@ def test_the_swap_waits_for_the_flush_and_the_cleaner_for_the_swap(tmp_path: Pat
         if done := bodies(pair.partition.flush(), Swapped):
             break
     assert done == [Swapped(1, True)] and len(pair.records()) < count
+
+
+def test_another_cleaner_is_asked_for_nothing_while_what_the_old_one_wrote_is_put_in_place(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    cleaned = only(run(pair, asked), Cleaned)
+    pair.partition.auto_flush = False
+    pair.partition.send(CLEANER, cleaned)
+    pair.partition.send(SUPERVISOR, ActorDown(*CLEANER))
+    again = Peer(CLEANER.name, 11)
+    assert pair.partition.flushes
+    assert not bodies(pair.partition.send(SUPERVISOR, ActorUp(*again, "ipc://there")), Clean)
+    while pair.partition.flushes:
+        pair.partition.flush()
+    assert pair.partition.partition.replica.log.swap.is_settled
 
 
 def test_a_failed_flush_of_the_cleaner_ends_the_pass_and_leaves_nothing(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_quotas_are_set_changed_and_taken_away() -> None:
     (quota((RATE, 1.0), entity=(("user", "a"), ("user", "b"))), "user is named twice"),
     (quota((RATE, 1.0), entity=(("ip", "127.0.0.1"), ("user", "a"))), "IP entity shouldnot be combined"),
     (quota((RATE, 1.0), entity=(("ip", "127.0.0.1"),)), "Invalid configuration key"),
+    (quota(("connection_creation_rate", 1.5), entity=(("ip", "127.0.0.1"),)), "cannot be a fractional value"),
 ])
 def test_quotas_that_cannot_be_are_refused_and_the_rest_is_done(change: QuotaChange, told: str) -> None:
     other = quota((RATE, 7.0), entity=(("user", "bob"),))
@@ -83,7 +84,7 @@ def test_a_salted_password_becomes_the_keys_of_rfc_7677() -> None:
 def test_credentials_are_replaced_and_deleted_by_mechanism() -> None:
     state = ClusterState()
     apply(state, ScramChange("a", 1, False, b"s", b"p", 4096))
-    apply(state, ScramChange("a", 2, False, b"s", b"p", 8192))
+    assert apply(state, ScramChange("a", 2, False, b"s", b"p", 16384))[1] == [0]
     assert len(state.credentials["a", 2].stored_key) == 64
     apply(state, ScramChange("a", 1, False, b"s", b"p", 5000))
     assert state.credentials["a", 1].iterations == 5000

@@ -66,11 +66,15 @@ def grown(count: int = 60, **sizes: int) -> World:
     world = World(0, **{"snapshot_records": 10, "segment_bytes": 700, **sizes})
     world.start()
     world.create()
+    grow(world, count)
+    return world
+
+
+def grow(world: World, count: int) -> None:
     while world.offset < count:
         world.claim()
         world.take(world.drive.pass_time(0.1))
         world.settle()
-    return world
 
 
 def refusal(world: World) -> str:
@@ -90,6 +94,15 @@ def test_two_are_kept_and_the_log_begins_at_the_older_one() -> None:
     assert log.start_offset == snapshots.kept[0] >= 80 - 3 * 12
     files = [name for name in world.disk.list_directory(DIRECTORY) if name.endswith(LOG_SUFFIX)]
     assert len(files) == len(log.segments) and log.segments[0].end_offset > log.start_offset >= log.segments[0].base_offset
+
+    world.disk.crash()
+    world.start()
+    snapshots = world.actor.cluster_log.snapshots
+    found = snapshots.offset
+    while snapshots.offset == found and world.offset < found + 50:
+        grow(world, world.offset + 1)
+    kept = snapshots.kept
+    assert kept[0] == found < kept[1] and len(find_replacing(world.disk, DIRECTORY)) == 2, "the one that was found counts"
 
 
 def answer(world: World, offset: int) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.drive_groups import NOTHING, Coordinator, commit
-from zafka.actors.groups import records
+from zafka.actors.groups import offsets, records
 from zafka.actors.groups.offsets import java_length
 from zafka.actors.groups.record_codec import decode_record
 from zafka.transport.kafka import messages as kafka
@@ -55,9 +55,18 @@ def test_metadata_has_a_limit_and_the_other_partitions_are_committed(tmp_path: P
     coordinator = Coordinator(tmp_path, offset_metadata_max_bytes="4").lead()
     request = commit("g", 1, metadata="abcde")
     request.topics[0].partitions += commit("g", 2, partition=1, metadata="abcd").topics[0].partitions
+    request.topics[0].partitions += commit("g", 2, partition=2, metadata="\N{GRINNING FACE}" * 3).topics[0].partitions
     answer = coordinator.ask(ApiKey.OFFSET_COMMIT, 9, request)
-    assert [part.error_code for part in answer.topics[0].partitions] == [ErrorCode.OFFSET_METADATA_TOO_LARGE, 0]
+    too_large = ErrorCode.OFFSET_METADATA_TOO_LARGE
+    assert [part.error_code for part in answer.topics[0].partitions] == [too_large, 0, too_large]
     assert (coordinator.fetch("g"), coordinator.fetch("g", partition=1)) == (NOTHING, 2)
+
+
+def test_what_was_committed_is_told_whole(coordinator: Coordinator) -> None:
+    coordinator.commit("g", 41, metadata="first")
+    coordinator.commit("g", 42, metadata="why", epoch=7)
+    told = coordinator.fetch_all("g")["orders", 0]
+    assert (told.committed_offset, told.committed_leader_epoch, told.metadata) == (42, 7, "why")
 
 
 def test_null_metadata_is_none(coordinator: Coordinator) -> None:
@@ -89,6 +98,18 @@ def test_an_offset_is_kept_for_its_retention_from_its_last_commit_on(coordinator
     assert Coordinator(coordinator.directory.parent).lead(1).fetch("g") == NOTHING
 
 
+def test_of_very_many_that_expire_some_go_in_each_turn(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offsets, "EXPIRED_IN_A_TURN_MAX", 1)
+    for group in "abc":
+        coordinator.commit(group, 1)
+    coordinator.pass_time(10 * MINUTE_S)
+    assert len(groups_of(coordinator)) == 2
+    coordinator.pass_time(0.25)
+    assert groups_of(coordinator) == []
+
+
 def test_offsets_of_what_a_group_reads_are_kept_while_it_does(coordinator: Coordinator) -> None:
     subscription = struct.pack(">hih6si", 0, 1, 6, b"orders", -1)
     protocols = [join_group.JoinGroupRequestProtocol("range", subscription)]
@@ -99,8 +120,10 @@ def test_offsets_of_what_a_group_reads_are_kept_while_it_does(coordinator: Coord
     sync = kafka.SyncGroupRequest("g", joined.generation_id, joined.member_id, assignments=[share])
     coordinator.ask(ApiKey.SYNC_GROUP, 3, sync)
     assert coordinator.commit("g", 5, generation_id_or_member_epoch=joined.generation_id, member_id=joined.member_id) == 0
+    assert coordinator.commit(
+        "g", 6, topic="unread", generation_id_or_member_epoch=joined.generation_id, member_id=joined.member_id) == 0
     coordinator.pass_time(12 * MINUTE_S)
-    assert coordinator.fetch("g") == 5
+    assert (coordinator.fetch("g"), coordinator.fetch("g", topic="unread")) == (5, NOTHING)
     coordinator.ask(ApiKey.LEAVE_GROUP, 1, kafka.LeaveGroupRequest("g", member_id=joined.member_id))
     coordinator.pass_time(12 * MINUTE_S)
     assert coordinator.fetch("g") == NOTHING

@@ -285,6 +285,10 @@ def test_repeated_late_and_foreign_claims_change_nothing(orders: tuple[Cluster, 
     cluster.claim((topic_id, 0, 12), sender=broker(2))  # never registered
     cluster.claim((topic_id, 0, 12), sender=broker(1, incarnation=0))
     assert cluster.coordinator.replica.log.end_offset == end
+    cluster.register(1, incarnation=2)
+    end = cluster.coordinator.replica.log.end_offset
+    cluster.claim((topic_id, 0, 12))  # of the process before
+    assert cluster.coordinator.replica.log.end_offset == end
 
 
 def test_a_replica_whose_disk_failed_may_not_lead_again(orders: tuple[Cluster, bytes]) -> None:
@@ -497,6 +501,10 @@ def test_what_is_altered_of_brokers_and_groups_survives_a_restart(tmp_path: Path
     altered = Cluster(tmp_path).up().read().altered
     assert {where: each.config for where, each in altered.items()} == {
         (4, ""): {"log.retention.ms": "5"}, (32, "g"): {"consumer.session.timeout.ms": "50000"}}
+    again = Cluster(tmp_path / "again", defaults={"retention.ms": "1"}).up()
+    again.send(broker(1), messages.AlterConfigs(9, change[:1]))
+    again.stop()
+    assert not Cluster(tmp_path / "again", defaults={"retention.ms": "2"}).up().read().altered, "the file says something new"
 
 
 def test_the_topology_wins_once_over_a_topic_that_was_created_by_hand(tmp_path: Path) -> None:

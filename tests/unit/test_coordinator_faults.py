@@ -101,3 +101,19 @@ def test_a_full_disk_is_answered_or_tried_again_and_nothing_is_half_decided(tmp_
     assert only(cluster.pass_time(1), messages.ProducerIdsAllocated).first == 0
     state = cluster.read()
     assert list(state.topics_by_name) == ["orders"] and state.topics_by_name["orders"].partitions[0].leader == 1
+
+
+def test_a_disk_that_was_full_when_the_topology_was_to_be_obeyed_lets_it_be_obeyed_later(tmp_path: Path) -> None:
+    disk = FullableDisk()
+    cluster = Cluster(tmp_path, topic("orders"), brokers=[(1, ""), (2, "")], disk=disk)
+    cluster.start()
+    cluster.register(1)
+    cluster.auto_flush = False
+    cluster.register(2)
+    disk.full = True
+    cluster.flush()  # all brokers are known now: the next turn creates the topics
+    assert "orders" not in cluster.coordinator.state.topics_by_name
+    disk.full = False
+    cluster.auto_flush = True
+    cluster.pass_time(1)
+    assert "orders" in cluster.read().topics_by_name

@@ -30,6 +30,7 @@ from zafka.transport.kafka.messages.delete_records import (
 )
 
 DIRECTORY = Path("/data/orders-0")
+DELAY_S = 1.0
 CONFIG = {"internal.segment.bytes": "400", "file.delete.delay.ms": "1000"}
 
 # -- the log -------------------------------------------------------------------------------------
@@ -219,6 +220,22 @@ def test_the_start_survives_a_kill_and_the_files_go(partition: Partition, tmp_pa
     effects = again.lead(1)
     assert bodies(effects, Advanced)[0].log_start_offset == 15
     assert again.list_offset(-2).offset == 15
+
+
+def test_dropped_files_go_when_their_time_has_come_each_in_its_turn(partition: Partition, tmp_path: Path) -> None:
+    def dropped() -> int:
+        return sum("deleted" in path.name and ".log" in path.name for path in (tmp_path / "orders-0").iterdir())
+
+    delete(partition, 6)
+    first = dropped()
+    partition.pass_time(DELAY_S / 2)
+    delete(partition, 12)
+    both = dropped()
+    assert 0 < first < both
+    partition.pass_time(DELAY_S / 2)
+    assert dropped() == both - first, "readers in the middle of the later ones have as long"
+    partition.pass_time(DELAY_S / 2)
+    assert dropped() == 0
 
 
 def test_a_full_disk_is_said_and_a_later_try_succeeds(partition: Partition) -> None:

@@ -63,6 +63,16 @@ def test_a_list_is_appended_to_from_what_the_topology_says() -> None:
     assert state.altered_of(BROKER, "1") == {"log.cleanup.policy": "delete,compact"}
     altered(state, BROKER, "1", ("log.cleanup.policy", SUBTRACT, "delete"))
     assert state.altered_of(BROKER, "1") == {"log.cleanup.policy": "compact"}
+    appended = ConfigChange(BROKER, "1", [ConfigOperation(APPEND, "log.cleanup.policy", "delete")])
+    event = decide_change(appended, ClusterState(), {"cleanup.policy": "compact"})
+    assert isinstance(event, ResourceConfigChanged) and event.config == {"log.cleanup.policy": "compact,delete"}
+
+
+def test_an_alteration_to_what_is_so_already_is_no_event() -> None:
+    state = altered(ClusterState(), BROKER, "1", ("log.roll.ms", SET, " 5 "))
+    for value in (" 5 ", "6"):
+        again = ConfigChange(BROKER, "1", [ConfigOperation(SET, "log.roll.ms", value)])
+        assert (decide_change(again, state, DECLARED) is None) == (value == " 5 ")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,20 @@ def test_what_the_topology_says_anew_ends_what_was_altered_of_it_and_of_nothing_
     assert list(state.altered) == [(GROUP, "g")]
 
 
+def test_what_stays_after_an_edit_stays_at_the_next_start_too() -> None:
+    said = {"retention.ms": "1", "segment.ms": "2"}
+    change = ConfigChange(BROKER, "", [
+        ConfigOperation(SET, "log.retention.ms", "5"), ConfigOperation(SET, "log.roll.ms", "6")])
+    state = ClusterState()
+    event = decide_change(change, state, said)
+    assert event is not None
+    state.apply(event)
+    edited = said | {"retention.ms": "9"}
+    (event,) = outdated(edited, state)
+    state.apply(event)
+    assert outdated(edited, state) == [] and state.altered_of(BROKER, "") == {"log.roll.ms": "6"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -136,6 +160,9 @@ def test_a_session_ends_after_its_heartbeat_is_due() -> None:
     declared = {"group.consumer.min.session.timeout.ms": "1000"}
     with pytest.raises(Refused, match=f"{SESSION} must be greater than {HEARTBEAT}"):
         decide_change(change, ClusterState(), declared)
+    change = ConfigChange(GROUP, "g", [ConfigOperation(SET, HEARTBEAT, "2000")])
+    with pytest.raises(Refused, match=f"{SESSION} must be greater than {HEARTBEAT}"):
+        decide_change(change, ClusterState(), declared | {"group.consumer.session.timeout.ms": "2000"})
     with pytest.raises(Refused, match="APPEND"):
         altered(ClusterState(), GROUP, "g", (SESSION, APPEND, "1"))
 

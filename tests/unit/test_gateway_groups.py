@@ -117,6 +117,11 @@ def test_the_first_that_asks_has_the_topic_created_and_waits_until_it_serves(tmp
     bench.serve(GROUP_TOPIC, partition_of("g", 2))
     (answer,) = client.answers()
     assert (answer.error_code, answer.node_id) == (0, BROKER_ID)
+    bench.create("another")
+    assert client.answers() == [], "it is told once"
+    bench.commit(cs.ReplicaFaulted(topic_id(GROUP_TOPIC), partition_of("g", 2), BROKER_ID, 0, "EIO"))
+    assert client.ask(ApiKey.HEARTBEAT, 4, kafka.HeartbeatRequest("g", 1, "m")).error_code == (
+        ErrorCode.COORDINATOR_NOT_AVAILABLE), "its disk has failed, and it does not come back by itself"
 
 
 def test_who_waits_in_vain_is_told_to_try_again(tmp_path: Path) -> None:
@@ -268,6 +273,35 @@ def test_unknown_ids_are_answered_beside_what_was_found(bench: Groups, client: C
             for part in topic.partitions] == [(topic_id("t"), 42, 0), (b"?" * 16, -1, ErrorCode.UNKNOWN_TOPIC_ID)]
 
 
+def test_unknown_ids_are_not_told_of_a_group_that_is_refused(bench: Groups, client: Client) -> None:
+    wanted = [offset_fetch.OffsetFetchRequestTopics(each, "", [0]) for each in (b"?" * 16, topic_id("t"))]
+    client.send(ApiKey.OFFSET_FETCH, 10, kafka.OffsetFetchRequest([offset_fetch.OffsetFetchRequestGroup("g", topics=wanted)]))
+    ((peer, call, _),) = bench.asked()
+    bench.answer(peer, call, kafka.OffsetFetchResponse(groups=[
+        offset_fetch.OffsetFetchResponseGroup("g", [], ErrorCode.UNKNOWN_MEMBER_ID)]))
+    (answer,) = client.answers()
+    (group,) = answer.groups
+    assert (group.error_code, group.topics) == (ErrorCode.UNKNOWN_MEMBER_ID, [])
+
+
+def test_a_topic_that_went_meanwhile_has_no_id_to_be_told_by(bench: Groups, client: Client) -> None:
+    for version, told in ((10, []), (9, ["gone"])):
+        client.send(ApiKey.OFFSET_FETCH, version, kafka.OffsetFetchRequest(
+            [offset_fetch.OffsetFetchRequestGroup("g", topics=None)]))
+        ((peer, call, _),) = bench.asked()
+        part = offset_fetch.OffsetFetchResponsePartitions(0, 42, -1, "", 0)
+        bench.answer(peer, call, kafka.OffsetFetchResponse(groups=[offset_fetch.OffsetFetchResponseGroup(
+            "g", [offset_fetch.OffsetFetchResponseTopics(name="gone", partitions=[part])])]))
+        (answer,) = client.answers()
+        assert [topic.name for topic in answer.groups[0].topics] == told
+
+
+def test_a_coordinator_is_told_the_clients_host_as_kafka_writes_it(bench: Groups) -> None:
+    bench.client(peer="10.0.0.7:51234").send(ApiKey.OFFSET_COMMIT, 9, commit(("t", bytes(16), 0)))
+    ((_, call, _),) = bench.asked()
+    assert call.client_host == "/10.0.0.7"
+
+
 # -- members -------------------------------------------------------------------------------------
 
 MEMBERS: list[tuple[ApiKey, int, Any, Any]] = [
@@ -337,6 +371,15 @@ def test_groups_of_all_coordinators_are_listed(bench: Groups, client: Client) ->
     assert sorted(group.group_id for group in answer.groups) == ["g0", "g1", "g2", "g3"]
 
 
+def test_one_that_leads_no_more_has_no_groups_to_list(bench: Groups, client: Client) -> None:
+    client.send(ApiKey.LIST_GROUPS, 5, kafka.ListGroupsRequest([], []))
+    for number, (peer, call, _) in enumerate(bench.asked()):
+        listed = kafka.ListGroupsResponse(groups=[kafka.ListedGroup(f"g{number}", "", "Empty", "classic")])
+        bench.answer(peer, call, listed, error=0 if number else ErrorCode.NOT_COORDINATOR)
+    (answer,) = client.answers()
+    assert (answer.error_code, sorted(group.group_id for group in answer.groups)) == (0, ["g1", "g2", "g3"])
+
+
 def test_a_coordinator_that_is_to_come_back_is_waited_for_by_the_client(bench: Groups, client: Client) -> None:
     bench.down(GROUP_TOPIC, G)
     client.send(ApiKey.LIST_GROUPS, 5, kafka.ListGroupsRequest([], []))
@@ -363,6 +406,11 @@ def test_groups_are_described_in_the_order_in_which_they_were_asked_for(
     assert [group.group_id for group in answer.groups] == ["h", "g", "h"]
     allowed = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11  # READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS
     assert {group.authorized_operations for group in answer.groups} == {allowed if operations else -(2**31)}
+    client.send(ApiKey.DESCRIBE_GROUPS, 5, kafka.DescribeGroupsRequest(["g"], operations))
+    ((peer, call, _),) = bench.asked()
+    bench.answer(peer, call, None, error=ErrorCode.NOT_COORDINATOR)
+    (answer,) = client.answers()
+    assert (answer.groups[0].error_code, answer.groups[0].authorized_operations) == (ErrorCode.NOT_COORDINATOR, -(2**31))
 
 
 def test_groups_are_deleted_each_once(bench: Groups, client: Client) -> None:
@@ -389,6 +437,16 @@ def test_offsets_are_deleted_where_the_cluster_has_the_partition(bench: Groups, 
     missing = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert [(topic.name, part.partition_index, part.error_code) for topic in answer.topics for part in topic.partitions] == [
         ("t", 9, missing), ("none", 0, missing), ("none", 9, missing), ("t", 0, 0)]
+
+
+def test_a_group_that_is_refused_is_told_no_partitions_of_its_offsets(bench: Groups, client: Client) -> None:
+    topics = [offset_delete.OffsetDeleteRequestTopic("t", [
+        offset_delete.OffsetDeleteRequestPartition(number) for number in (0, 9)])]
+    client.send(ApiKey.OFFSET_DELETE, 0, kafka.OffsetDeleteRequest("g", topics))
+    ((peer, call, _),) = bench.asked()
+    bench.answer(peer, call, kafka.OffsetDeleteResponse(ErrorCode.GROUP_ID_NOT_FOUND))
+    (answer,) = client.answers()
+    assert (answer.error_code, answer.topics) == (ErrorCode.GROUP_ID_NOT_FOUND, [])
 
 
 # -- what coordinators are told ------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tests.unit.drive_groups import BROKER, NOTHING, ORDERS, SUPERVISOR, Coordin
 from tests.unit.drive_partition import batch
 from tests.unit.memory_disk import MemoryDisk, PowerCut
 from zafka.actors.actor import Exit, Mail, Now, Peer, TimerFired
+from zafka.actors.direct import AnswerDirect, DirectProduce
 from zafka.actors.messages import (
     ActorDown,
     ActorUp,
@@ -187,6 +188,9 @@ def test_clients_cannot_write_to_it_but_read_it(tmp_path: Path) -> None:
     (answer,) = only(effects, Produced).answers
     assert (answer.request_id, answer.error) == (77, ErrorCode.INVALID_TOPIC_EXCEPTION)
     assert answer.message == "Cannot append to internal topic __consumer_offsets"
+    straight = Mail(SHELL, DirectProduce(ProduceItem(78, -1, len(data)), 0), memoryview(data))
+    ((refused,),) = [effect.answers for effect in coordinator.turn(straight) if isinstance(effect, AnswerDirect)]
+    assert (refused.request_id, refused.error) == (78, ErrorCode.INVALID_TOPIC_EXCEPTION)
     assert only(coordinator.send(BROKER, ListOffset(9, -1, -1, 0)), OffsetListed).offset == 1
 
 
@@ -201,6 +205,14 @@ def test_a_broker_that_is_gone_is_owed_no_answer(tmp_path: Path) -> None:
     asked = kafka.OffsetFetchRequest([kafka.OffsetFetchRequestGroup("g", topics=None)])
     (answer,) = coordinator.answers(coordinator.turn(coordinator.mail(ApiKey.OFFSET_FETCH, 9, asked, sender=newer)))
     assert answer.groups[0].topics[0].partitions[0].committed_offset == 42
+
+
+def test_another_broker_than_its_own_is_not_heard(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path).lead()
+    stranger = Peer(BROKER.name, BROKER.incarnation - 1)
+    late = coordinator.mail(ApiKey.OFFSET_COMMIT, 9, commit("g", 42), sender=stranger)
+    assert coordinator.answers(coordinator.turn(late)) == []
+    assert coordinator.fetch("g") == NOTHING
 
 
 def test_what_comes_before_the_shutdown_is_answered_and_what_comes_behind_it_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.drive_groups import NOTHING, ORDERS, Coordinator
+from tests.unit.disks import FullableDisk
+from tests.unit.drive_groups import BROKER, NOTHING, ORDERS, Coordinator, commit
+from zafka.actors.messages import TopicsTold
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -66,15 +68,46 @@ def test_a_group_keeps_its_offsets_when_it_changes_its_kind(coordinator: Coordin
 
 
 def test_commits_go_by_epochs_and_by_what_the_member_has_had_since(coordinator: Coordinator) -> None:
-    def commit(offset: int, epoch: int, **said: Any) -> int:
+    def commits(offset: int, epoch: int, **said: Any) -> int:
         return coordinator.commit("g", offset, generation_id_or_member_epoch=epoch, **{"member_id": "m"} | said)
 
     heartbeat(coordinator, 0)
-    assert (commit(1, 2, member_id="x"), commit(1, 3)) == (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
-    assert commit(1, 2, version=8) == ErrorCode.UNSUPPORTED_VERSION, "though its epoch is right"
+    assert (commits(1, 2, member_id="x"), commits(1, 3)) == (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
+    assert commits(1, 2, version=8) == ErrorCode.UNSUPPORTED_VERSION, "though its epoch is right"
     assert coordinator.fetch("g") == NOTHING
-    assert commit(1, 2) == 0
+    assert commits(1, 2) == 0
     assert heartbeat(coordinator, 2, names=["orders", "more"]).member_epoch == 3
-    assert commit(2, 2) == 0, "it has had this partition since epoch 2"
-    assert commit(3, 2, partition=7) == ErrorCode.STALE_MEMBER_EPOCH
+    assert commits(2, 2) == 0, "it has had this partition since epoch 2"
+    assert commits(3, 2, partition=7) == ErrorCode.STALE_MEMBER_EPOCH
     assert coordinator.fetch("g") == 2
+
+
+def test_one_partition_that_is_not_the_members_has_a_stale_commit_refused_whole(coordinator: Coordinator) -> None:
+    """As in Kafka, whichever of them comes first."""
+    heartbeat(coordinator, 0)
+    heartbeat(coordinator, 2, names=["orders", "more"])
+    for first, second in ((0, 7), (7, 0)):
+        request = commit("g", 5, partition=first, member_id="m", generation_id_or_member_epoch=2)
+        request.topics[0].partitions += commit("g", 5, partition=second).topics[0].partitions
+        answer = coordinator.ask(ApiKey.OFFSET_COMMIT, 9, request)
+        assert [part.error_code for part in answer.topics[0].partitions] == [ErrorCode.STALE_MEMBER_EPOCH] * 2
+    assert coordinator.fetch("g") == NOTHING
+
+
+def test_a_member_hears_of_a_topic_that_went(coordinator: Coordinator) -> None:
+    answer = heartbeat(coordinator, 0)
+    assert answer.assignment.topic_partitions
+    coordinator.send(BROKER, TopicsTold([]))
+    assert heartbeat(coordinator, 2).assignment.topic_partitions == []
+
+
+def test_what_was_told_of_topics_and_groups_holds_also_when_the_log_was_read_anew(coordinator: Coordinator) -> None:
+    assert isinstance(coordinator.disk, FullableDisk)
+    coordinator.send(BROKER, TopicsTold([ORDERS], {"g": {"consumer.heartbeat.interval.ms": "700"}}))
+    assert heartbeat(coordinator, 0).heartbeat_interval_ms == 700
+    coordinator.disk.full = True
+    assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("h", 2)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
+    coordinator.disk.full = False
+    coordinator.pass_time(1.1)
+    answer = heartbeat(coordinator, 2)
+    assert (answer.error_code, answer.heartbeat_interval_ms) == (0, 700)

@@ -18,6 +18,7 @@ from zafka.actors.groups.coordinator import make_machine
 from zafka.actors.groups.machine import GroupMachine
 from zafka.actors.groups.records import OffsetCommitKey, OffsetCommitValue
 from zafka.actors.messages import DeleteRecords, Shutdown
+from zafka.actors.snapshots import GROWTH
 from zafka.storage.snapshot import SNAPSHOT_NAME, read_point
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -86,6 +87,29 @@ def test_a_start_replays_only_what_came_after(tmp_path: Path) -> None:
     assert {f"g{i}": again.fetch(f"g{i}") for i in range(7)} == {f"g{i}": max(range(i, 43, 7)) for i in range(7)}
 
 
+def test_a_snapshot_tells_of_nothing_that_is_not_on_disk(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, fsync="os", **EVERY_10).lead()
+    commit_many(coordinator, 15)
+    coordinator.pass_time(1.0)
+    assert 0 < coordinator.coordinator._snapshots.offset <= coordinator.coordinator.replica.log.flushed_offset
+
+
+def test_a_large_state_is_written_less_often(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, **EVERY_10).lead()
+    commit_many(coordinator, 200, groups=200)
+    coordinator.pass_time(1.0)
+    snapshots = coordinator.coordinator._snapshots
+    assert snapshots.entries == snapshots.offset > 100
+    again = restarted(coordinator, tmp_path)
+    snapshots, log = again.coordinator._snapshots, again.coordinator.replica.log
+    began_at, part = snapshots.offset, snapshots.entries // GROWTH
+    assert part > 10
+    commit_many(again, part - 1 - (log.end_offset - began_at))
+    assert (snapshots.is_busy, snapshots.offset) == (False, began_at)
+    commit_many(again, 1)
+    assert snapshots.is_busy or snapshots.offset > began_at
+
+
 def test_a_group_of_more_than_a_section_is_told_in_pieces_and_whole_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_snapshot, "OFFSETS_PER_SECTION", 3)
     machine, again = make_machine({}), make_machine({})
@@ -96,6 +120,15 @@ def test_a_group_of_more_than_a_section_is_told_in_pieces_and_whole_again(monkey
     sections = list(machine.sections())
     assert len(sections) > 4 and sum(again.restore(data) for data, _ in sections) == 16
     assert log_state(again) == log_state(machine)
+
+
+def test_each_record_and_each_offset_is_in_one_section() -> None:
+    records = [(b"%d" % number, bytes(100_000)) for number in range(4)]
+    groups = ((f"g{number}", {"t": {0: OffsetCommitValue(number)}}, 6_000) for number in range(4))
+    sections = list(group_snapshot.sections_of(groups, records))
+    assert [record for section in sections for record in section.records] == records
+    assert [group for section in sections for group in section.offsets] == ["g0", "g1", "g2", "g3"]
+    assert len(sections) == 3
 
 
 def test_it_is_written_beside_the_work_one_section_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +226,8 @@ def test_a_full_disk_puts_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     commit_many(coordinator, 10)
     assert coordinator.coordinator._snapshots.is_busy
     disk.full = True
+    coordinator.pass_time(0.05)
+    assert not coordinator.coordinator._snapshots.is_busy, "though the log was refused nothing yet"
     assert coordinator.ask(ApiKey.OFFSET_COMMIT, 9, commit("g", 2)) == ErrorCode.COORDINATOR_NOT_AVAILABLE
     coordinator.pass_time(3.0)
     assert not coordinator.coordinator._snapshots.is_busy

@@ -227,6 +227,16 @@ def test_a_dynamic_member_goes_on_by_heartbeats_under_its_id(mixed: Mixed) -> No
     assert mixed.beat(first.member_id, answer.member_epoch).error_code == 0
 
 
+def test_who_goes_on_by_heartbeats_is_not_waited_for_to_sync(mixed: Mixed) -> None:
+    mixed.beat("new", 0)
+    late = mixed.classic()
+    late.ask_to_join()
+    assert late.take_join() == 0
+    answer = mixed.beat(late.member_id, 0)
+    mixed.pass_time(6)
+    assert mixed.beat(late.member_id, answer.member_epoch).error_code == 0
+
+
 def test_what_members_say_is_read_in_every_version() -> None:
     for version in range(4):
         found = read_subscription(subscription("a", "b", owned={2, 1}, version=version, user_data=b"x", rack="r"))
