@@ -106,7 +106,7 @@ class CleanerActor:
         try:
             step = next(job.steps)
         except (StorageError, OSError) as error:
-            return self._fail(job, str(error))
+            return self._fail(job, str(error), is_gone=isinstance(error, FileNotFoundError))
         if isinstance(step, Worked):
             return [SetTimer(STEP_TIMER, now.monotonic_s + step.size_bytes / job.asked.bytes_per_second)]
         self._written = step
@@ -139,8 +139,10 @@ class CleanerActor:
             return []
         return [SetTimer(STEP_TIMER, now.monotonic_s)]
 
-    def _fail(self, job: Job, reason: str) -> Effects:
-        logger.warning("cleaning failed", directory=job.asked.wanted.directory, reason=reason)
+    def _fail(self, job: Job, reason: str, *, is_gone: bool = False) -> Effects:
+        """is_gone: what was to be read: retention was faster, or the topic was deleted, and nobody has to know."""
+        tell = logger.debug if is_gone else logger.warning
+        tell("cleaning failed", directory=job.asked.wanted.directory, reason=reason)
         self._end(job)
         try:
             abandon(self._disk, job.asked.wanted)

@@ -37,6 +37,13 @@ class CooperativeMember(RollingMember):
         self.modern_share = modern_share
         self.held_in = -1
 
+    def _begin_anew(self, delay_s: float = 0.0) -> None:
+        """It claims nothing any more. A generation that no log has yet is forgotten with its coordinator, and its number comes again."""
+        claims = self.shared.claims
+        for place in [place for place, name in claims.items() if name == self.name]:
+            del claims[place]
+        super()._begin_anew(delay_s)
+
     def _on_error(self, error: int, step: Callable[[], None]) -> None:
         if error == ErrorCode.REBALANCE_IN_PROGRESS and not self.modern:
             self._join_again()

@@ -358,6 +358,17 @@ def test_both_policies(tmp_path: Path) -> None:
     assert verify(pair.disk, pair.partition.directory).is_sound
 
 
+def test_retention_that_is_faster_alarms_nobody(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, **{"cleanup.policy": "compact,delete"})
+    pair.produce(*keys(40))
+    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    pair.partition.partition.replica.log.segments[0].path.unlink()
+    with capture_logs() as said:
+        pair.carry([Send(CLEANER, asked)])
+    assert isinstance(pair.told[-1], CleaningFailed)
+    assert [each["log_level"] for each in said if each["event"] == "cleaning failed"] == ["debug"]
+
+
 def test_a_topic_that_was_deleted_meanwhile(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))

@@ -141,6 +141,10 @@ def aiokafka(listener: Listener, task: Task) -> Client:
                 except KafkaConnectionError:
                     if time.monotonic() > deadline_s:
                         raise
+                except KafkaError as failed:
+                    if "RebalanceInProgress" not in str(failed):
+                        raise
+                    return None  # it has started, and was to wait for its partitions: as in `poll`
                 wait(asyncio.sleep(AGAIN_S))
 
         async def on_partitions_assigned(self, places: Any) -> None:
