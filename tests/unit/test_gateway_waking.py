@@ -12,7 +12,9 @@ from tests.unit.broker_bench import Bench, advanced, make_batch, read, topic_id
 from zafka.actors import messages
 from zafka.actors.actor import Mail, Send
 from zafka.actors.gateway.effects import SHELL, FilesRead, ReadFiles, Respond
+from zafka.actors.gateway.fetch import LongPoll
 from zafka.actors.gateway.fetch_part import Part
+from zafka.actors.gateway.repeated_fetch import RepeatedFetch
 from zafka.actors.gateway.routes import only_grew
 from zafka.actors.gateway.waking import LATE_S, PAUSE_S, PORTION_MAX, PORTION_MIN, PORTION_STEP, Waking
 from zafka.transport.kafka.api_keys import ApiKey
@@ -182,23 +184,32 @@ def names(waking: Waking, now_s: float) -> str:
     return "".join(poll.name for poll in waking.next(now_s) if isinstance(poll, Poll))
 
 
+def only(partition: int, offset: int) -> FetchRequest:
+    wanted = FetchPartition(partition, -1, offset, partition_max_bytes=1 << 20)
+    return FetchRequest(
+        max_wait_ms=500, min_bytes=1, max_bytes=1 << 20, session_epoch=-1, topics=[FetchTopic(topic_id("t"), "t", [wanted])])
+
+
 def test_each_partition_has_its_turn(tmp_path: Path) -> None:
-    """Who reads one that hundreds read does not keep those waiting who read another."""
+    """Who reads one that hundreds read does not keep those waiting who read another: in general, and by the short way."""
     bench = serving(tmp_path, 2)
-    crowd = [bench.client() for _ in range(5 * PORTION_MAX)]
-    for client in crowd:
-        client.send(ApiKey.FETCH, 12, fetch(0))
-    alone = bench.client()
-    partitions = [FetchPartition(1, -1, 0, partition_max_bytes=1 << 20)]
-    alone.send(ApiKey.FETCH, 12, FetchRequest(
-        max_wait_ms=500, min_bytes=1, max_bytes=1 << 20, session_epoch=-1, topics=[FetchTopic(topic_id("t"), "t", partitions)]))
-    bench.turn(
-        Mail(bench.partitions["t", 0], advanced(1, SIZE)), Mail(bench.partitions["t", 1], advanced(1, SIZE)))
-    bench.turn(*[Mail(SHELL, FilesRead(wanted.token, [BATCH])) for wanted in bench.of(ReadFiles)])
-    answered = [effect.connection_id for effect in bench.of(Respond)]
-    assert len(answered) == PORTION_MAX
-    assert alone.id in answered
-    assert answered[0] == crowd[0].id
+    crowd, alone = [bench.client() for _ in range(5 * PORTION_MAX)], bench.client()
+    for offset, kind in enumerate((LongPoll, LongPoll, RepeatedFetch)):
+        for client in crowd:
+            client.send(ApiKey.FETCH, 12, only(0, offset))
+        alone.send(ApiKey.FETCH, 12, only(1, offset))
+        operations = [each.operation for client in crowd for each in bench.gateway.connections.by_id[client.id].exchanges]
+        assert {type(each) for each in operations} == {kind}
+        news = advanced(offset + 1, (offset + 1) * SIZE)
+        bench.turn(*[Mail(bench.partitions["t", index], news) for index in range(2)])
+        answered = []
+        while reads := bench.of(ReadFiles):
+            bench.turn(*[Mail(SHELL, FilesRead(wanted.token, [make_batch(b"one", base_offset=offset)])) for wanted in reads])
+            answered.append([effect.connection_id for effect in bench.of(Respond)])
+            bench.pass_time(PAUSE_S)
+        assert len(answered[0]) == PORTION_MAX
+        assert alone.id in answered[0] and answered[0][0] == crowd[0].id
+        assert sorted(one for portion in answered for one in portion) == sorted(client.id for client in (*crowd, alone))
 
 
 def test_turns_of_partitions() -> None:
