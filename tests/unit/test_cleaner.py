@@ -68,6 +68,11 @@ class Pair:
     def meet(self) -> None:
         self.carry(self.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")))
 
+    def ask(self) -> Clean:
+        """What the partition asks of a cleaner that has come up, and nobody has told the cleaner."""
+        (asked,) = bodies(self.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+        return asked
+
     def carry(self, effects: list[Effect]) -> None:
         """Deliver mail between the two, let the cleaner's steps be due, until there is nothing left."""
         mails = [effect for effect in effects if isinstance(effect, Send) and effect.to in (CLEANER, PARTITION)]
@@ -180,7 +185,7 @@ def test_the_cleaner_keeps_to_its_rate(tmp_path: Path) -> None:
 def test_the_most_urgent_first_and_one_at_a_time(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(20))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     others = [Mail(Peer(f"partition other-{i}", 20 + i), Clean(1, i / 10, 1e9, asked.wanted)) for i in (1, 3, 2)]
     effects = pair.cleaner.turn(*others)
     order = []
@@ -195,7 +200,7 @@ def test_the_most_urgent_first_and_one_at_a_time(tmp_path: Path) -> None:
 def test_a_dead_partition_is_forgotten(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(20))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.cleaner.send(PARTITION, asked)
     pair.cleaner.send(Peer("partition b-0", 30), asked)
     pair.cleaner.send(SUPERVISOR, ActorDown(*PARTITION), ActorDown("partition b-0", 30))
@@ -228,7 +233,7 @@ def run(pair: Pair, asked: Clean) -> list[Effect]:
 def test_the_swap_waits_for_the_flush_and_the_cleaner_for_the_swap(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.cleaner.auto_flush = False
     pair.cleaner.send(PARTITION, asked)
     assert not bodies(pair.cleaner.pass_time(1.0), Cleaned) and len(pair.cleaner.flushes) == 1
@@ -246,7 +251,7 @@ def test_the_swap_waits_for_the_flush_and_the_cleaner_for_the_swap(tmp_path: Pat
 def test_another_cleaner_is_asked_for_nothing_while_what_the_old_one_wrote_is_put_in_place(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     cleaned = only(run(pair, asked), Cleaned)
     pair.partition.auto_flush = False
     pair.partition.send(CLEANER, cleaned)
@@ -262,7 +267,7 @@ def test_another_cleaner_is_asked_for_nothing_while_what_the_old_one_wrote_is_pu
 def test_a_failed_flush_of_the_cleaner_ends_the_pass_and_leaves_nothing(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.cleaner.auto_flush = False
     pair.cleaner.send(PARTITION, asked)
     pair.cleaner.pass_time(1.0)
@@ -303,7 +308,7 @@ def test_a_flush_that_ends_behind_its_pass_is_nobodys(tmp_path: Path) -> None:
     """The partition died meanwhile; what its successor asks for has another flush."""
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.cleaner.auto_flush = False
     pair.cleaner.send(PARTITION, asked)
     pair.cleaner.pass_time(1.0)
@@ -361,7 +366,7 @@ def test_both_policies(tmp_path: Path) -> None:
 def test_retention_that_is_faster_alarms_nobody(tmp_path: Path) -> None:
     pair = Pair(tmp_path, **{"cleanup.policy": "compact,delete"})
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.partition.partition.replica.log.segments[0].path.unlink()
     with capture_logs() as said:
         pair.carry([Send(CLEANER, asked)])
@@ -372,7 +377,7 @@ def test_retention_that_is_faster_alarms_nobody(tmp_path: Path) -> None:
 def test_a_topic_that_was_deleted_meanwhile(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     pair.partition.directory.rename(tmp_path / "orders-0.x-delete")
     assert "No such file" in only(run(pair, asked), CleaningFailed).reason
 
@@ -380,7 +385,7 @@ def test_a_topic_that_was_deleted_meanwhile(tmp_path: Path) -> None:
 def test_a_partition_that_stops_offers_nothing_to_its_log(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
-    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    asked = pair.ask()
     cleaned = only(run(pair, asked), Cleaned)
     pair.partition.auto_flush = False
     pair.partition.send(SUPERVISOR, Shutdown())

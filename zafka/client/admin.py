@@ -20,9 +20,9 @@ from zafka.client.admin_base import (
     PartitionInfo,
     TopicInfo,
 )
-from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo, Partitions
+from zafka.client.admin_groups import GroupInfo, GroupListing, GroupMemberInfo
 from zafka.client.core import list_topics
-from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
+from zafka.client.records import OffsetAndMetadata, Offsets, Partitions, TopicPartition
 from zafka.client.waiting import run
 
 __all__ = [

@@ -34,7 +34,7 @@ from zafka.client.group_requests import (
     read_deleted_offsets,
 )
 from zafka.client.life import ClientBase
-from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
+from zafka.client.records import OffsetAndMetadata, Offsets, Partitions, TopicPartition
 from zafka.client.version import VERSION
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -57,8 +57,6 @@ WHY: dict[int, str] = {
     ErrorCode.NON_EMPTY_GROUP: "it has members; close them first",
     ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC: "a member reads this topic; close it first",
 }
-
-Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class GroupListing(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from zafka.client.admin_base import BY_BROKER_DEFAULT, AdminBase, ConfigEntry, ConfigOwner, NewTopic, TopicInfo
 from zafka.client.admin_groups import GroupInfo, GroupListing
 from zafka.client.batches import Deliveries, Delivery, RecordMetadata, Span
-from zafka.client.consumer_base import ConsumerBase, Partitions
+from zafka.client.consumer_base import ConsumerBase
 from zafka.client.core import list_topics
 from zafka.client.errors import ClientClosed
 from zafka.client.group_requests import offsets_of
@@ -27,7 +27,7 @@ from zafka.client.loop_bridge import LoopBridge
 from zafka.client.offsets import EARLIEST, LATEST
 from zafka.client.producer_arguments import HeadersArgument
 from zafka.client.producer_base import ProducerBase
-from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Partitions, Record, TopicPartition
 from zafka.client.waiting import Signal, Steps
 
 Found = TypeVar("Found")

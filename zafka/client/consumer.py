@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Literal, Self, overload
 
-from zafka.client.consumer_base import ConsumerBase, Partitions
+from zafka.client.consumer_base import ConsumerBase
 from zafka.client.group_requests import offsets_of
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition
+from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Partitions, Record, TopicPartition
 from zafka.client.waiting import run
 
 

@@ -42,7 +42,15 @@ from zafka.client.membership import GroupMember, OnRebalance, Reader
 from zafka.client.metrics import ConsumerMetrics
 from zafka.client.offset_lookup import list_offsets
 from zafka.client.offsets import EARLIEST, LATEST
-from zafka.client.records import OffsetAndMetadata, OffsetAndTimestamp, Offsets, Record, TopicPartition, record_maker
+from zafka.client.records import (
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    Offsets,
+    Partitions,
+    Record,
+    TopicPartition,
+    record_maker,
+)
 from zafka.client.waiting import until
 from zafka.storage.batch import BatchHeader, walk
 from zafka.storage.errors import BadBatch
@@ -51,8 +59,6 @@ from zafka.storage.records import decode_batch_as
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
 LEAVE_AT_EXIT_S = 1.0  # for a member's last word where nobody closed it
 FOREVER_STEP_S = 5.0  # an endless wait looks up this often
-
-Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class ConsumerBase(ClientBase):

@@ -5,7 +5,7 @@ Owns: `Record`, with the fields of Kafka's consumers, and the small types around
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -19,6 +19,9 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+Partitions = Iterable[TopicPartition | tuple[str, int]]
 
 
 class OffsetAndMetadata(NamedTuple):
