@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.25
 POLL_RECORDS = 5000
+WRITE_S = 1.0  # for what is being written when we are told to end
 
 
 class Range(NamedTuple):
@@ -64,26 +66,70 @@ def consume(
         write = compile_format(plain, null=b"NULL" if null else b"")
     from zafka.client.consumer import Consumer
 
-    with until_interrupted():
+    with until_interrupted() as interrupts:
         if group is not None:
             with Consumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", group_id=group) as consumer:
-                copy_share(consumer, write, count, exit_at_end=exit_at_end)
+                copy_share(consumer, write, count, interrupts, exit_at_end=exit_at_end)
             return
         with Consumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
             ranges = find_ranges(consumer, topic, partitions, offsets, exit_at_end=exit_at_end)
             copy(consumer, ranges, write, count)
 
 
+class Interrupts:
+    """Ctrl-C, and SIGTERM, which is what others send. They end what runs at once; or, while `hold()` lasts, are noted only,
+    so that what is printed and what is committed do not part. A write that nobody takes is ended all the same."""
+
+    def __init__(self) -> None:
+        self.is_asked = False  # while held
+        self._is_held = False
+        self._is_writing = False
+        self._again: threading.Timer | None = None
+
+    def on_signal(self, number: int, frame: object) -> None:
+        if not self._is_held or (self.is_asked and self._is_writing):
+            raise KeyboardInterrupt
+        self.is_asked = True
+        if self._is_writing and sys.platform != "win32":  # is it taken by then?
+            self._again = threading.Timer(WRITE_S, signal.pthread_kill, (threading.get_ident(), number))
+            self._again.daemon = True
+            self._again.start()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self._is_held = True
+        try:
+            yield
+        finally:
+            if self._again is not None:
+                self._again.cancel()
+                self._again.join()
+            self._is_held = False
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises KeyboardInterrupt from what is inside, if that goes on for WRITE_S after a signal, or at a second one."""
+        self._is_writing = True
+        try:
+            yield
+        finally:
+            self._is_writing = False
+
+
 @contextlib.contextmanager
-def until_interrupted() -> Iterator[None]:
-    """Ctrl-C is the usual way to end it, and SIGTERM is what others send for that: a member leaves its group."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def until_interrupted() -> Iterator[Interrupts]:
+    interrupts = Interrupts()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # a shell's background jobs are not told of Ctrl-C
+                signal.signal(number, interrupts.on_signal)
+        yield interrupts
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def find_ranges(
@@ -137,7 +183,6 @@ def copy(consumer: Consumer, ranges: dict[TopicPartition, Range], write: Write, 
     for where, span in ranges.items():
         consumer.seek(where, span.start)
     open_ends: dict[tuple[str, int], int | None] = {where: span.stop for where, span in ranges.items()}
-    out = sys.stdout.buffer
     left = count if count is not None else sys.maxsize
     while open_ends and left:
         printed: list[bytes] = []
@@ -145,8 +190,7 @@ def copy(consumer: Consumer, ranges: dict[TopicPartition, Range], write: Write, 
             stop = open_ends.get((record.topic, record.partition), 0)  # 0: its end was reached
             if stop is None or record.offset < stop:
                 printed.append(write(record))
-        out.write(b"".join(printed))
-        out.flush()
+        put(b"".join(printed))
         left -= len(printed)
         for read, stop in list(open_ends.items()):
             if stop is not None and consumer.position(read) >= stop:
@@ -154,25 +198,35 @@ def copy(consumer: Consumer, ranges: dict[TopicPartition, Range], write: Write, 
                 consumer.pause(read)
 
 
-def copy_share(consumer: Consumer, write: Write, count: int | None, *, exit_at_end: bool) -> None:
+def put(data: bytes) -> None:
+    """All of it, to standard output: without a buffer (PYTHONUNBUFFERED), a write ends early where a signal comes."""
+    out, rest = sys.stdout.buffer, memoryview(data)
+    while rest:
+        rest = rest[out.write(rest) or 0:]
+    out.flush()
+
+
+def copy_share(
+    consumer: Consumer, write: Write, count: int | None, interrupts: Interrupts, *, exit_at_end: bool
+) -> None:
     """Print what the group gives us. What is printed is committed while others are read, and when the consumer is closed."""
-    out = sys.stdout.buffer
     left = count if count is not None else sys.maxsize
-    while left:
-        records = consumer.poll(POLL_S, min(POLL_RECORDS, left))
-        is_printed = False
-        try:
-            out.write(b"".join(map(write, records)))
-            out.flush()
-            is_printed = True
-        finally:
-            if not is_printed:  # Ctrl-C, or nobody reads us any more: these come again
-                for record in reversed(records):
-                    consumer.seek((record.topic, record.partition), record.offset)
-        left -= len(records)
-        behind = consumer.lag().values()
-        if exit_at_end and not records and behind and not any(behind):
-            return
+    with interrupts.hold():
+        while left and not interrupts.is_asked:
+            records = consumer.poll(POLL_S, min(POLL_RECORDS, left))
+            is_printed = False
+            try:
+                with interrupts.writing():
+                    put(b"".join(map(write, records)))
+                    is_printed = True
+            finally:
+                if not is_printed:  # nobody reads us any more, or takes it: these come again
+                    for record in reversed(records):
+                        consumer.seek((record.topic, record.partition), record.offset)
+            left -= len(records)
+            behind = consumer.lag().values()
+            if exit_at_end and not records and behind and not any(behind):
+                return
 
 
 def json_line(record: Record) -> bytes:

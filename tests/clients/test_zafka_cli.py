@@ -175,6 +175,23 @@ def test_a_member_leaves_when_it_is_told_to_end(broker: Broker) -> None:
         assert (info.state, admin.list_group_offsets(name)) == ("Empty", {(name, 0): 1})
 
 
+def test_a_member_whose_output_nobody_takes_leaves_when_it_is_told_to_end(broker: Broker) -> None:
+    name = f"cli-{os.urandom(4).hex()}"
+    with Admin(broker.bootstrap_servers) as admin, Producer(broker.bootstrap_servers) as producer:
+        admin.create_topic(name)
+        producer.send_many(name, [b"x" * 1000] * 1000).result(TIMEOUT_S)  # more than a pipe holds
+        reader = subprocess.Popen(
+            [*COMMAND, "consume", name, "-G", name, "-b", broker.bootstrap_servers], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=ENVIRONMENT)
+        assert reader.stdout is not None and reader.stderr is not None and reader.stdout.read(1) == b"x"
+        reader.terminate()
+        assert (reader.wait(TIMEOUT_S), reader.stderr.read()) == (0, b"")
+        reader.stdout.close()
+        reader.stderr.close()
+        (info,) = admin.describe_groups(name)
+        assert (info.state, admin.list_group_offsets(name).get(TopicPartition(name, 0), 0)) == ("Empty", 0)
+
+
 def test_what_nobody_took_is_not_committed(broker: Broker) -> None:
     name = f"cli-{os.urandom(4).hex()}"
     with Admin(broker.bootstrap_servers) as admin, Producer(broker.bootstrap_servers) as producer:
