@@ -25,7 +25,7 @@ ADVERTISED = VERSIONS
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: ConsumerGroupHeartbeatRequest) -> None:
-    PassedOn(gateway, exchange, KEY, request, refuse)
+    PassedOn(gateway, exchange, KEY, request, refuse, is_last_word=request.member_epoch < 0)
 
 
 def refuse(request: ConsumerGroupHeartbeatRequest, version: int, error: int) -> ConsumerGroupHeartbeatResponse:

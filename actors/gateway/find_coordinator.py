@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zafka.actors.cluster_state import NO_LEADER
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.gateway.group_relay import GROUP_TOPIC, group_topic, partition_of
+from zafka.actors.gateway.group_relay import GROUP_TOPIC, WAIT_S, group_topic, partition_of
 from zafka.actors.gateway.metadata import begin_creation, brokers
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
@@ -33,7 +33,6 @@ ADVERTISED = VERSIONS
 
 SEVERAL_KEYS_SINCE = 4
 GROUP, TRANSACTION, SHARE = 0, 1, 2
-WAIT_S = 4.0  # less than the 5 s after which kafka-go takes the connection for dead
 NOT_AVAILABLE = "The coordinator is not available."
 NO_ERROR = "NONE"  # Kafka's word, where there is one coordinator
 UNKNOWN_KIND = (

@@ -8,6 +8,7 @@ one write per connection.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -90,6 +91,7 @@ class Gateway:
         self.creations: dict[str, Creation] = {}  # topics that Metadata has asked for, by name
         self.waking = Waking()
         self.watchers: dict[Watcher, None] = {}
+        self.last_words: Counter[int] = Counter()  # that wait for coordinators of groups, by their partitions
         self.applied = 0  # of `__cluster`: everything below is in `cluster`
         self.changed = False  # what `watchers` look at has changed in this turn
         self.stopping = False

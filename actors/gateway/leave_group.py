@@ -22,7 +22,7 @@ ADVERTISED = VERSIONS
 
 
 def handle(gateway: Gateway, exchange: Exchange, request: LeaveGroupRequest) -> None:
-    PassedOn(gateway, exchange, KEY, request, refuse)
+    PassedOn(gateway, exchange, KEY, request, refuse, is_last_word=True)
 
 
 def refuse(request: LeaveGroupRequest, version: int, error: int) -> LeaveGroupResponse:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zafka.actors.gateway.connection import Exchange
-from zafka.actors.gateway.group_relay import Relay, decoded, find_route
+from zafka.actors.gateway.group_relay import LastWord, Relay, decoded
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages.offset_commit import (
@@ -52,9 +52,8 @@ class Committing:
         relay = Relay(gateway, exchange, KEY, self._finish)
         if request.topics:
             version = min(exchange.version, BY_NAME)
-            relay.ask(
-                find_route(gateway, request.group_id), version, request, decoded(KEY, version, self._take),
-                self._refuse_all)
+            LastWord(
+                relay, request.group_id, version, request, decoded(KEY, version, self._take), self._refuse_all, repeats=False)
         relay.start()
 
     def _known(self, topic: OffsetCommitRequestTopic) -> OffsetCommitRequestTopic | None:

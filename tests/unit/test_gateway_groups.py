@@ -10,43 +10,16 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_bench import BROKER_ID, COORDINATOR, Bench, Client, advanced, make_batch, topic_id
+from tests.unit.group_relay_bench import G, Groups, H, commit, committed
 from zafka.actors import cluster_state as cs, messages
 from zafka.actors.actor import Mail, Peer
 from zafka.actors.gateway.group_relay import GROUP_TOPIC, partition_of
-from zafka.actors.messages import GroupAnswer, GroupAnswers, GroupCall, GroupRequests, TopicsTold
+from zafka.actors.messages import GroupAnswer, GroupAnswers, GroupRequests, TopicsTold
 from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
-from zafka.transport.kafka.codec import request_reader, response_writer
+from zafka.transport.kafka.codec import response_writer
 from zafka.transport.kafka.errors import ErrorCode
-from zafka.transport.kafka.messages import describe_groups, offset_commit, offset_delete, offset_fetch
-
-G, H = partition_of("g", 4), partition_of("h", 4)
-
-
-class Groups(Bench):
-    """A broker with the topic t (2 partitions) and four group coordinators."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.start("t")
-        self.create(GROUP_TOPIC, partitions=4)
-        for number in range(4):
-            self.serve(GROUP_TOPIC, number)
-
-    def asked(self) -> list[tuple[Peer, GroupCall, Any]]:
-        """What coordinators were asked in the last turn: by whom, how, and what."""
-        found = []
-        for send in self.sends(GroupRequests):
-            records, position = memoryview(b"".join(send.records)), 0
-            for call in send.body.calls:
-                body = records[position:position + call.size]
-                found.append((send.to, call, request_reader(call.api_key, call.version)(body, 0)))
-                position += call.size
-        return found
-
-    def answer(self, peer: Peer, call: GroupCall, response: Any, error: int = 0) -> None:
-        body = b"" if error else b"".join(response_writer(call.api_key, call.version)(response))
-        self.tell(peer, GroupAnswers([GroupAnswer(call.request_id, error, len(body))]), records=body)
+from zafka.transport.kafka.messages import describe_groups, offset_delete, offset_fetch
 
 
 @pytest.fixture
@@ -57,18 +30,6 @@ def bench(tmp_path: Path) -> Groups:
 @pytest.fixture
 def client(bench: Groups) -> Client:
     return bench.client()
-
-
-def commit(*topics: tuple[str, bytes, int], group: str = "g") -> kafka.OffsetCommitRequest:
-    return kafka.OffsetCommitRequest(group, topics=[
-        offset_commit.OffsetCommitRequestTopic(topic_id, name, [offset_commit.OffsetCommitRequestPartition(number, 5)])
-        for name, topic_id, number in topics])
-
-
-def committed(*topics: str) -> kafka.OffsetCommitResponse:
-    return kafka.OffsetCommitResponse(topics=[
-        offset_commit.OffsetCommitResponseTopic(name=name, partitions=[offset_commit.OffsetCommitResponsePartition(0, 0)])
-        for name in topics])
 
 
 # -- which partition -----------------------------------------------------------------------------
@@ -183,18 +144,6 @@ def test_a_coordinators_error_stands_at_each_partition(bench: Groups, client: Cl
     bench.answer(peer, call, None, error)
     (answer,) = client.answers()
     assert [(topic.topic_id, topic.partitions[0].error_code) for topic in answer.topics] == [(topic_id("t"), error)]
-
-
-def test_a_coordinator_that_dies_with_a_request_in_hand_is_loading(bench: Groups, client: Client) -> None:
-    client.send(ApiKey.OFFSET_COMMIT, 9, commit(("t", bytes(16), 0)))
-    bench.down(GROUP_TOPIC, G)
-    (answer,) = client.answers()
-    assert answer.topics[0].partitions[0].error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-    again = client.ask(ApiKey.OFFSET_COMMIT, 9, commit(("t", bytes(16), 0)))
-    assert again.topics[0].partitions[0].error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-    bench.serve(GROUP_TOPIC, G, epoch=1)
-    client.send(ApiKey.OFFSET_COMMIT, 9, commit(("t", bytes(16), 0)))
-    assert len(bench.asked()) == 1
 
 
 def test_what_one_turn_brings_for_a_coordinator_is_one_message(bench: Groups) -> None:
@@ -328,8 +277,7 @@ def test_what_members_ask_is_passed_on_and_the_answer_comes_back_as_it_is(
 @pytest.mark.parametrize(("api", "version", "request_", "error"), [
     (*MEMBERS[0][:3], ErrorCode.COORDINATOR_LOAD_IN_PROGRESS),
     (*MEMBERS[1][:3], ErrorCode.REBALANCE_IN_PROGRESS),  # what was agreed on is lost
-    (*MEMBERS[2][:3], 0),  # nobody is late while the coordinator reads its log
-    (*MEMBERS[3][:3], ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)])
+    (*MEMBERS[2][:3], 0)])  # nobody is late while the coordinator reads its log
 def test_while_their_coordinator_comes_back_members_are_told_what_they_can_use(
     bench: Groups, client: Client, api: ApiKey, version: int, request_: Any, error: int
 ) -> None:
