@@ -52,7 +52,6 @@ from zafka.transport.mailbox import Mailbox, Port, has_mail
 from zafka.transport.stream import Stream
 
 MESSAGES_PER_TURN = 1000
-MESSAGES_PER_BEAT = 16  # how many are handled before the clock is looked at
 BYTES_PER_TURN = 16 * 1024 * 1024
 RETRY_S = 0.005
 RETRY_S_MAX = 0.1  # while nothing moves
@@ -232,7 +231,7 @@ class ActorRuntime:
                 self._perform(effects)
                 if self.exit is not None:
                     return
-            if index % MESSAGES_PER_BEAT == MESSAGES_PER_BEAT - 1:
+            if index:
                 now_s = self.clock().monotonic_s
                 if now_s >= max(self._heartbeat_at_s, now.monotonic_s + self.start.heartbeat_s):
                     self._heartbeat(now_s)  # much mail that takes long is not a hung actor

@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 
 MAX_DECODED_BYTES = 128 * 1024 * 1024
 MAX_SEARCHED_BYTES = 16 * 1024 * 1024
-MAX_SEARCHED_RECORDS = 250_000  # about a tenth of a second of work
+MAX_SEARCHED_RECORDS = 100_000  # a tenth of a second of work, or a few on a slow machine
 _LOOK_AGAIN_RECORDS = 64  # where there was no run
 _LEAST_RECORD_BYTES = 7  # seven numbers of one byte: no key, no value, no headers
 _TIMESTAMP_BOUND = 2**62  # a base and a delta below it add up to an int64

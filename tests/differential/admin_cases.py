@@ -189,7 +189,7 @@ def increment(name: str, *configs: tuple[str, int, str | None], kind: int = TOPI
 
 
 def told(name: str, *keys: str) -> Call:
-    return Call(configs_of(TOPIC, name, list(keys)), version=4)
+    return Call(configs_of(TOPIC, name, list(keys)), version=4, is_known_later=True)
 
 
 SET, DELETE, APPEND, SUBTRACT = range(4)

@@ -20,6 +20,7 @@ class Call:
 
     is_answered: False where no answer is right. until: asked until this is its only error code, not compared.
     on: a connection by name. waits: its answer is for a `Late` on the same connection.
+    is_known_later: Kafka's broker may not know of it yet when it has answered the change.
     """
 
     body: Any
@@ -29,6 +30,7 @@ class Call:
     until: int | None = None
     on: str = ""
     waits: bool = False
+    is_known_later: bool = False
 
     @property
     def key(self) -> ApiKey:

@@ -219,7 +219,8 @@ def _compare_when_known(title: str, asked: Call, version: int, outcomes: tuple[O
     ours, theirs = outcomes
     while True:
         found = compare(title, asked.key, at(asked, version), (ours, theirs), sides)
-        if not found or asked.key not in KNOWN_LATER or time.monotonic() > deadline_s:
+        is_known_later = asked.is_known_later or asked.key in KNOWN_LATER
+        if not found or not is_known_later or time.monotonic() > deadline_s:
             return found
         threading.Event().wait(0.02)
         theirs = ask(sides[1], asked, version)

@@ -23,13 +23,15 @@ from zafka.transport.kafka import messages as kafka
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.types import ZERO_UUID
 
+# On a slow machine, too, no member is put out before all is compared.
+SESSIONS = {"group.consumer.max.session.timeout.ms": "600000", "group.consumer.session.timeout.ms": "600000"}
 # Kept for ever: the batches are dated, and Kafka would delete them 30 s after its start. KIP-848's assignments are made at once.
 KAFKA_SETTINGS = {
     "log.retention.ms": "-1", "offsets.topic.num.partitions": "1", "log.initial.task.delay.ms": "600000",
     "transaction.state.log.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
-    "group.consumer.assignment.interval.ms": "0",
+    "group.consumer.assignment.interval.ms": "0", **SESSIONS,
 }
-ZAFKA_SETTINGS = {"retention.ms": "-1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1"}
+ZAFKA_SETTINGS = {**SESSIONS, "retention.ms": "-1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1"}
 
 
 class NotComparable(Exception):
