@@ -1,6 +1,7 @@
 """ConsumerGroupHeartbeat: a member of a KIP-848 group says what it reads and has, and is told what it is to have.
 
-Versions 0-1. Version 1 adds regular expressions (KIP-848), and members make their ids themselves (KIP-1082).
+Versions 0-1. Version 1 adds regular expressions (KIP-848), and members make their ids themselves (KIP-1082). One that leaves waits
+for a coordinator that reads its log, for up to 4 s, where Kafka says COORDINATOR_LOAD_IN_PROGRESS at once: clients say it once.
 Source: KafkaApis.handleConsumerGroupHeartbeat, GroupMetadataManager.consumerGroupHeartbeat.
 """
 

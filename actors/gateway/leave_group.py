@@ -1,6 +1,7 @@
 """LeaveGroup: members leave a group, or are removed from it by an admin.
 
-Versions 0-5. From 3 on several members at once, by member id or instance id (KIP-345), from 5 on with reasons (KIP-800).
+Versions 0-5. From 3 on several members at once, by member id or instance id (KIP-345), from 5 on with reasons (KIP-800). While the
+coordinator reads its log it waits for up to 4 s, where Kafka says COORDINATOR_LOAD_IN_PROGRESS at once: clients say it once.
 Source: KafkaApis.handleLeaveGroupRequest, GroupMetadataManager.classicGroupLeave.
 """
 

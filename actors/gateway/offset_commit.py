@@ -2,7 +2,8 @@
 
 Versions 2-10. Version 5 takes the client's wish for a retention away, 6 adds leader epochs (KIP-320), 7 static members
 (KIP-345), 9 the members of KIP-848, 10 names topics by id. Partitions that the cluster does not have are refused here, as
-in Kafka; the rest goes to the coordinator with topics by name, whatever the client's version.
+in Kafka; the rest goes to the coordinator with topics by name, whatever the client's version. While that reads its log it
+waits for up to 4 s, where Kafka says COORDINATOR_LOAD_IN_PROGRESS at once: it may be the last commit of a member that closes.
 Source: KafkaApis.handleOffsetCommitRequest, OffsetMetadataManager.commitOffset.
 """
 
