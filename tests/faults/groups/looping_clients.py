@@ -7,6 +7,7 @@ coroutine, and `wait` in it awaits something there, so that a member that gives 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,7 +26,7 @@ async def bridged(plain: Callable[[], None]) -> None:
     while not runs.dead:
         try:
             result = await awaited
-        except Exception as failed:  # noqa: BLE001  (whatever it is, it is for who waits)
+        except (Exception, asyncio.CancelledError) as failed:  # noqa: BLE001  (whatever it is, it is for who waits)
             awaited = runs.throw(failed)
         else:
             awaited = runs.switch(result)
@@ -181,7 +182,8 @@ def aiokafka(listener: Listener, task: Task) -> Client:
 
         def close(self) -> None:
             self._give_up()
-            wait(consumer.stop())
+            with contextlib.suppress(asyncio.CancelledError):  # of its fetcher, where that was waiting to ask again
+                wait(consumer.stop())
 
         def state(self) -> str:
             coordinator = consumer._coordinator
