@@ -416,8 +416,7 @@ class Log:
         return self._reading(self._segments[self._segment_of(base_offset)]).first_timestamp
 
     def _put_in_place(self, replaced: Replacement) -> None:
-        if self._last_read in replace_segments(self._disk, self._segments, replaced, self.directory):
-            self._last_read = None
+        replace_segments(self._disk, self._segments, replaced, self.directory)
         self._names_changed = self._checkpoint_wanted = True  # the next one names no swap
 
     # -- deletion ------------------------------------------------------------------------------

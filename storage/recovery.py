@@ -392,7 +392,7 @@ class _Recovery:
             end_offset, self.start_offset, min(max(high_watermark, self.start_offset), end_offset),
             tuple(segment.row() for segment in self.segments), tuple(self.leader_epochs.entries),
             self.producers.snapshot(), self.owner,
-            min(self.checkpoint.cleaned_offset, end_offset) if self.checkpoint else 0,
+            self.checkpoint.cleaned_offset if self.checkpoint else 0,
         )
         try:
             temporary = write_temporary(self.disk, self.directory, checkpoint)

@@ -139,8 +139,8 @@ def put_in_place(disk: Disk, directory: Path, base_offset: int, others: Sequence
             disk.unlink(path)
 
 
-def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement, directory: Path) -> list[Segment]:
-    """Step 4, in a log that is open; returns the segments that are gone."""
+def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement, directory: Path) -> None:
+    """Step 4, in a log that is open."""
     row = replaced.row
     assert row is not None
     first = replaced.of([segment.row() for segment in segments])
@@ -151,7 +151,6 @@ def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement,
     new = Segment(disk, directory, row, created_ms=old[0].created_ms, index_interval=old[0].index_interval)
     new.sealed = True
     segments[first : first + len(old)] = [new]
-    return old
 
 
 def settle(disk: Disk, directory: Path, checkpoint: Checkpoint | None) -> bool:

@@ -28,11 +28,11 @@ from tests.unit.compacted_log import (
 from tests.unit.damaged_log import DIRECTORY, new_disk, snapshot
 from tests.unit.log_tools import NOW_MS, append, flush, read_batches
 from tests.unit.memory_disk import MemoryDisk
-from zafka.storage.batch import BatchHeader, crc_fits, read_header, with_log_append_time, with_records
+from zafka.storage.batch import read_header, with_records
 from zafka.storage.cleaning import CHUNK_BYTES, Written, abandon, clean
-from zafka.storage.compaction import ENTRY_BYTES, OffsetMap, Rules, find_dirty, group_segments, is_hole, kept_of
+from zafka.storage.compaction import ENTRY_BYTES, find_dirty, group_segments, is_hole
 from zafka.storage.errors import CorruptLog
-from zafka.storage.records import Record, decode_batch, encode_batch
+from zafka.storage.records import encode_batch
 from zafka.storage.recovery import recover
 from zafka.storage.segment import SegmentRow
 from zafka.storage.verify import verify
@@ -60,10 +60,13 @@ def rows(*sizes: int, timestamp_ms: int = 100) -> list[SegmentRow]:
     return [SegmentRow(10 * i, 10 * i + 10, size, 0, 0, timestamp_ms + i, 10 * i) for i, size in enumerate(sizes)]
 
 
-def find(segments: list[SegmentRow], *, cleaned: int = 0, limit: int = 1000, now_ms: int = 1000, start: int = 0, **config: Any) -> Any:
+def find(
+    segments: list[SegmentRow], *, cleaned: int = 0, limit: int = 1000, now_ms: int = 1000, start: int = 0, first_ms: int = 90,
+    **config: Any,
+) -> Any:
     return find_dirty(
         segments, compacted_config(**config), start_offset=start, cleaned_offset=cleaned, limit_offset=limit, now_ms=now_ms,
-        first_timestamp=lambda base_offset: 90 + base_offset // 10)
+        first_timestamp=lambda base_offset: first_ms + base_offset // 10)
 
 
 def test_the_dirty_ratio_decides() -> None:
@@ -92,6 +95,8 @@ def test_max_compaction_lag_makes_it_due_whatever_the_ratio() -> None:
     assert not find(rows(1, 1), now_ms=140, **config).is_due(compacted_config(**config))
     assert find(rows(1, 1), now_ms=141, **config).is_due(compacted_config(**config)), "its first batch is of 90"
     assert not find(rows(1, 1), now_ms=141, cleaned=10, **config).is_due(compacted_config(**config)), "the old one is clean"
+    for none in (-1, 0):
+        assert not find(rows(1), first_ms=none, **config).is_due(compacted_config(**config)), "nobody knows how old it is"
 
 
 def test_the_age_of_a_segment_is_that_of_its_first_batch() -> None:
@@ -241,91 +246,43 @@ def check_whole(disk: MemoryDisk, log: Any) -> None:
         assert log.locate(record.offset, 1, log.end_offset).length
         found = log.offset_for_timestamp(record.timestamp)
         assert found == next((r.timestamp, r.offset, found.leader_epoch) for r in held if r.timestamp >= record.timestamp)
+    assert [segment.sealed for segment in log.segments] == [True] * (len(log.segments) - 1) + [False]
     disk.power_cut()
     again, report = recover(disk, DIRECTORY, log.config, NOW_MS)
     assert records_in(disk, again) == held and not report.changed
 
 
-# -- sequences and markers ------------------------------------------------------------------------
+# -- sequences and headers ------------------------------------------------------------------------
 
 
-def test_the_last_batch_of_a_producer_stays_as_an_empty_one() -> None:
+@pytest.mark.parametrize("producer_id", [0, 7])
+def test_the_last_batch_of_a_producer_stays_as_an_empty_one(producer_id: int) -> None:
     """Also a start without a checkpoint then finds out what the producer has sent."""
     disk = new_disk()
     log = new_log(disk, compacted_config(segment_bytes=1000))
     for sequence in (0, 2):
         pairs = [(b"a", b"x" * 300), (b"b", b"x" * 100)]
-        append(log, batch_of(pairs, producer_id=7, producer_epoch=3, base_sequence=sequence))
+        append(log, batch_of(pairs, producer_id=producer_id, producer_epoch=3, base_sequence=sequence))
     append(log, *[batch_of([(key, b"y" * 300)]) for key in (b"a", b"b", b"c", b"d")])
     flush(disk, log, log.checkpoint())
     log.high_watermark = log.end_offset
     compact(disk, log)
     first, second, *_ = [header for header, _ in read_batches(disk, log)]
     assert is_hole(first) and (second.base_offset, second.last_offset) == (2, 3)
-    assert (second.record_count, second.producer_id, second.producer_epoch, second.base_sequence) == (0, 7, 3, 2)
+    assert (second.record_count, second.producer_id, second.producer_epoch, second.base_sequence) == (0, producer_id, 3, 2)
     disk.unlink(DIRECTORY / "recovery-checkpoint")
     disk.crash()
     again, _ = recover(disk, DIRECTORY, log.config, NOW_MS)
-    producer = again.producers.get(7)
+    producer = again.producers.get(producer_id)
     assert producer is not None and (producer.epoch, producer.last_sequence) == (3, 3)
     # It goes as well, once the producer has sent more.
-    following = batch_of([(b"e", b"")], producer_id=7, producer_epoch=3, base_sequence=4)
+    following = batch_of([(b"e", b"")], producer_id=producer_id, producer_epoch=3, base_sequence=4)
     append(again, following)
     append(again, *[batch_of([(b"f", b"y" * 800)])] * 2)
     flush(disk, again, again.checkpoint())
     again.high_watermark = again.end_offset
     compact(disk, again)
     assert all(header.producer_id < 0 or header.base_sequence == 4 for header, _ in read_batches(disk, again))
-
-
-def rules(offsets: OffsetMap | None = None, *, now_ms: int = NOW_MS, end_offset: int = 1000) -> Rules:
-    offsets = offsets or OffsetMap(0, 1 << 20)
-    offsets.end_offset = end_offset
-    return Rules(offsets, {}, now_ms, 1000)
-
-
-def test_a_control_batch_stays_byte_for_byte() -> None:
-    header, data = batch_of([(b"\0\0\0\1", b"\0" * 6)], producer_id=4, producer_epoch=0, base_sequence=0)
-    control = memoryview(with_records(
-        header, data[61:], record_count=1, attributes=0x30, base_timestamp=NOW_MS, max_timestamp=NOW_MS))
-    marker = read_header(control)
-    offsets = OffsetMap(0, 1 << 20)
-    assert offsets.take(control, marker) and offsets.end_offset == 1
-    assert offsets.highest(b"\0\0\0\1") == -1, "a marker's key is no key"
-    assert kept_of(control, marker, rules(offsets)) is control
-
-
-@pytest.mark.parametrize("codec", range(5))
-def test_what_stays_of_a_batch_is_as_it_was(codec: int) -> None:
-    pairs = [(b"a", b"1"), (b"b", None), (b"c", b"3" * 300), (b"", b"4")]
-    header, data = batch_of(pairs, codec=codec, timestamp_ms=NOW_MS - 10**9, producer_id=5, producer_epoch=1, base_sequence=70)
-    offsets = OffsetMap(0, 1 << 20)
-    assert offsets.take(data, header)
-    offsets.take(*reversed(batch_of_later(b"a")))
-    kept = kept_of(data, header, rules(offsets))
-    assert kept is not None
-    after = read_header(kept)
-    assert crc_fits(memoryview(kept), 0, after) and len(kept) == after.size_bytes and after.codec == codec
-    assert after.delete_horizon_ms == NOW_MS + 1000
-    assert (after.producer_id, after.producer_epoch, after.base_sequence) == (5, 1, 70)
-    assert (after.last_offset_delta, after.record_count, after.max_timestamp) == (3, 3, header.max_timestamp)
-    assert decode_batch(kept, after) == decode_batch(data, header)[1:]
-
-
-def batch_of_later(key: bytes) -> tuple[BatchHeader, memoryview]:
-    header, data = batch_of([(key, b"later")])
-    return header._replace(base_offset=500), data
-
-
-def test_log_append_time_stays() -> None:
-    _, data = batch_of([(b"a", b"1"), (b"b", b"2")])
-    stamped = memoryview(with_log_append_time(data, NOW_MS + 77))
-    offsets = OffsetMap(0, 1 << 20)
-    assert offsets.take(stamped, read_header(stamped))
-    offsets.take(*reversed(batch_of_later(b"a")))
-    kept = kept_of(stamped, read_header(stamped), rules(offsets))
-    assert kept is not None
-    assert decode_batch(kept, read_header(kept)) == [Record(1, NOW_MS + 77, b"b", b"2", ())]
 
 
 def test_headers_stay() -> None:
@@ -344,9 +301,11 @@ def test_headers_stay() -> None:
 # -- damage, and what changes meanwhile -----------------------------------------------------------
 
 
-def test_damage_ends_the_pass_and_nothing_changes() -> None:
+@pytest.mark.parametrize("position", [7, 66])
+def test_damage_ends_the_pass_and_nothing_changes(position: int) -> None:
+    """Also to a batch's offset, which no CRC covers."""
     disk, log = small_log(*[(b"a", b"%d" % i) for i in range(6)])
-    disk.flip_bit(log.segments[2].path, 66)
+    disk.flip_bit(log.segments[2].path, position)
     before = {name: data for name, data in snapshot(disk).items() if not name.endswith(".cleaned")}
     wanted = plan_pass(log)
     with pytest.raises(CorruptLog, match="no whole batch with offset 2"):
@@ -401,6 +360,39 @@ def test_a_batch_that_does_not_decode_stays() -> None:
     log.high_watermark = log.end_offset
     compact(disk, log)
     assert [(header.base_offset, header.record_count) for header, _ in read_batches(disk, log)][:3] == [(0, 0), (1, 1), (2, 1)]
+
+
+def test_a_batch_that_does_not_decode_is_not_looked_at_for_ever() -> None:
+    disk = new_disk()
+    log = new_log(disk, compacted_config(segment_bytes=100))
+    header, _ = batch_of([(b"a", b"1")])
+    nonsense = memoryview(with_records(
+        header, b"\1" * 30, record_count=1, attributes=0, base_timestamp=NOW_MS, max_timestamp=NOW_MS))
+    append(log, (read_header(nonsense), nonsense), batch_of([(b"z", b"z")]))
+    flush(disk, log, log.checkpoint())
+    log.high_watermark = log.end_offset
+    compact(disk, log)
+    assert log.swap.cleaned_offset == 1 and not dirty_part(log).ratio
+
+
+def test_what_is_clean_is_not_written_again() -> None:
+    """Nor is a segment whose only batch is a hole, once the hole is there."""
+    disk, log = small_log(*[(b"a", b"%d" % i) for i in range(4)])
+    compact(disk, log)
+    steps = [step.replacement for step in clean(disk, plan_pass(log)) if isinstance(step, Written)]
+    assert len(steps) == 3 and all(each.row is None for each in steps)
+    assert not [name for name in snapshot(disk) if name.endswith(".cleaned")]
+
+
+def test_all_that_a_pass_has_written_is_taken_away_with_it() -> None:
+    disk, log = small_log(*[(b"a", b"%d" % i) for i in range(4)])
+    wanted, before = plan_pass(log), snapshot(disk)
+    steps = clean(disk, wanted)
+    first, second = itertools.islice((step for step in steps if isinstance(step, Written)), 2)
+    steps.close()
+    assert first.replacement.row and second.replacement.row and len(snapshot(disk)) == len(before) + 6
+    abandon(disk, wanted)
+    assert snapshot(disk) == before
 
 
 def written(disk: MemoryDisk, log: Any) -> Written:
@@ -474,6 +466,34 @@ def test_a_full_disk_puts_the_swap_off() -> None:
     check_whole(disk, log)
 
 
+def test_a_start_that_finds_the_disk_full_goes_on_with_the_swap_first() -> None:
+    """Its checkpoint still names the swap; what another one would put in place does not fit that."""
+    disk, log = small_log(*[(b"a", b"%d" % i) for i in range(8)])
+    assert log.replace(written(disk, log).replacement)
+    flush(disk, log)
+    disk.crash()
+    disk.room_bytes = 0
+    log, _ = recover(disk, DIRECTORY, log.config, NOW_MS)
+    log.high_watermark = log.end_offset
+    assert not log.swap.is_settled
+    disk.room_bytes = None
+    assert not log.replace(written_as_it_is(disk, log).replacement)
+    disk.power_cut()
+    log, report = recover(disk, DIRECTORY, log.config, NOW_MS)
+    assert log.swap.is_settled and not report.warnings
+    check_whole(disk, log)
+
+
+def test_a_start_that_finds_more_in_the_log_knows_what_is_clean() -> None:
+    disk, log = small_log(*[(b"a", b"%d" % i) for i in range(4)])
+    compact(disk, log)
+    append(log, batch_of([(b"a", b"4")]))
+    for changed in (True, False):
+        disk.crash()
+        again, report = recover(disk, DIRECTORY, log.config, NOW_MS)
+        assert (again.swap.cleaned_offset, again.end_offset, report.changed) == (3, 5, changed)
+
+
 def test_a_reader_in_the_old_file_reads_on_and_then_asks_again() -> None:
     disk, log = small_log(*[(b"a", b"%d" % i) for i in range(8)])
     old = log.locate(0, 1, log.end_offset)
@@ -497,6 +517,9 @@ def test_what_only_compaction_left_grows_old() -> None:
     disk, log = small_log(*[(b"a", b"%d" % i) for i in range(4)])
     compact(disk, log)
     assert [segment.max_timestamp for segment in log.segments] == [NOW_MS + i for i in range(4)]
+    log.update_config(compacted_config(segment_bytes=2 * log.segments[0].size_bytes))
+    compact(disk, log)
+    assert [segment.max_timestamp for segment in log.segments] == [NOW_MS + i for i in (1, 2, 3)], "the newest of a group"
 
 
 TRIALS: list[Callable[[Any], object]] = [lambda log: log.checkpoint(), lambda log: log.begin_flush()]
