@@ -464,9 +464,10 @@ class KafkaContainer(Broker):
         """The port of `get_bootstrap_server`, whichever port of a container is asked for."""
         return int(self.bootstrap_servers.rpartition(":")[2])
 
-    def start(self, timeout: float = 30.0) -> Self:
-        """Start, and return once clients can connect; at most `timeout` seconds."""
-        self.start_timeout_s = timeout
+    def start(self, timeout: float | None = None) -> Self:
+        """Start, and return once clients can connect; at most `timeout` seconds, by default `start_timeout_s`."""
+        if timeout is not None:
+            self.start_timeout_s = timeout
         return super().start()
 
 

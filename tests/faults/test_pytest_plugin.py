@@ -129,5 +129,7 @@ def test_a_container_is_a_broker_under_the_names_that_tests_know() -> None:
     kafka.stop()
     with pytest.raises(ValueError, match="such as KAFKA_NUM_PARTITIONS"):
         kafka.with_env("CLUSTER_ID", "x")
+    mistyped = KafkaContainer(start_timeout_s=50).with_env("KAFKA_NUM_PARTITION", "3")
     with pytest.raises(BrokerFailed, match="did you mean"):
-        KafkaContainer().with_env("KAFKA_NUM_PARTITION", "3").start()
+        mistyped.start()
+    assert mistyped.start_timeout_s == 50
