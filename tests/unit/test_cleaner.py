@@ -6,6 +6,7 @@ Source: Kafka LogCleaner, LogCleanerManager; LogValidator (records without a key
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.disks import ClosingDisk
-from tests.unit.drive import Drive, bodies, exit_of, only
+from tests.unit.drive import SHELL, Drive, bodies, exit_of, only
 from tests.unit.drive_partition import BROKER, NOW_MS, SUPERVISOR, Partition, answers, batch, offsets
-from zafka.actors.actor import Effect, Mail, Peer, PeerGone, Send
-from zafka.actors.cleaner import build
+from zafka.actors.actor import Effect, Mail, Peer, PeerGone, Send, TimerFired
+from zafka.actors.cleaner import STEP_TIMER, build
 from zafka.actors.cleaner_messages import Clean, Cleaned, CleaningFailed, StartCleaner, Swapped
 from zafka.actors.messages import ActorDown, ActorUp, BecomeLeader, ConfigChanged, Ready, Shutdown
 from zafka.actors.start import CleanerStart
@@ -130,6 +131,19 @@ def test_a_pass_from_the_asking_to_the_end(tmp_path: Path) -> None:
     pair.partition.stop()
 
 
+def test_a_pass_leaves_no_file_open(tmp_path: Path) -> None:
+    """Neither of what it reads and writes, nor of the segments that were replaced."""
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    opened = {file.inode for file in pair.disk.open_files.values()}
+    assert len(opened) == len(pair.disk.open_files) and pair.values(), "reading opens all that will be replaced"
+    there = {file.inode: file.path for file in pair.disk.open_files.values()}
+    pair.meet()
+    left = [file.inode for file in pair.disk.open_files.values()]
+    assert len(left) == len(set(left)) and opened <= set(left) < there.keys()
+    assert all(there[inode].stat().st_ino == inode for inode in left)
+
+
 def test_only_what_is_due_is_asked_for_and_a_little_later_again(tmp_path: Path) -> None:
     pair = Pair(tmp_path, **{"min.cleanable.dirty.ratio": "0.5"})
     pair.produce(*keys(40, keys=40))
@@ -237,6 +251,7 @@ def test_the_swap_waits_for_the_flush_and_the_cleaner_for_the_swap(tmp_path: Pat
     pair.cleaner.auto_flush = False
     pair.cleaner.send(PARTITION, asked)
     assert not bodies(pair.cleaner.pass_time(1.0), Cleaned) and len(pair.cleaner.flushes) == 1
+    assert not pair.cleaner.turn(Mail(SHELL, TimerFired(STEP_TIMER))) and len(pair.cleaner.flushes) == 1
     cleaned = only(pair.cleaner.flush(), Cleaned)
     pair.partition.auto_flush = False
     count = len(pair.records())
@@ -259,9 +274,72 @@ def test_another_cleaner_is_asked_for_nothing_while_what_the_old_one_wrote_is_pu
     again = Peer(CLEANER.name, 11)
     assert pair.partition.flushes
     assert not bodies(pair.partition.send(SUPERVISOR, ActorUp(*again, "ipc://there")), Clean)
+    told = []
     while pair.partition.flushes:
-        pair.partition.flush()
+        told += pair.partition.flush()
     assert pair.partition.partition.replica.log.swap.is_settled
+    assert not cleaned.is_last and not bodies(told, Swapped), "who is not there any more is told nothing"
+    assert bodies(pair.partition.pass_time(1.0), Clean)
+
+
+def test_a_cleaner_that_is_seen_before_the_death_of_the_one_before_is_asked_at_once(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    assert pair.ask().number == 1
+    again = Peer(CLEANER.name, 11)
+    (asked,) = bodies(pair.partition.send(SUPERVISOR, ActorUp(*again, "ipc://there")), Clean)
+    assert asked.number == 2
+    pair.partition.send(SUPERVISOR, ActorDown(*CLEANER))
+    assert not bodies(pair.partition.pass_time(5.0), StartCleaner)
+
+
+def test_a_group_that_retention_has_reached_ends_the_pass(tmp_path: Path) -> None:
+    """What is left of it was not cleaned: if later ones were, the deletion of a key could go before its value."""
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    pair.meet()
+    assert pair.told[-1] == Swapped(pair.told[0].number, True), "an earlier swap has come to its end"
+    pair.produce(*keys(40))
+    (asked,) = bodies(pair.partition.pass_time(1.0), Clean)
+    cleaned = only(run(pair, asked), Cleaned)
+    assert not cleaned.is_last and len(cleaned.replacement.bases) > 1
+    partition = pair.partition.partition
+    partition.on_mail(Mail(CLEANER, cleaned), pair.partition.now)
+    log = partition.replica.log
+    log.update_config(replace(log.config, cleanup_policy=("compact", "delete"), retention_bytes=log.size_bytes - 400, retention_ms=-1))
+    assert log.apply_retention(NOW_MS, log.end_offset)
+    assert only(pair.partition.turn(), Swapped) == Swapped(asked.number, False)
+    assert not bodies(pair.cleaner.send(PARTITION, Swapped(asked.number, False)) + pair.cleaner.pass_time(10.0), Cleaned)
+
+
+def test_a_group_that_is_told_again_is_not_put_in_place_again(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    pair.meet()
+    last = next(body for body in reversed(pair.told) if isinstance(body, Cleaned))
+    records = pair.records()
+    assert not pair.partition.send(CLEANER, last) and pair.records() == records
+
+
+def test_who_does_not_lead_asks_for_no_pass(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    pair.partition.stop()
+    partition = Partition(tmp_path, pair.partition.config)
+    partition.start()
+    partition.link(BROKER)
+    assert not bodies(partition.send(SUPERVISOR, ActorUp(*CLEANER, "ipc://there")), Clean)
+    partition.send(BROKER, BecomeLeader(1, partition.config))
+    assert bodies(partition.pass_time(1.0), Clean)
+
+
+def test_a_pass_that_waits_says_how_far_it_would_go(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    log, compaction = pair.partition.partition.replica.log, pair.partition.partition._compaction
+    compaction.keep_from = 0
+    pair.meet()
+    assert not pair.told and compaction.waits_for == log.segments[-1].base_offset
 
 
 def test_a_failed_flush_of_the_cleaner_ends_the_pass_and_leaves_nothing(tmp_path: Path) -> None:
@@ -320,6 +398,36 @@ def test_a_flush_that_ends_behind_its_pass_is_nobodys(tmp_path: Path) -> None:
     assert not pair.sent(pair.cleaner.fail_flush())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_ends_an_earlier_pass_does_not_end_this_one(tmp_path: Path, fails: bool) -> None:
+    """Neither the end of who asked for it, nor a flush that was on its way, nor an answer that is meant for it."""
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    asked, successor = pair.ask(), Peer(PARTITION.name, PARTITION.incarnation + 1)
+    pair.cleaner.auto_flush = False
+    pair.cleaner.send(PARTITION, asked)
+    pair.cleaner.pass_time(1.0)
+    pair.cleaner.send(SUPERVISOR, ActorDown(*PARTITION))
+    pair.cleaner.send(successor, asked)
+    pair.cleaner.pass_time(1.0)
+    assert len(pair.cleaner.flushes) == 2
+    pair.cleaner.send(SUPERVISOR, PeerGone(PARTITION))
+    assert not (pair.cleaner.fail_flush() if fails else pair.cleaner.flush())
+    pair.cleaner.auto_flush = True
+    assert only(pair.cleaner.flush(), Cleaned)
+    for sender, number in ((PARTITION, asked.number), (successor, asked.number + 1)):
+        assert not pair.cleaner.send(sender, Swapped(number, True)) + pair.cleaner.pass_time(10.0)
+    assert only(pair.cleaner.send(successor, Swapped(asked.number, True)) + pair.cleaner.pass_time(10.0), Cleaned)
+
+
+def test_who_asks_again_has_given_up_the_pass_before(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.produce(*keys(40))
+    asked = pair.ask()
+    assert only(run(pair, asked), Cleaned).number == 1
+    assert only(run(pair, Clean(2, asked.urgency, asked.bytes_per_second, asked.wanted)), Cleaned).number == 2
+
+
 def test_a_damaged_segment_is_tried_again_less_and_less_often(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.produce(*keys(40))
@@ -333,6 +441,13 @@ def test_a_damaged_segment_is_tried_again_less_and_less_often(tmp_path: Path) ->
     path.write_bytes(whole)
     pair.wait(200.0)
     assert pair.cleaned_offset > 0
+    pair.produce(*keys(40))
+    path = pair.partition.partition.replica.log.segments[-2].path
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    pair.told.clear()
+    for _ in range(4):
+        pair.wait(1.0)
+    assert sum(isinstance(body, CleaningFailed) for body in pair.told) > 1, "earlier failures are forgotten"
 
 
 def test_a_disk_that_is_full_for_the_checkpoint_puts_the_swap_off(tmp_path: Path) -> None:
