@@ -28,6 +28,7 @@ def told(state: str, members: Iterable[GroupMemberInfo] = (), *, committed: tupl
     ("found", "words"),
     [
         (told("Stable", [member("a", 0)], committed=(8,)), "ok Stable, 1 members, lag 2"),
+        (told("Stable", [member("a", 0)], committed=(12, 8)), "ok Stable, 1 members, lag 2"),
         (told("Empty", committed=(10,)), "ok Empty, 0 members, lag 0"),
         (told("Empty", committed=(7, 10, 9)), "warning nobody reads 4 records behind its offsets, in t-0, t-2"),
         (told("Empty", committed=(0, 0, 0, 0, 0)), "t-0, t-1, t-2 and 2 more"),
@@ -40,6 +41,11 @@ def told(state: str, members: Iterable[GroupMemberInfo] = (), *, committed: tupl
 def test_one_thing_that_is_wrong_is_told_and_nothing_else(found: list[str], words: str) -> None:
     (text,) = found
     assert words in text
+
+
+def test_of_many_three_are_named() -> None:
+    assert [told("Empty", committed=(9,) * count)[0].partition(", in ")[2] for count in (3, 4)] == [
+        "t-0, t-1, t-2", "t-0, t-1, t-2 and 1 more"]
 
 
 def test_protocols_of_groups_are_told_by_their_apis() -> None:
