@@ -88,7 +88,7 @@ class Log:
         self._renamed_start = start_offset
         self._tombstones: list[Path] = []
         self._last_read: Segment | None = None
-        self.swap = Swap(disk, directory, checkpoint)
+        self.swap = Swap(disk, directory)
         if checkpoint is not None:
             self.high_watermark = min(max(checkpoint.high_watermark, start_offset), self.end_offset)
             self._on_checkpoint_named(checkpoint)

@@ -55,14 +55,14 @@ class Swap:
     succeeded: whether the last one came to its end.
     """
 
-    def __init__(self, disk: Disk, directory: Path, checkpoint: Checkpoint | None) -> None:
-        self.cleaned_offset = checkpoint.cleaned_offset if checkpoint is not None else 0
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self.cleaned_offset = 0
         self.in_flight = False
         self.succeeded = False
         self._disk = disk
         self._directory = directory
         self._wanted: Replacement | None = None
-        self._named = checkpoint is not None and checkpoint.swapped >= 0  # by the checkpoint on disk
+        self._named = False  # by the checkpoint on disk
 
     @property
     def is_wanted(self) -> bool:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tests.unit.drive import exit_of
-from tests.unit.drive_cluster_snapshots import DATA, DIRECTORY, NEWCOMER, World, new_coordinator
+from tests.unit.drive_cluster_snapshots import BROKER, DATA, DIRECTORY, NEWCOMER, World, new_coordinator
+from tests.unit.log_tools import perform
 from tests.unit.memory_disk import PowerCut
 from zafka.actors import cluster_snapshot, cluster_state as cs, messages
-from zafka.actors.actor import Flush, Now, Send
+from zafka.actors.actor import Flush, Now, Peer, PeerGone, Send
+from zafka.actors.cluster_log import replay
 from zafka.actors.cluster_snapshot import sections_of, state_from
 from zafka.actors.coordinator import build
 from zafka.actors.start import COORDINATOR_DISK_FAULT, CoordinatorStart
 from zafka.storage.errors import CorruptSnapshot
 from zafka.storage.segment import LOG_SUFFIX
-from zafka.storage.snapshot import find_replacing, read_point
+from zafka.storage.snapshot import find_replacing, read_point, read_sections
 
 SEEDS = range(12)
 
@@ -143,6 +147,73 @@ def test_the_file_of_one_that_is_given_up_stays_open_until_its_flush_is_over() -
     assert flush.files[0].path in closed
 
 
+def test_the_late_end_of_a_broker_is_not_that_of_its_successor() -> None:
+    world = grown(15)
+    successor = Peer(NEWCOMER.name, NEWCOMER.incarnation + 1)
+    world.drive.send(successor, messages.ReadCluster(world.offset))
+    world.drive.send(BROKER, PeerGone(NEWCOMER))
+    told = world.drive.send(BROKER, messages.AllocateProducerIds(1, 1))
+    while world.drive.flushes:
+        perform(world.disk, world.drive.flushes[0])
+        told += world.drive.flush()
+    assert [each.body for each in told if isinstance(each, Send) and each.to == successor]
+
+
+def test_a_replay_may_begin_in_the_middle_of_a_batch() -> None:
+    """If the log was recovered by hand; and it says that it goes on."""
+    world = grown(15)
+    world.send(messages.CreateTopics(1, [messages.NewTopic(name, 2, 1, {}) for name in "abc"]))
+    replica, told = world.actor.replica, []
+    for offset in range(replica.log.start_offset, replica.log.end_offset):
+        applied = Mock()
+        replay(applied, replica, lambda: told.append(1), from_offset=offset)
+        assert applied.apply.call_count == replica.log.end_offset - offset
+    assert told
+
+
+def test_a_state_that_is_read_anew_ends_the_snapshot_of_the_one_before() -> None:
+    world = grown(30)
+    snapshots = world.actor.cluster_log.snapshots
+    assert snapshots.is_busy
+    world.actor.cluster_log.read_state()
+    assert not snapshots.is_busy
+
+
+def test_of_one_that_rots_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of the sections before the one that is damaged."""
+    monkeypatch.setattr(cluster_snapshot, "ENTRIES_PER_SECTION", 3)
+    world = grown(80)
+    newest, older = find_replacing(world.disk, DIRECTORY)
+    assert len(list(read_sections(world.disk, DIRECTORY, newest))) > 1
+    world.disk.flip_bit(DIRECTORY / newest, len(world.disk.read(DIRECTORY / newest)) - 1)
+
+    def take(state: list[bytes], section: bytes) -> int:
+        state.append(section)
+        return 1
+
+    taken = world.actor.cluster_log.snapshots.load(list, take, lambda: None)
+    assert taken == list(read_sections(world.disk, DIRECTORY, older))
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = grown(30)
+    snapshots = world.actor.cluster_log.snapshots
+    snapshots.abandon()
+    snapshots.begin(iter([(b"one", 1)]))
+    monkeypatch.setattr(world.disk, "pwritev", Mock(side_effect=OSError(errno.EIO, "it fails")))
+    with pytest.raises(OSError, match="it fails"):
+        snapshots.on_turn_end(Now(1000.0, 0))
+
+
+def test_a_segment_goes_when_the_log_begins_right_behind_it() -> None:
+    world = grown(80)
+    log = world.actor.replica.log
+    log.delete_records(log.segments[1].base_offset)
+    for _ in range(3):
+        world.claim()
+    assert log.segments[0].base_offset == log.start_offset
+
+
 def test_a_start_replays_only_what_came_after(monkeypatch: pytest.MonkeyPatch) -> None:
     world = grown(105, snapshot_records=50)
     offset = world.actor.cluster_log.snapshots.offset
@@ -264,9 +335,17 @@ def test_it_tells_all_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.ever_had(b"g" * 16) and again.ever_had(b"t" * 16) and not again.ever_had(b"x" * 16)
 
 
+def test_a_section_holds_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_snapshot, "ENTRIES_PER_SECTION", 6)
+    state = cs.ClusterState()
+    for number in range(7):
+        state.apply(cs.TopicCreated(bytes([number]) * 16, f"t{number}", [[1]]))
+    assert [entries for _, entries in sections_of(state)] == [1, 6, 6, 2]
+
+
 def test_what_is_no_section_is_said_so() -> None:
     data = sections_of(full_state())[0][0]
-    for damaged in (b"", b"\xc1", data[:-1], data + b"\0", cluster_snapshot._encoder.encode({"deleted": b"short"}),
+    for damaged in (b"", b"\xc1", data[:-1], data + b"\0", data.replace(b"abc", b"\xff\xfe\xfd"), b"\x91" * 100_000, cluster_snapshot._encoder.encode({"deleted": b"short"}),
                     cluster_snapshot._encoder.encode({"more": 1})):
         with pytest.raises(CorruptSnapshot):
             cluster_snapshot.restore(cs.ClusterState(), damaged)

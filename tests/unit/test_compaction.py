@@ -35,6 +35,7 @@ from zafka.storage.errors import CorruptLog
 from zafka.storage.records import encode_batch
 from zafka.storage.recovery import recover
 from zafka.storage.segment import SegmentRow
+from zafka.storage.swap import Replacement
 from zafka.storage.verify import verify
 
 
@@ -246,7 +247,9 @@ def check_whole(disk: MemoryDisk, log: Any) -> None:
         assert log.locate(record.offset, 1, log.end_offset).length
         found = log.offset_for_timestamp(record.timestamp)
         assert found == next((r.timestamp, r.offset, found.leader_epoch) for r in held if r.timestamp >= record.timestamp)
-    assert [segment.sealed for segment in log.segments] == [True] * (len(log.segments) - 1) + [False]
+    *sealed, active = log.segments
+    assert all(segment.sealed for segment in sealed) and not active.sealed
+    assert all((segment.time_index.last() or (-1, 0))[0] == segment.max_timestamp for segment in sealed)
     disk.power_cut()
     again, report = recover(disk, DIRECTORY, log.config, NOW_MS)
     assert records_in(disk, again) == held and not report.changed
@@ -407,6 +410,12 @@ def written(disk: MemoryDisk, log: Any) -> Written:
 def drop_the_oldest(log: Any) -> None:
     log.update_config(compacted_config(retention_bytes=200, retention_ms=-1))
     assert log.apply_retention(NOW_MS, log.end_offset)
+
+
+def test_a_replacement_is_for_neighbours_that_are_all_there() -> None:
+    replacement = Replacement(None, (10, 20), -1)
+    assert replacement.of(rows(1, 1, 1)) == 1
+    assert [replacement.of(there) for there in (rows(1, 1), rows(1, 1, 1)[2:], rows(1, 1, 1, 1)[1::2], [])] == [-1] * 4
 
 
 def test_retention_is_faster() -> None:

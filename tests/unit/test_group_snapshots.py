@@ -208,6 +208,9 @@ def test_a_damaged_one_means_that_all_of_the_log_is_read(tmp_path: Path, damage:
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     path.write_bytes({"cut": data[:-1], "empty": b"", "another's": data[:10] + bytes(30)}.get(damage, bytes(data)))
+    snapshots = coordinator.coordinator._snapshots
+    assert snapshots.offset and snapshots.load(list, lambda state, section: 1, lambda: None) == []
+    assert (snapshots.offset, snapshots.entries) == (0, 0), "also for who finds it so later on"
     counting = Counting()
     again = restarted(coordinator, tmp_path, make=counting)
     assert counting.replayed == 43 and again.fetch("g0") == 42

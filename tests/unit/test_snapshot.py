@@ -131,8 +131,23 @@ def test_a_section_of_another_snapshot_does_not_fit() -> None:
     second = disk.read(PATH)
     at = len(second) - len(b"two") - 8
     disk.write(PATH, second[:at] + first[at:])
-    with pytest.raises(CorruptSnapshot, match="section"):
+    with pytest.raises(CorruptSnapshot, match="does not fit the section"):
         read(disk, log)
+    begin = len(first) - len(b"one") - len(b"two") - 2 * 8
+    disk.write(PATH, second[:begin] + first[begin:])
+    with pytest.raises(CorruptSnapshot, match="does not fit all sections"):
+        read(disk, log)
+
+
+def test_what_an_earlier_one_left_behind_is_no_part_of_it() -> None:
+    disk = new_disk()
+    log = grown(disk)
+    given_up = SnapshotWriter(disk, DIRECTORY, iter([b"x" * 2000]), partial(point_of, log, log.end_offset))
+    given_up.step()
+    given_up.close()
+    write(disk, log, [b"short"])
+    found = read(disk, log)
+    assert found is not None and found[1] == [b"short"]
 
 
 # -- which snapshot is this log's ----------------------------------------------------------------
@@ -171,6 +186,12 @@ def test_one_below_which_records_were_deleted_is_not_believed() -> None:
     log.delete_records(3)
     flush(disk, log)
     assert log.start_offset == 3 and read(disk, log) is None
+    point = read_point(disk, DIRECTORY)
+    assert point is not None
+    for start, unfit in ((8, ""), (9, "it stands at offset 8, and the log begins at 9")):
+        log.delete_records(start)
+        flush(disk, log)
+        assert point.unfit(log, replaces=True) == unfit, "what came after it must be there"
 
 
 def test_one_above_which_compaction_has_been_is_not_believed() -> None:
@@ -178,9 +199,11 @@ def test_one_above_which_compaction_has_been_is_not_believed() -> None:
     disk = new_disk()
     log = grown(disk)
     write(disk, log, OLD)
-    log.swap.cleaned_offset = 9
     point = read_point(disk, DIRECTORY)
-    assert point is not None and "compaction" in point.unfit(log)
+    log.swap.cleaned_offset = 8
+    assert point is not None and not point.unfit(log)
+    log.swap.cleaned_offset = 9
+    assert "compaction" in point.unfit(log)
 
 
 def test_it_goes_when_damage_is_given_up() -> None:
