@@ -21,7 +21,8 @@ from zafka.storage.batch import (
     with_records,
 )
 from zafka.storage.compaction import ENTRY_BYTES, OffsetMap, Rules, kept_of
-from zafka.storage.records import Record, decode_batch
+from zafka.storage.errors import BadBatch
+from zafka.storage.records import Record, decode_batch, encode_varint
 
 LONG = b"k" * 40
 
@@ -68,6 +69,38 @@ def test_no_short_key_is_taken_for_a_long_one() -> None:
     offsets.take(*at(0, (LONG, b"")))
     assert offsets.highest(LONG) == 0
     assert offsets.highest(hashlib.blake2b(LONG, digest_size=16).digest()) == -1
+
+
+def body_of(*records: tuple[int, int, int], rest: bytes = b"") -> bytes:
+    """Of each record its offset delta, and how long it says that its key, which is "key", and it itself are beyond what they are."""
+    body = b""
+    for delta, key, whole in records:
+        record = bytes(2) + encode_varint(delta) + encode_varint(3 + key) + b"key" + b"\1\0"
+        body += encode_varint(len(record) + whole) + record
+    return body + rest
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (body_of((1, 0, 0), (1, 0, 0)), "record 1 follows record 1"),
+        (body_of((1, 0, 0), (0, 0, 0)), "record 0 follows record 1"),
+        (body_of((0, 0, 0), (10, 0, 0)), "record 10 follows record 0"),
+        (body_of((0, -5, 0), (1, 0, 0)), "record 0 follows record -1"),
+        (body_of((0, 4, 0), (1, 0, 0)), "record 0 follows record -1"),
+        (body_of((0, 0, 0), (1, 0, 3)), "do not end where the batch does"),
+        (body_of((0, 0, 0), (1, 0, 0), rest=b"?"), "do not end where the batch does"),
+        (body_of((0, 0, 99), (1, 0, 0)), "beyond the end of its batch"),
+    ],
+)
+def test_nothing_is_taken_of_a_batch_whose_records_cannot_be(body: bytes, what: str) -> None:
+    """A key that is told of an offset behind its batch would take another record away; it is the client that says it."""
+    header, _ = batch_of([(b"", b"")] * 2)
+    data = with_records(header, body, record_count=2, attributes=0, base_timestamp=0, max_timestamp=0)
+    offsets = OffsetMap(0, 1 << 20)
+    with pytest.raises(BadBatch, match=what):
+        offsets.take(memoryview(data), read_header(data))
+    assert (offsets.highest(b"key"), offsets.end_offset) == (-1, 0)
 
 
 # -- batches ---------------------------------------------------------------------------------------
