@@ -113,6 +113,8 @@ def test_topics_are_named_after_their_test() -> None:
 
 def test_defaults_are_lines_of_key_and_value() -> None:
     assert read_defaults(["a.b = 1", "c=x=y"]) == {"a.b": "1", "c": "x=y"}
+    with pytest.raises(pytest.UsageError, match="not ' = 1'"):
+        read_defaults([" = 1"])
 
 
 def test_a_container_is_a_broker_under_the_names_that_tests_know() -> None:

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
 
 import zafka
+import zafka.testing
 from zafka.client.admin import Admin
 from zafka.runtime.errors import RuntimeFault
+from zafka.runtime.faults.kinds import ApiFault, Clear, Crash, DiskError, MailFault
 from zafka.testing import Broker, BrokerFailed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,6 +81,45 @@ def test_data_and_ports_stay_over_restarts_and_kills(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "broker-1" / "orders-0").is_dir()
 
 
+class Tree:
+    """Stands for `zafka up`: tells where it is, and writes a line."""
+
+    stdin = code = None
+    pid = 1
+
+    def __init__(self, command: list[str], *, stdout: BinaryIO, **options: object) -> None:
+        ready = Path(command[command.index("--ready-file") + 1])
+        self.topology = json.loads(Path(command[command.index("up") + 1]).read_text())
+        self.was_ready = ready.exists()
+        ready.write_text('{"brokers": [{"kafka": "127.0.0.1:1009", "zmq": "tcp://127.0.0.1:1010"}]}')
+        stdout.write(b"up")
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def wait(self, timeout_s: float) -> None:
+        self.code = 0
+
+    terminate = poll
+
+
+def test_a_restart_keeps_the_ports_and_the_log_and_not_what_the_one_before_has_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees: list[Tree] = []
+    monkeypatch.setattr(zafka.testing.subprocess, "Popen", lambda *command, **options: trees.append(Tree(*command, **options)) or trees[-1])
+    monkeypatch.chdir(tmp_path)
+    broker = Broker(data_dir="data").start()
+    monkeypatch.chdir(ROOT)
+    broker.restart()
+    assert broker.log == "upup" and broker.bootstrap_servers == "127.0.0.1:1009"
+    broker.stop()
+    assert [tree.topology["brokers"] for tree in trees] == [
+        [{"id": 1, "kafka": 0, "zmq": 0}], [{"id": 1, "kafka": 1009, "zmq": 1010}]]
+    assert {tree.topology["data_dir"] for tree in trees} == {str(tmp_path / "data")}
+    assert not any(tree.was_ready for tree in trees)
+
+
 def test_what_was_killed_leaves_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
     # In a place of its own: any other start on this machine would sweep it.
     with tempfile.TemporaryDirectory() as place, monkeypatch.context() as context:
@@ -109,6 +151,23 @@ def test_a_broker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert owner.stdin is not None
     owner.stdin.close()
     owner.stdout.close()
+
+
+def test_faults_are_asked_for_in_their_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(Broker, "_inject", lambda self, fault: asked.append(fault) or {"id": 7})
+    broker = Broker()
+    assert broker.crash_at("broker 1", "after-flush", nth=3, times=2) == 7
+    assert broker.disk_error("partition *", "SLOW", delay_s=0.25) == broker.inject_error("FETCH", delay_s=0.5) == 7
+    assert broker.delay("broker 1", "partition *", 0.1, jitter_s=0.2) == 7
+    broker.clear_faults(1, 2)
+    broker.clear_faults()
+    assert asked == [
+        Crash(target="broker 1", point="after-flush", skip=2, times=2),
+        DiskError(target="partition *", error="SLOW", path_glob="*", delay_ms=250, seed=0),
+        ApiFault(api="FETCH", delay_ms=500),
+        MailFault(what="delay", sender="broker 1", receiver="partition *", delay_ms=100, jitter_ms=200),
+        Clear(ids=(1, 2)), Clear(ids=None)]
 
 
 def test_a_start_that_fails_says_why() -> None:

@@ -154,6 +154,14 @@ def test_full_disk_leaves_the_old_one() -> None:
     assert read_checkpoint(disk, DIRECTORY) == EXAMPLE
 
 
+def test_what_a_longer_one_left_when_it_was_given_up_is_no_part_of_the_next() -> None:
+    disk = MemoryDisk()
+    disk.make_directory(DIRECTORY)
+    disk.close(write_temporary(disk, DIRECTORY, EXAMPLE._replace(producers=bytes(3000))))
+    publish(disk, DIRECTORY, write_temporary(disk, DIRECTORY, EXAMPLE))
+    assert read_checkpoint(disk, DIRECTORY) == EXAMPLE
+
+
 RIGHT = Checkpoint(5, 0, 5, (SegmentRow(0, 5, 300, 0, 0, -1, -1),), ((0, 0),), ProducerStates().snapshot())
 
 
@@ -164,6 +172,10 @@ RIGHT = Checkpoint(5, 0, 5, (SegmentRow(0, 5, 300, 0, 0, -1, -1),), ((0, 0),), P
         ({"segments": (SegmentRow(0, -1, 300, 0, 0, -1, -1),)}, "cannot be"),
         ({"leader_epochs": ((-1, 0),)}, "leader epochs"),
         ({"log_start_offset": 6}, "a log from offset 6 to 5"),
+        ({"log_start_offset": -1}, "a log from offset -1 to 5"),
+        ({"cleaned_offset": 6}, "a log up to 5 that is clean to 6"),
+        ({"cleaned_offset": -1}, "a log up to 5 that is clean to -1"),
+        ({"swapped": -2}, "cannot be"),
     ],
 )
 def test_what_cannot_be_is_refused_though_its_crc_fits(wrong: dict[str, object], told: str) -> None:
