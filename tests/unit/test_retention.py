@@ -97,9 +97,10 @@ def test_names_of_dropped_segments_go_after_the_checkpoint_that_says_so() -> Non
 # -- a full disk -------------------------------------------------------------------------------
 
 
-def test_a_full_disk_changes_nothing_and_writing_goes_on_when_there_is_room() -> None:
+@pytest.mark.parametrize("segment_bytes", [700, 1000, 2000], ids=["both in new segments", "one in a new segment", "none"])
+def test_a_full_disk_changes_nothing_and_writing_goes_on_when_there_is_room(segment_bytes: int) -> None:
     disk = MemoryDisk()
-    log = open_log(disk, segment_bytes=700)
+    log = open_log(disk, segment_bytes=segment_bytes)
     fill(log, 2)
     flush(disk, log)
     before = disk.read(log_path(DIRECTORY))
