@@ -216,7 +216,6 @@ class Log:
         sealed.seal()
         self._segments.append(successor)
         self._opened_position = 0
-        self._dirty[successor.inode] = successor.file
         self._names_changed = self._checkpoint_wanted = True
 
     def _segment_of(self, offset: int) -> int:

@@ -12,7 +12,7 @@ from tests.unit.broker_bench import Bench, advanced
 from tests.unit.disks import FullableDisk
 from tests.unit.drive import bodies
 from tests.unit.drive_partition import BROKER, Partition, batch
-from tests.unit.log_tools import NO_LIMIT, NOW_MS, fill, flush, read_records, small_config
+from tests.unit.log_tools import NO_LIMIT, NOW_MS, append, fill, flush, make_batch, read_records, small_config
 from tests.unit.memory_disk import MemoryDisk
 from zafka.actors.actor import Effect, Peer
 from zafka.actors.messages import Advanced, DeleteRecords, RecordsDeleted
@@ -62,6 +62,17 @@ def test_the_start_moves_once_a_checkpoint_on_disk_says_so() -> None:
         log.locate(6, 100, NO_LIMIT)
     assert log.locate(7, 100, NO_LIMIT).length  # in the middle of a batch, as in Kafka
     assert log.offset_for_timestamp(0).offset == 7  # type: ignore[union-attr]
+
+
+def test_epochs_that_ended_below_the_start_are_forgotten() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    for epoch in range(4):
+        append(log, make_batch([b"x", b"y"]), leader_epoch=epoch)
+    flush(disk, log)
+    log.delete_records(5)
+    flush(disk, log)
+    assert log.leader_epochs.entries == [(2, 5), (3, 6)]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.unit.log_tools import NO_LIMIT, NOW_MS, append, fill, flush, log_path, make_batch, read_records, small_config
+from tests.unit.log_tools import (
+    NO_LIMIT,
+    NOW_MS,
+    append,
+    fill,
+    flush,
+    log_path,
+    make_batch,
+    perform,
+    read_records,
+    small_config,
+)
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.disk import Buffer, File
 from zafka.storage.errors import DiskFull, OffsetOutOfRange
@@ -53,6 +64,23 @@ def test_retention_by_size_keeps_at_least_that_much() -> None:
     flush(disk, log)
     dropped(log, NOW_MS)
     assert 700 <= log.size_bytes < 700 + log.segments[0].size_bytes
+
+
+def test_indexes_that_are_being_flushed_stay_open_when_their_segment_is_dropped() -> None:
+    """They were made anew because they lied; a flush of a closed file would be one that failed."""
+    disk = MemoryDisk()
+    log = open_log(disk, segment_bytes=300, retention_bytes=700, retention_ms=10**9)
+    fill(log, 4, size=150)
+    flush(disk, log)
+    log.segments[0].rebuild_indexes()
+    wanted = log.checkpoint()
+    perform(disk, wanted)
+    indexes = log.on_flushed(wanted.token)
+    assert indexes is not None and log.segments[0].index_paths[0] in {file.path for file in indexes.files}
+    log.update_config(small_config(retention_bytes=400, retention_ms=-1))
+    assert log.apply_retention(NOW_MS, NO_LIMIT)
+    flush(disk, log, indexes)
+    assert not {file.fd for file in indexes.files} & disk.open_files.keys(), "and are closed then"
 
 
 def test_retention_stops_at_the_high_watermark_and_at_what_is_checkpointed() -> None:

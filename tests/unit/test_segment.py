@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.damaged_log import CONFIG, DIRECTORY, grown, new_disk, place_of
-from tests.unit.log_tools import NOW_MS, append, fill, flush, log_path, make_batch, small_config
+from tests.unit.log_tools import NOW_MS, fill, flush, log_path, perform, small_config
 from tests.unit.memory_disk import MemoryDisk
 from zafka.storage.checkpoint import CHECKPOINT_NAME
-from zafka.storage.disk import Buffer, File
+from zafka.storage.disk import Buffer, File, Flush
 from zafka.storage.errors import CorruptLog, OffsetOutOfRange
 from zafka.storage.log import Log
 from zafka.storage.recovery import recover
@@ -169,15 +169,20 @@ def test_nothing_but_dropped_segments_is_a_log_that_lost_all_the_others() -> Non
 def test_a_checkpoint_without_room_is_tried_again_with_the_next_flush(code: int) -> None:
     disk = new_picky()
     log = new_log(disk)
-    append(log, make_batch([b"x"]))
+    fill(log, 5)
     disk.refuses = (".tmp", code)
     if code == errno.EIO:
         with pytest.raises(OSError, match="refused"):
             flush(disk, log, log.checkpoint())
         return
     flush(disk, log, log.checkpoint())
-    assert log.checkpoint_error is not None and log.flushed_offset == 1
+    assert log.checkpoint_error is not None and log.flushed_offset == 10
     disk.refuses = ("?", 0)
-    before = disk.read(DIRECTORY / CHECKPOINT_NAME)
-    flush(disk, log)
+    before, flushed = disk.read(DIRECTORY / CHECKPOINT_NAME), set()
+    wanted: Flush | None = log.begin_flush()
+    while wanted is not None:
+        flushed |= {file.path.suffix for file in wanted.files}
+        perform(disk, wanted)
+        wanted = log.on_flushed(wanted.token)
     assert log.checkpoint_error is None and disk.read(DIRECTORY / CHECKPOINT_NAME) != before
+    assert flushed == {".tmp", ".index", ".timeindex"}, "what it counts on, too"
