@@ -191,7 +191,6 @@ class _Recovery:
         for path in [path for path in self.deleted if int(path.name[:20]) >= self.start_offset]:
             self.deleted.remove(path)
             self.disk.unlink(path)
-        self.report.changed |= bool(self.deleted)
 
     # -- below the checkpoint: sizes only ------------------------------------------------------
 

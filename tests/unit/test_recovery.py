@@ -189,10 +189,11 @@ def test_a_torn_tail_is_cut_and_kept(tear: Callable[[bytearray, int], None], bat
     at = position + batch * size
     tear(data, at)
     disk.write(log_path(DIRECTORY), bytes(data))
+    cut = log_path(DIRECTORY).with_suffix(".cut")
+    disk.write(cut, bytes(9999))  # of an earlier one
     log, report = open_log(disk, segment_bytes=ONE_SEGMENT)
     assert log.end_offset == 20 + 2 * batch
     assert disk.read(log_path(DIRECTORY)) == bytes(data[:at])
-    cut = log_path(DIRECTORY).with_suffix(".cut")
     assert disk.read(cut) == bytes(data[at:])
     assert (report.cut, report.cut_bytes, report.scanned_batches) == ([cut], len(data) - at, batch)
     fill(log, 3, first=100)
@@ -247,10 +248,11 @@ def test_a_segment_that_does_not_follow_is_set_aside() -> None:
 def test_a_torn_tail_on_a_full_disk_is_cut_all_the_same() -> None:
     disk = MemoryDisk()
     grown(disk)
-    data = disk.read(log_path(DIRECTORY, open_bases(disk)[-1]))
-    disk.flip_bit(log_path(DIRECTORY, open_bases(disk)[-1]), len(data) - 5)
-    disk.room_bytes = 0
+    path = log_path(DIRECTORY, open_bases(disk)[-1])
+    disk.flip_bit(path, len(disk.read(path)) - 5)
+    disk.room_bytes = 10
     log, report = open_log(disk)
+    assert not disk.read(path.with_suffix(".cut")), "half of it takes no room either"
     assert log.end_offset == 28
     assert any("were cut and not kept" in warning for warning in report.warnings)
     assert read_records(disk, log)
