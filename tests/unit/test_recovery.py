@@ -64,6 +64,7 @@ def grown(disk: MemoryDisk, *, flushed: int = 10, more: int = 5, **config: Any) 
 def test_an_empty_log_is_made_and_is_on_disk() -> None:
     for seed in range(20):
         disk = MemoryDisk(seed)
+        disk.make_directory(Path("/elsewhere"))  # so that the folder above is as new as the log's own
         log, report = open_log(disk)
         assert (log.start_offset, log.end_offset, log.flushed_offset, report.checkpoint) == (0, 0, 0, "new")
         disk.power_cut()
@@ -83,6 +84,8 @@ def test_a_killed_process_loses_nothing() -> None:
     assert read_batches(disk, log) == expected
     assert (report.scanned_batches, report.cut_bytes, log.flushed_offset) == (40, 0, 40)
     assert log.leader_epochs.entries == [(0, 0), (1, 15), (2, 30)]
+    *sealed, active = log.segments
+    assert sealed and all(segment.sealed for segment in sealed) and not active.sealed
     producer = log.producers.get(9)
     assert producer is not None
     assert (producer.last_sequence, len(producer.batches)) == (39, 5)

@@ -187,11 +187,20 @@ def test_where_the_first_flush_of_all_failed_there_is_nothing_to_recover() -> No
 def test_a_marker_alone_costs_nothing() -> None:
     disk = new_disk()
     held = grown(disk)
+    leave_marker(disk, DIRECTORY, "a longer reason that another incarnation had before")
     leave_marker(disk, DIRECTORY, "flush failed: EIO")
     mend(disk)
     check(disk, held, [], end=held.end)
     recovered = read_recovered(disk, DIRECTORY)
     assert recovered is not None and (recovered.reason, recovered.lost) == ("flush failed: EIO", [])
+
+
+def test_a_marker_for_whose_words_there_was_no_room_counts_as_one() -> None:
+    disk = new_disk()
+    disk.room_bytes = 0
+    with pytest.raises(OSError, match="No space"):
+        leave_marker(disk, DIRECTORY, "flush failed: EIO")
+    assert read_marker(disk, DIRECTORY) == "disk fault"
 
 
 @pytest.mark.parametrize("how", ["missing", "corrupt"])
