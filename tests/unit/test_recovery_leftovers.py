@@ -100,6 +100,15 @@ def test_dropped_segments_stay_dropped_and_their_files_go() -> None:
     assert values(disk, log)[0] == b"%d" % (start_offset // 2)
 
 
+def test_the_high_watermark_is_in_the_log_also_where_no_checkpoint_can_say_its_start() -> None:
+    disk = MemoryDisk()
+    retained(disk)
+    disk.crash()
+    disk.room_bytes = 0
+    log, report = open_log(disk)
+    assert report.warnings and 0 < log.start_offset <= log.high_watermark <= log.end_offset
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_rename_that_a_power_cut_took_back_is_done_again(number: int) -> None:
     disk = MemoryDisk()
