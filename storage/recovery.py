@@ -323,7 +323,6 @@ class _Recovery:
         self.report.cut += cut.files
         self.report.cut_bytes += cut.size_bytes
         self.report.warnings += cut.warnings
-        self.report.changed = True
 
     # -- the end -------------------------------------------------------------------------------
 
