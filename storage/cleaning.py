@@ -164,6 +164,7 @@ class _Target:
             self._append(kept)
             return
         if self._hole is not None and self._hole[2] == header.leader_epoch:
+            self.is_same = False
             self._hole = self._hole[0], header.next_offset, header.leader_epoch
         else:
             self._fill_hole(NO_TIMESTAMP)

@@ -41,7 +41,7 @@ class Dirty(NamedTuple):
 
     def is_due(self, config: LogConfig) -> bool:
         """Whether it is worth it."""
-        return self.overdue or self.ratio > config.min_cleanable_dirty_ratio
+        return bool(self.sources) and self.ratio > 0 and (self.overdue or self.ratio > config.min_cleanable_dirty_ratio)
 
 
 def find_dirty(
@@ -88,7 +88,7 @@ class OffsetMap:
 
     def __init__(self, first_dirty: int, buffer_bytes: int) -> None:
         self.end_offset = self._first_dirty = first_dirty
-        self._keys_max = buffer_bytes // ENTRY_BYTES
+        self._keys_max = max(buffer_bytes // ENTRY_BYTES, 1)
         self._offsets: dict[bytes, int] = {}
 
     def __repr__(self) -> str:
@@ -147,7 +147,7 @@ class Rules(NamedTuple):
 
 def is_hole(header: BatchHeader) -> bool:
     """Whether compaction left this empty batch for offsets whose records it took."""
-    return not header.record_count and header.delete_horizon_ms is not None
+    return not header.record_count and header.producer_id < 0 and header.delete_horizon_ms is not None
 
 
 def kept_of(data: memoryview, header: BatchHeader, rules: Rules) -> memoryview | bytes | None:

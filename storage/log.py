@@ -88,7 +88,7 @@ class Log:
         self._renamed_start = start_offset
         self._tombstones: list[Path] = []
         self._last_read: Segment | None = None
-        self.swap = Swap(disk, directory)
+        self.swap = Swap(disk, directory, checkpoint)
         if checkpoint is not None:
             self.high_watermark = min(max(checkpoint.high_watermark, start_offset), self.end_offset)
             self._on_checkpoint_named(checkpoint)
@@ -216,6 +216,7 @@ class Log:
         sealed.seal()
         self._segments.append(successor)
         self._opened_position = 0
+        self._dirty[successor.inode] = successor.file
         self._names_changed = self._checkpoint_wanted = True
 
     def _segment_of(self, offset: int) -> int:
@@ -415,7 +416,8 @@ class Log:
         return self._reading(self._segments[self._segment_of(base_offset)]).first_timestamp
 
     def _put_in_place(self, replaced: Replacement) -> None:
-        replace_segments(self._disk, self._segments, replaced, self.directory)
+        if self._last_read in replace_segments(self._disk, self._segments, replaced, self.directory):
+            self._last_read = None
         self._names_changed = self._checkpoint_wanted = True  # the next one names no swap
 
     # -- deletion ------------------------------------------------------------------------------

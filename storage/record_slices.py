@@ -48,7 +48,7 @@ def record_slices(body: bytes, header: BatchHeader) -> Iterator[RecordSlice]:
                 key = body[position : position + (raw >> 1)]
                 position += raw >> 1
             has_value = body[position] != 1
-            if odd & 1 or position >= end or not previous < delta <= header.last_offset_delta:
+            if odd & 1 or end > len(body) or position >= end or not previous < delta <= header.last_offset_delta:
                 raise CorruptBatch(f"record {delta} follows record {previous} at offset {header.base_offset}")
             yield RecordSlice(delta, time >> 1 ^ -(time & 1), key, has_value, start, end)
             position, previous = end, delta

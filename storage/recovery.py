@@ -191,6 +191,7 @@ class _Recovery:
         for path in [path for path in self.deleted if int(path.name[:20]) >= self.start_offset]:
             self.deleted.remove(path)
             self.disk.unlink(path)
+        self.report.changed |= bool(self.deleted)
 
     # -- below the checkpoint: sizes only ------------------------------------------------------
 
@@ -323,6 +324,7 @@ class _Recovery:
         self.report.cut += cut.files
         self.report.cut_bytes += cut.size_bytes
         self.report.warnings += cut.warnings
+        self.report.changed = True
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -390,7 +392,7 @@ class _Recovery:
             end_offset, self.start_offset, min(max(high_watermark, self.start_offset), end_offset),
             tuple(segment.row() for segment in self.segments), tuple(self.leader_epochs.entries),
             self.producers.snapshot(), self.owner,
-            self.checkpoint.cleaned_offset if self.checkpoint else 0,
+            min(self.checkpoint.cleaned_offset, end_offset) if self.checkpoint else 0,
         )
         try:
             temporary = write_temporary(self.disk, self.directory, checkpoint)

