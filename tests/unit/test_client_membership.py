@@ -84,7 +84,8 @@ class Member(Consumer):
     def read(self, count: int) -> list[Record]:
         records: list[Record] = []
         while len(records) < count:
-            assert (more := self.poll(SOON_S, count - len(records)))
+            more = self.poll(SOON_S, count - len(records))
+            assert more
             records += more
         return records
 

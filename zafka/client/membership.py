@@ -388,9 +388,11 @@ class GroupMember:
     def _commit_by_the_way(self, positions: Positions) -> None:
         """Begin to commit; if that cannot be done now, the next time will do."""
         offsets = self.uncommitted(positions)
-        known = self._coordinators.known(self.options.group_id)
-        broker = known if self._membership is None else self._membership.coordinator
-        if self._pending is None and offsets and broker >= 0:
+        if self._pending is not None or not offsets:
+            return
+        membership = self._membership
+        broker = self._coordinators.known(self.options.group_id) if membership is None else membership.coordinator
+        if broker >= 0:
             with suppress(CommitFailed):
                 self._begin_commit(broker, offsets)
 
