@@ -149,6 +149,47 @@ def test_offsets(broker: FakeBroker) -> None:
         assert consumer.topics() == {"t", "one", "empty"}
 
 
+def test_offsets_for_times(broker: FakeBroker) -> None:
+    with Consumer(bootstrap_servers=broker.address) as consumer:
+        assert consumer.offsets_for_times({ONE: 0, ("t", 1): 1050, ("t", 2): 1100, ("empty", 0): 0}) == {
+            ONE: (0, 1000), ("t", 1): (50, 1050), ("t", 2): None, ("empty", 0): None}
+
+
+def test_offsets_are_asked_for_again_where_that_may_help_and_only_where_they_are_missing(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, refused = [("empty", 0), ("empty", 1)], ErrorCode.NOT_LEADER_OR_FOLLOWER
+    with Consumer(bootstrap_servers=broker.address) as consumer:
+        assert consumer.end_offsets(where) == {("empty", 0): 0, ("empty", 1): 0}
+        answered, asked = broker._list_offsets, broker.count(ApiKey.METADATA)
+
+        def until_somebody_looks_who_leads(request: Any, fault: Any) -> Any:
+            answer = answered(request, fault)
+            last = answer.topics[0].partitions[-1]
+            last.error_code = refused if broker.count(ApiKey.METADATA) == asked else ErrorCode.NONE
+            return answer
+
+        monkeypatch.setattr(broker, "_list_offsets", until_somebody_looks_who_leads)
+        assert consumer.end_offsets(where, timeout=10.0) == {("empty", 0): 0, ("empty", 1): 0}
+        asked_of = [
+            [part.partition_index for part in request.topics[0].partitions]
+            for api, request in broker.requests if api is ApiKey.LIST_OFFSETS]
+        assert asked_of[:2] == [[0, 1]] * 2 and asked_of[2:] == [[1]] * len(asked_of[2:])
+        asked, refused = broker.count(ApiKey.METADATA), ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        with pytest.raises(BrokerRefused, match="no offsets of empty-1: TOPIC_AUTHORIZATION_FAILED"):
+            consumer.end_offsets(where)
+
+
+def test_who_waits_for_a_position_hears_of_the_end(broker: FakeBroker) -> None:
+    broker.fault = lambda api, when: "hang" if api is ApiKey.LIST_OFFSETS else None
+    consumer = Consumer("one", bootstrap_servers=broker.address)
+    waiting = consumer._position(ONE, None)
+    waiting.send(None)
+    consumer.close()
+    with pytest.raises(ClientClosed):
+        waiting.send(None)
+
+
 def test_offsets_wait_for_a_broker_that_cannot_say_yet(broker: FakeBroker) -> None:
     answers = iter([ErrorCode.OFFSET_NOT_AVAILABLE, ErrorCode.NOT_LEADER_OR_FOLLOWER])
     broker.fault = lambda api, when: next(answers, None) if (api, when) == (ApiKey.LIST_OFFSETS, "before") else None

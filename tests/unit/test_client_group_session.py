@@ -260,6 +260,22 @@ def test_what_asks_for_the_coordinator_is_nobodys_to_hang_up_on() -> None:
     assert driven.session.is_over and driven.net.lines[1, ""].sent
 
 
+def test_an_answer_to_who_was_here_before_is_not_taken_for_that_to_who_is_here_now() -> None:
+    driven = Driven()
+    driven.turn()
+    ((_, _, earlier),) = driven.net.lines[1, ""].sent
+    driven.net.lines.clear()
+    driven.join()
+    driven.turn()
+    ((_, _, found),) = driven.net.lines[1, ""].sent
+    found(FindCoordinatorResponse(coordinators=[Coordinator("g", 1)]), None)
+    driven.turn()
+    earlier(None, ConnectionLost("late"))
+    driven.session.leave()
+    driven.turn()
+    assert [purpose for _, purpose in driven.net.lines] == [""], "its Join is not waited for"
+
+
 def test_a_connection_of_its_own_for_what_waits_for_others() -> None:
     driven = Driven()
     driven.due(ApiKey.JOIN_GROUP)
@@ -288,8 +304,7 @@ def test_who_leaves_while_its_coordinator_is_out_of_reach_says_only_that() -> No
     driven = Driven()
     driven.joined()
     driven.net.is_reachable = False
-    driven.turn(1.0)
-    driven.session.reads = True
+    driven.turn(1.5)  # a heartbeat is due
     driven.session.leave()
     driven.net.is_reachable = True
     driven.due(ApiKey.LEAVE_GROUP)
