@@ -69,7 +69,7 @@ def test_it_is_waited_for_no_longer_than_asked(
     monkeypatch.setattr(group_requests, "ATTEMPT_S", 60.0)
     broker.faults[api] = repeat(fault)
     with Member(broker, "consumer") as consumer:
-        with soon(), pytest.raises(RequestTimedOut, match="group 'g' was not done in time|'g' was found in time"):
+        with soon(), pytest.raises(RequestTimedOut, match="in time"):
             consumer.committed([T0], timeout=0.3)
         assert broker.count(api) <= 0.3 / group_requests.RETRY_S + 2
 
@@ -106,7 +106,7 @@ def test_who_is_behind_commits_in_its_next_generation_and_who_is_no_member_never
         member.commit({T0: 7})
         assert broker.committed[T0].offset == 7 and broker.count(ApiKey.OFFSET_COMMIT) == 2
         broker.faults[ApiKey.OFFSET_COMMIT] = repeat(fault)
-        with soon(), pytest.raises(RequestTimedOut, match="the group is busy|was not done in time"):
+        with soon(), pytest.raises(RequestTimedOut, match="in time"):
             member.commit({T0: 8}, timeout=0.1)
         broker.faults[ApiKey.OFFSET_COMMIT] = iter([])
         member.assign([T0])

@@ -235,6 +235,30 @@ def test_corrupt_bytes_are_never_handed_out(broker: FakeBroker) -> None:
         assert offsets(list(islice(consumer, 40))) == list(range(60, 100))
 
 
+@pytest.mark.parametrize("check_crcs", [True, False])
+def test_what_comes_before_corrupt_bytes_is_handed_out_and_nothing_behind_them(broker: FakeBroker, check_crcs: bool) -> None:
+    log = broker.topics["one"][0]
+    log.batches[5] = log.batches[5][:61] + b"\xff" * (len(log.batches[5]) - 61)
+    with Consumer(
+        "one", bootstrap_servers=broker.address, auto_offset_reset="earliest", check_crcs=check_crcs) as consumer:
+        assert offsets(consumer.poll(5)) == list(range(50))
+        for _ in range(2):
+            with pytest.raises(CorruptRecords, match="one-0 at offset 50"):
+                consumer.poll(5)
+        assert consumer.position(ONE) == 50
+
+
+def test_an_error_is_raised_after_the_records_that_are_there_and_is_not_forgotten(broker: FakeBroker) -> None:
+    with Consumer("t", bootstrap_servers=broker.address, auto_offset_reset="earliest") as consumer:
+        assert consumer.poll(5, max_records=1)
+        fetcher = consumer._fetcher
+        with fetcher.ready:
+            fetcher._fail(fetcher.readings[TopicPartition("t", 2)], BrokerRefused("t-2", ErrorCode.UNKNOWN_SERVER_ERROR))
+        assert len(consumer.poll(5)) == 99
+        with pytest.raises(BrokerRefused, match="t-2"):
+            consumer.poll(5)
+
+
 def test_an_error_for_good_is_raised(broker: FakeBroker) -> None:
     denied = ErrorCode.TOPIC_AUTHORIZATION_FAILED
     broker.fault = lambda api, when: denied if (api, when) == (ApiKey.FETCH, "before") else None
@@ -301,6 +325,32 @@ def test_deserializers(broker: FakeBroker) -> None:
     ) as consumer:
         values: list[object] = [record.value for record in consumer.poll(5, max_records=3)]
         assert values == [0, 1, 2]
+
+
+def test_a_record_that_cannot_be_deserialized_is_the_next_one_until_the_reader_moves(broker: FakeBroker) -> None:
+    def number(value: bytes) -> int:
+        if value in (b"50", b"55"):
+            raise ValueError(value)
+        return int(value)
+
+    class Picky:
+        def on_consume(self, records: list[Record]) -> list[Record]:
+            return [record for record in records if not 51 <= record.offset < 55]
+
+    with Consumer(
+        "one", bootstrap_servers=broker.address, auto_offset_reset="earliest", value_deserializer=number,
+        interceptors=[Picky()],
+    ) as consumer:
+        seen: list[int] = []
+        while consumer.position(ONE) < 100:
+            try:
+                seen += offsets(consumer.poll(5, max_records=7))
+            except ValueError as error:
+                assert error.args == (b"%d" % consumer.position(ONE),)
+                with pytest.raises(ValueError):
+                    next(iter(consumer))
+                consumer.seek(ONE, consumer.position(ONE) + 1)
+        assert seen == [offset for offset in range(100) if not 50 <= offset <= 55]
 
 
 def test_next_offset_of_whole_batches() -> None:
