@@ -255,8 +255,7 @@ class GroupMember:
                     self._coordinators, self.options.group_id, partitions, deadline_s, identity)
                 return {where: committed.offset for where, committed in found.items()}
             except BrokerRefused as refused:
-                is_passing = refused.code in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
-                if not is_passing or time.monotonic() >= deadline_s:
+                if refused.code not in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH):
                     raise
             await self._core.sleep(RETRY_S)
         return None
