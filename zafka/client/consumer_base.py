@@ -93,7 +93,8 @@ class ConsumerBase(ClientBase):
     fetch_max_bytes, max_partition_fetch_bytes: bounds of one answer; memory is about twice the second per partition.
     fetch_min_bytes, fetch_max_wait: a broker answers when so many bytes are there, or after so many seconds.
     api_timeout: seconds for methods that ask brokers, such as `end_offsets`. check_crcs: verify what comes.
-    key_deserializer, value_deserializer: functions over the bytes of each key and value.
+    key_deserializer, value_deserializer: functions over the bytes of each key and value. Where one raises, so does the reading,
+        after the records before that one and until `seek` goes past it: `position` says which one it is.
     interceptors: objects with `on_consume(records) -> records`, called with each list of records of one partition before
         they are handed out; what they leave out is not. What they raise is only logged.
     client_rack: where this consumer stands, in the words of the brokers' racks. Its group is told; and of a partition with
