@@ -36,7 +36,6 @@ class Net:
     partitions = 2
     settings = Settings(())
     topic_errors: dict[str, int] = field(default_factory=dict)
-    brokers = {1: None}
 
     @property
     def topics(self) -> dict[str, Topic]:
