@@ -92,7 +92,7 @@ class Coordinators:
 
     async def ask(self, group_id: str, api_key: ApiKey, message: Any, errors: Errors, deadline_s: float) -> Any:
         """The first answer that is a coordinator's. errors: its codes."""
-        problem = "no answer"
+        problem = "no time is left to ask again"
         while True:
             broker = await self.find(group_id, deadline_s)
             left_s = deadline_s - time.monotonic()

@@ -26,7 +26,6 @@ from zafka.client.errors import (
     BrokerRefused,
     CommitFailed,
     ConfigError,
-    RequestTimedOut,
     ZafkaError,
     error_name,
 )
@@ -345,8 +344,6 @@ class GroupMember:
             request = commit_request(group_id, left, identity, instance_id if identity is not NOBODY else None)
             answer = await self._coordinators.ask(group_id, ApiKey.OFFSET_COMMIT, request, commit_errors, deadline_s)
             left = self._take_commit(answer, left)
-            if left and time.monotonic() >= deadline_s:
-                raise RequestTimedOut(f"offsets of {len(left)} partitions were not committed in time: the group is busy")
             if left:
                 await self._core.sleep(RETRY_S)
 
