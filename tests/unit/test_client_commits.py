@@ -169,6 +169,8 @@ def test_commits_by_the_way_go_on_whatever_became_of_the_last_one(
             consumer.poll_until(lambda end=end: all(broker.committed.get(where) == (end, "") for where in BOTH))  # type: ignore[misc]
             for partition in broker.topics["t"]:
                 fill(partition, 10)
+        if fault in ("drop", ErrorCode.NOT_COORDINATOR) and not is_member:
+            assert broker.count(ApiKey.FIND_COORDINATOR) == 2
 
 
 def test_who_is_put_out_just_then_does_not_commit_by_the_way(broker: FakeGroup) -> None:

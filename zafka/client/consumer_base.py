@@ -58,7 +58,6 @@ from zafka.storage.records import decode_batch_as
 
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
 LEAVE_AT_EXIT_S = 1.0  # for a member's last word where nobody closed it
-FOREVER_STEP_S = 5.0  # an endless wait looks up this often
 
 
 class ConsumerBase(ClientBase):
@@ -418,7 +417,7 @@ class ConsumerBase(ClientBase):
                 if holds_some:
                     return False
                 await self._attend()
-            chunk = await self._fetcher.next_chunk(min(time.monotonic() + FOREVER_STEP_S, deadline_s), holds_some)
+            chunk = await self._fetcher.next_chunk(deadline_s, holds_some)
             if chunk is not None:
                 self._chunk = chunk
                 self._batches = walk(chunk.records, check_crc=self._check_crcs)
