@@ -61,6 +61,7 @@ def test_what_is_raised_in_it_is_told() -> None:
 def test_it_waits_a_moment_too_long_rather_than_to_look_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     io, _ = io_thread()
     monkeypatch.setattr(io._poller, "poll", lambda wait_ms: wait_ms)
-    assert [io._poll(wait_ms) for wait_ms in (0.0, 0.2, 1.0, 1.5)] == [0, 1, 1, 2]
+    waited: list[Any] = [io._poll(wait_ms) for wait_ms in (0.0, 0.2, 1.0, 1.5)]
+    assert waited == [0, 1, 1, 2]
     io._wake_in.close()
     io._wake_out.close()

@@ -355,6 +355,11 @@ def test_a_new_subscription_knows_nothing_of_what_was_read_before(broker: FakeGr
         member.assign([T0])
         member.commit({T0: 1})
         broker.committed.clear()  # somebody deleted it
+        member.assign([T0])
+        member.seek(T0, 1)
+        member.commit()
+        assert broker.committed[T0].offset == 1
+        broker.committed.clear()
         member.subscribe("t")
         assert member.assignment() == set()
         member.shared()
