@@ -165,12 +165,14 @@ def test_commits_by_the_way_go_on_whatever_became_of_the_last_one(
         else:
             consumer.assign(BOTH)
         broker.faults[ApiKey.OFFSET_COMMIT] = iter([fault])
+        broker.faults[ApiKey.FIND_COORDINATOR] = iter(
+            [ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.GROUP_AUTHORIZATION_FAILED])
         for end in (100, 110):
             consumer.poll_until(lambda end=end: all(broker.committed.get(where) == (end, "") for where in BOTH))  # type: ignore[misc]
             for partition in broker.topics["t"]:
                 fill(partition, 10)
         if fault in ("drop", ErrorCode.NOT_COORDINATOR) and not is_member:
-            assert broker.count(ApiKey.FIND_COORDINATOR) == 2
+            assert broker.count(ApiKey.FIND_COORDINATOR) == 4
 
 
 def test_who_is_put_out_just_then_does_not_commit_by_the_way(broker: FakeGroup) -> None:
@@ -181,6 +183,15 @@ def test_who_is_put_out_just_then_does_not_commit_by_the_way(broker: FakeGroup) 
         member.group.session.membership.identity = member.group._identity()._replace(generation=-1)  # type: ignore[union-attr]
         run(member.group.serve(member._reader()))
         assert not broker.commits() and member.assignment() == {*BOTH}
+
+
+def test_a_call_that_comes_while_the_reader_looks_is_not_lost(broker: FakeGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Member(broker, "consumer", "t") as member:
+        member.shared()
+        monkeypatch.setattr(member.group, "_commit_by_the_way", lambda positions: member._fetcher.interrupt())
+        member.group.session.commit_due = True
+        run(member.group.serve(member._reader()))
+        assert member._fetcher.interrupted
 
 
 def test_closing_commits_what_was_handed_out_of_chosen_partitions(broker: FakeGroup) -> None:
