@@ -90,8 +90,10 @@ class Member(Consumer):
         return records
 
     def wait_for_task(self) -> None:
-        """Until there is one; it is done in the next poll and not before."""
-        assert run(until(self._fetcher.ready, lambda: self.group._tasks() or None, time.monotonic() + SOON_S))
+        """Until there is one, of which the reader was told; it is done in the next poll and not before."""
+        fetcher = self._fetcher
+        assert run(until(
+            fetcher.ready, lambda: (fetcher.interrupted and self.group._tasks()) or None, time.monotonic() + SOON_S))
 
     def changes(self) -> list[tuple[set[int], set[int], set[int]]]:
         """What was assigned, revoked and lost, each time that something was told."""
