@@ -180,9 +180,17 @@ def test_offsets_are_asked_for_again_where_that_may_help_and_only_where_they_are
             consumer.end_offsets(where)
 
 
-def test_who_waits_for_a_position_hears_of_the_end(broker: FakeBroker) -> None:
+def test_who_waits_for_a_position_hears_of_the_end_and_of_errors_and_not_for_ever(broker: FakeBroker) -> None:
+    broker.fault = lambda api, when: ErrorCode.TOPIC_AUTHORIZATION_FAILED if api is ApiKey.LIST_OFFSETS else None
+    with (
+        Consumer("one", bootstrap_servers=broker.address) as consumer,
+        pytest.raises(BrokerRefused, match="one-0 cannot be read: TOPIC_AUTHORIZATION_FAILED"),
+    ):
+        consumer.position(ONE)
     broker.fault = lambda api, when: "hang" if api is ApiKey.LIST_OFFSETS else None
     consumer = Consumer("one", bootstrap_servers=broker.address)
+    with pytest.raises(RequestTimedOut, match="the position in one-0 is not known after 0.05 s"):
+        consumer.position(ONE, timeout=0.05)
     waiting = consumer._position(ONE, None)
     waiting.send(None)
     consumer.close()

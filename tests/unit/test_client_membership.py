@@ -164,6 +164,17 @@ def test_a_cooperative_member_commits_before_it_joins_again_and_joins_once_more_
         assert broker.count(ApiKey.JOIN_GROUP) == 4, "nothing was given up this time"
 
 
+@pytest.mark.parametrize("way", ["cooperative", "consumer"])
+def test_of_a_partition_that_stays_nothing_is_skipped_when_another_one_goes(broker: FakeGroup, way: str) -> None:
+    with Member(broker, way, "t") as member:
+        records = member.read(3)
+        kept = records[0].partition
+        broker.assigned = frozenset({TopicPartition("t", kept)})
+        records += member.shared()
+        records += member.read(20)
+        assert [record.offset for record in records if record.partition == kept] == list(range(len(records)))
+
+
 def test_a_partition_begins_where_it_was_committed_and_that_is_not_committed_again(broker: FakeGroup) -> None:
     broker.committed[T0] = OffsetAndMetadata(40, "line 7")
     with Member(broker, "consumer", "t", auto_offset_reset="latest") as member:
@@ -347,6 +358,14 @@ def test_who_is_refused_for_good_is_told_once_and_raises_each_time(broker: FakeG
             with pytest.raises(BrokerRefused, match="GROUP_AUTHORIZATION_FAILED"):
                 member.poll_until(lambda: False)
         assert member.changes()[1:] == [(set(), set(), {0, 1})]
+
+
+def test_who_has_ended_already_gives_nothing_up_when_it_closes(broker: FakeGroup) -> None:
+    """After a fork, or when its thread died: it could not say so, and does not know whose all that is by now."""
+    with Member(broker, "consumer", "t") as member:
+        member.shared()
+        assert member._core.io.stop()
+    assert member.changes() == [({0, 1}, set(), set())]
 
 
 # -- another subscription, chosen partitions ---------------------------------------------------------
