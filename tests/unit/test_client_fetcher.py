@@ -274,6 +274,8 @@ def test_a_topic_that_stays_away_is_told_of_after_a_while() -> None:
     assert driven.turn() == pytest.approx(REQUEST_S)
     driven.turn(REQUEST_S - 1.0)
     assert driven.chunk() is None
+    told = driven.tells()
     driven.turn(1.0)
+    assert driven.tells() > told
     with pytest.raises(UnknownTopic):
         driven.chunk()
