@@ -189,7 +189,7 @@ def test_who_waits_for_a_position_hears_of_the_end_and_of_errors_and_not_for_eve
         consumer.position(ONE)
     broker.fault = lambda api, when: "hang" if api is ApiKey.LIST_OFFSETS else None
     consumer = Consumer("one", bootstrap_servers=broker.address)
-    with pytest.raises(RequestTimedOut, match="the position in one-0 is not known after 0.05 s"):
+    with pytest.raises(RequestTimedOut, match="the position in one-0 is not known"):
         consumer.position(ONE, timeout=0.05)
     waiting = consumer._position(ONE, None)
     waiting.send(None)

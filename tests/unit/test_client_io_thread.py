@@ -1,8 +1,10 @@
-"""The loop of a client's thread, run in the test's own."""
+"""The loop of a client's thread, run in the test's own, and how other threads wait for what it does."""
 
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from zafka.client.io_thread import IoThread
+from zafka.client.waiting import Pause, Signal, run, until, wait_event
 
 
 def io_thread(turn: Callable[[float], float] = lambda now_s: now_s + 60.0) -> tuple[IoThread, list[Any]]:
@@ -65,3 +68,40 @@ def test_it_waits_a_moment_too_long_rather_than_to_look_too_early(monkeypatch: p
     assert waited == [0, 1, 1, 2]
     io._wake_in.close()
     io._wake_out.close()
+
+
+def test_a_change_that_comes_while_one_looks_is_not_waited_for() -> None:
+    signal = Signal()
+
+    def look() -> None:
+        with signal:
+            signal.notify_all()
+
+    pause = until(signal, look, time.monotonic() + 10.0).send(None)
+    assert isinstance(pause, Pause) and pause.seen != signal.count
+
+
+def test_what_is_interrupted_is_ended_before_its_caller_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def interrupt(signal: Signal, seen: int, timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    async def steps() -> None:
+        try:
+            await Pause(Signal(), 0, 10.0)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(Signal, "wait", interrupt)
+    try:
+        run(steps())
+    except KeyboardInterrupt:
+        assert ended
+
+
+def test_an_event_is_waited_for_no_longer_than_asked() -> None:
+    event = threading.Event()
+    assert not wait_event(event, 0.01)
+    event.set()
+    assert wait_event(event, None)
