@@ -167,6 +167,7 @@ class Fetcher:
                 reading = self.readings[where] = Reading(where, None)
                 reading.move(offset, self._options.reset_to if offset == NOT_KNOWN else None)
             self._drop_stale()
+            self.failed = deque(reading for reading in self.failed if self.readings.get(reading.where) is reading)
             self._subscribed = set()
         self._wake()
 
