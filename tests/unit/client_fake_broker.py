@@ -18,6 +18,7 @@ from typing import Any, Self
 import zmq
 
 from zafka.storage.batch import batch_prefix, read_header
+from zafka.storage.records import decode_batch
 from zafka.transport.direct import Told, Where, encode, read_where
 from zafka.transport.door import WHERE, Arrival, judge_arrival, read_message, set_door_options, write_message
 from zafka.transport.kafka.api_keys import ApiKey
@@ -87,6 +88,11 @@ class FakePartition:
         self.batches.append(prefix + bytes(records[16:]))
         self.end_offset += header.record_count
         return 0, base
+
+    def at(self, timestamp: int) -> tuple[int, int]:
+        """The first record that is no earlier, and its time; -1 and -1 if there is none."""
+        records = (record for data in self.batches for record in decode_batch(data, read_header(data)))
+        return next(((record.offset, record.timestamp) for record in records if record.timestamp >= timestamp), (-1, -1))
 
 
 class FakeBroker:
@@ -334,10 +340,10 @@ class FakeBroker:
             parts = []
             for part in topic.partitions:
                 log = self.topics[topic.name][part.partition_index]
-                offset = log.end_offset if part.timestamp == -1 else 0
+                offset, timestamp = log.end_offset if part.timestamp == -1 else 0, -1
+                if part.timestamp >= 0:
+                    offset, timestamp = log.at(part.timestamp)
                 code = fault if isinstance(fault, int) else 0
-                parts.append(
-                    ListOffsetsPartitionResponse(partition_index=part.partition_index, error_code=code, offset=offset)
-                )
+                parts.append(ListOffsetsPartitionResponse(part.partition_index, code, timestamp=timestamp, offset=offset))
             topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=parts))
         return ListOffsetsResponse(topics=topics)

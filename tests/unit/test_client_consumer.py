@@ -149,6 +149,55 @@ def test_offsets(broker: FakeBroker) -> None:
         assert consumer.topics() == {"t", "one", "empty"}
 
 
+def test_offsets_for_times(broker: FakeBroker) -> None:
+    with Consumer(bootstrap_servers=broker.address) as consumer:
+        assert consumer.offsets_for_times({ONE: 0, ("t", 1): 1050, ("t", 2): 1100, ("empty", 0): 0}) == {
+            ONE: (0, 1000), ("t", 1): (50, 1050), ("t", 2): None, ("empty", 0): None}
+
+
+def test_offsets_are_asked_for_again_where_that_may_help_and_only_where_they_are_missing(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, refused = [("empty", 0), ("empty", 1)], ErrorCode.NOT_LEADER_OR_FOLLOWER
+    with Consumer(bootstrap_servers=broker.address) as consumer:
+        assert consumer.end_offsets(where) == {("empty", 0): 0, ("empty", 1): 0}
+        answered, asked = broker._list_offsets, broker.count(ApiKey.METADATA)
+
+        def until_somebody_looks_who_leads(request: Any, fault: Any) -> Any:
+            answer = answered(request, fault)
+            last = answer.topics[0].partitions[-1]
+            last.error_code = refused if broker.count(ApiKey.METADATA) == asked else ErrorCode.NONE
+            return answer
+
+        monkeypatch.setattr(broker, "_list_offsets", until_somebody_looks_who_leads)
+        assert consumer.end_offsets(where, timeout=10.0) == {("empty", 0): 0, ("empty", 1): 0}
+        asked_of = [
+            [part.partition_index for part in request.topics[0].partitions]
+            for api, request in broker.requests if api is ApiKey.LIST_OFFSETS]
+        assert asked_of[:2] == [[0, 1]] * 2 and asked_of[2:] == [[1]] * len(asked_of[2:])
+        asked, refused = broker.count(ApiKey.METADATA), ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        with pytest.raises(BrokerRefused, match="no offsets of empty-1: TOPIC_AUTHORIZATION_FAILED"):
+            consumer.end_offsets(where)
+
+
+def test_who_waits_for_a_position_hears_of_the_end_and_of_errors_and_not_for_ever(broker: FakeBroker) -> None:
+    broker.fault = lambda api, when: ErrorCode.TOPIC_AUTHORIZATION_FAILED if api is ApiKey.LIST_OFFSETS else None
+    with (
+        Consumer("one", bootstrap_servers=broker.address) as consumer,
+        pytest.raises(BrokerRefused, match="one-0 cannot be read: TOPIC_AUTHORIZATION_FAILED"),
+    ):
+        consumer.position(ONE)
+    broker.fault = lambda api, when: "hang" if api is ApiKey.LIST_OFFSETS else None
+    consumer = Consumer("one", bootstrap_servers=broker.address)
+    with pytest.raises(RequestTimedOut, match="the position in one-0 is not known"):
+        consumer.position(ONE, timeout=0.05)
+    waiting = consumer._position(ONE, None)
+    waiting.send(None)
+    consumer.close()
+    with pytest.raises(ClientClosed):
+        waiting.send(None)
+
+
 def test_offsets_wait_for_a_broker_that_cannot_say_yet(broker: FakeBroker) -> None:
     answers = iter([ErrorCode.OFFSET_NOT_AVAILABLE, ErrorCode.NOT_LEADER_OR_FOLLOWER])
     broker.fault = lambda api, when: next(answers, None) if (api, when) == (ApiKey.LIST_OFFSETS, "before") else None
@@ -192,6 +241,30 @@ def test_corrupt_bytes_are_never_handed_out(broker: FakeBroker) -> None:
             consumer.poll(5)
         consumer.seek(ONE, 60)
         assert offsets(list(islice(consumer, 40))) == list(range(60, 100))
+
+
+@pytest.mark.parametrize("check_crcs", [True, False])
+def test_what_comes_before_corrupt_bytes_is_handed_out_and_nothing_behind_them(broker: FakeBroker, check_crcs: bool) -> None:
+    log = broker.topics["one"][0]
+    log.batches[5] = log.batches[5][:61] + b"\xff" * (len(log.batches[5]) - 61)
+    with Consumer(
+        "one", bootstrap_servers=broker.address, auto_offset_reset="earliest", check_crcs=check_crcs) as consumer:
+        assert offsets(consumer.poll(5)) == list(range(50))
+        for _ in range(2):
+            with pytest.raises(CorruptRecords, match="one-0 at offset 50"):
+                consumer.poll(5)
+        assert consumer.position(ONE) == 50
+
+
+def test_an_error_is_raised_after_the_records_that_are_there_and_is_not_forgotten(broker: FakeBroker) -> None:
+    with Consumer("t", bootstrap_servers=broker.address, auto_offset_reset="earliest") as consumer:
+        assert consumer.poll(5, max_records=1)
+        fetcher = consumer._fetcher
+        with fetcher.ready:
+            fetcher._fail(fetcher.readings[TopicPartition("t", 2)], BrokerRefused("t-2", ErrorCode.UNKNOWN_SERVER_ERROR))
+        assert len(consumer.poll(5)) == 99
+        with pytest.raises(BrokerRefused, match="t-2"):
+            consumer.poll(5)
 
 
 def test_an_error_for_good_is_raised(broker: FakeBroker) -> None:
@@ -260,6 +333,32 @@ def test_deserializers(broker: FakeBroker) -> None:
     ) as consumer:
         values: list[object] = [record.value for record in consumer.poll(5, max_records=3)]
         assert values == [0, 1, 2]
+
+
+def test_a_record_that_cannot_be_deserialized_is_the_next_one_until_the_reader_moves(broker: FakeBroker) -> None:
+    def number(value: bytes) -> int:
+        if value in (b"50", b"55"):
+            raise ValueError(value)
+        return int(value)
+
+    class Picky:
+        def on_consume(self, records: list[Record]) -> list[Record]:
+            return [record for record in records if not 51 <= record.offset < 55]
+
+    with Consumer(
+        "one", bootstrap_servers=broker.address, auto_offset_reset="earliest", value_deserializer=number,
+        interceptors=[Picky()],
+    ) as consumer:
+        seen: list[int] = []
+        while consumer.position(ONE) < 100:
+            try:
+                seen += offsets(consumer.poll(5, max_records=7))
+            except ValueError as error:
+                assert error.args == (b"%d" % consumer.position(ONE),)
+                with pytest.raises(ValueError):
+                    next(iter(consumer))
+                consumer.seek(ONE, consumer.position(ONE) + 1)
+        assert seen == [offset for offset in range(100) if not 50 <= offset <= 55]
 
 
 def test_next_offset_of_whole_batches() -> None:

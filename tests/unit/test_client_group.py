@@ -440,3 +440,23 @@ def test_who_was_left_behind_is_told_that_and_not_who_came_meanwhile() -> None:
     driven.answer(driven.due(ApiKey.SYNC_GROUP), SyncGroupResponse(assignment=encode_assignment(BOTH)))
     adopt = membership.tasks[0]
     assert isinstance(adopt, Adopt) and adopt.why == "the group went on without this member"
+
+
+def test_who_may_not_sync_because_others_came_joins_again() -> None:
+    driven = Driven()
+    driven.joined()
+    driven.leads(driven.rejoins(), 2, {})
+    driven.answer(driven.due(ApiKey.SYNC_GROUP), SyncGroupResponse(error_code=ErrorCode.REBALANCE_IN_PROGRESS))
+    driven.now_s += RETRY_S
+    driven.due(ApiKey.JOIN_GROUP)
+
+
+def test_who_gave_something_up_joins_again_but_not_before_its_reader_is_prepared() -> None:
+    driven = Driven(strategies=("cooperative-sticky",))
+    membership = driven.joined()
+    driven.follows(driven.rejoins(*BOTH), 2, TopicPartition("t", 0))
+    adopt = membership.tasks.popleft()
+    assert isinstance(adopt, Adopt)
+    driven.beat(ErrorCode.REBALANCE_IN_PROGRESS)
+    membership.adopted(adopt, gave_up=True)
+    assert membership.phase is Phase.WAITING

@@ -444,6 +444,18 @@ def options_of(**given: Any) -> GroupOptions:
     return group_options("g", **{**nothing, "max_poll_interval": 300.0, "request_timeout": 30.0, **given})
 
 
+def test_who_was_too_slow_and_closes_before_that_is_said_says_it() -> None:
+    driven = Driven()
+    membership = driven.joined(0)
+    driven.now_s = 30.0
+    membership.coordinator = -1
+    found = membership.next_request(driven.now_s)
+    membership.leave()
+    assert membership.phase is Phase.LEAVING and found is not None
+    membership.on_answer(found, FindCoordinatorResponse(coordinators=[Coordinator("g", 1)]), None, driven.now_s)
+    assert said(driven.due()).member_epoch == -1
+
+
 @pytest.mark.parametrize(("given", "protocol"), [
     ({}, None),
     ({"protocol": "consumer"}, "consumer"),

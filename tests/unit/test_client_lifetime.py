@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 import zafka
 from tests.unit.client_fake_broker import FakeBroker
-from zafka.client.errors import UnknownTopic
+from zafka.client.errors import ConfigError, UnknownTopic
 from zafka.client.waiting import run
 from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.messages import MetadataRequest
@@ -147,6 +148,15 @@ def test_closing_twice_and_using_after(broker: FakeBroker) -> None:
     assert "closed" in repr(producer) and "closed" in repr(consumer)
     left = [thread for thread in threading.enumerate() if thread not in before]
     assert not [thread for thread in left if thread.name.startswith("zafka-")]
+
+
+def test_a_client_that_was_never_made_says_nothing_when_it_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with pytest.raises(ConfigError):
+        zafka.Consumer(auto_offset_reset="smallest")
+    gc.collect()
+    assert not told
 
 
 def test_a_client_from_before_a_fork_says_so(broker: FakeBroker) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from operator import length_hint
 from typing import Any
 
@@ -58,7 +58,6 @@ from zafka.storage.records import decode_batch_as
 
 RESETS = {"earliest": EARLIEST, "latest": LATEST, "none": None}
 LEAVE_AT_EXIT_S = 1.0  # for a member's last word where nobody closed it
-FOREVER_STEP_S = 5.0  # an endless wait looks up this often
 
 
 class ConsumerBase(ClientBase):
@@ -93,7 +92,8 @@ class ConsumerBase(ClientBase):
     fetch_max_bytes, max_partition_fetch_bytes: bounds of one answer; memory is about twice the second per partition.
     fetch_min_bytes, fetch_max_wait: a broker answers when so many bytes are there, or after so many seconds.
     api_timeout: seconds for methods that ask brokers, such as `end_offsets`. check_crcs: verify what comes.
-    key_deserializer, value_deserializer: functions over the bytes of each key and value.
+    key_deserializer, value_deserializer: functions over the bytes of each key and value. Where one raises, so does the reading,
+        after the records before that one and until `seek` goes past it: `position` says which one it is.
     interceptors: objects with `on_consume(records) -> records`, called with each list of records of one partition before
         they are handed out; what they leave out is not. What they raise is only logged.
     client_rack: where this consumer stands, in the words of the brokers' racks. Its group is told; and of a partition with
@@ -383,7 +383,14 @@ class ConsumerBase(ClientBase):
         check_count("max_records", max_records)
         await self._attend()
         records = list(islice(self._rest, max_records))
-        while len(records) < max_records and await self._advance(0.0 if records else timeout, bool(records)):
+        while len(records) < max_records:
+            try:
+                if not await self._advance(0.0 if records else timeout, bool(records)):
+                    break
+            except Exception:
+                if not records:
+                    raise
+                break  # they are handed out first; whatever is wrong is raised again by the next poll
             records += islice(self._rest, max_records - len(records))
         return records
 
@@ -395,7 +402,8 @@ class ConsumerBase(ClientBase):
     async def _advance(self, timeout: float | None, holds_some: bool = False) -> bool:
         """Decode the next batch that has records for us into `_rest`. False if none comes in time.
 
-        holds_some: records are about to be handed out, so that partitions cannot change hands now."""
+        holds_some: records are about to be handed out: partitions cannot change hands now, and what went wrong with others
+        is told later."""
         deadline_s = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             if self._chunk is not None:
@@ -409,7 +417,7 @@ class ConsumerBase(ClientBase):
                 if holds_some:
                     return False
                 await self._attend()
-            chunk = await self._fetcher.next_chunk(min(time.monotonic() + FOREVER_STEP_S, deadline_s))
+            chunk = await self._fetcher.next_chunk(deadline_s, holds_some)
             if chunk is not None:
                 self._chunk = chunk
                 self._batches = walk(chunk.records, check_crc=self._check_crcs)
@@ -421,13 +429,14 @@ class ConsumerBase(ClientBase):
         topic, partition = chunk.reading.where
         try:
             for position, header in self._batches:
-                self._after = max(header.next_offset, chunk.offset)
                 if header.is_control or header.next_offset <= chunk.offset:
+                    self._after = max(header.next_offset, chunk.offset)
                     continue
                 make = record_maker(topic, partition, header.timestamp_type)
                 self._records = decode_batch_as(make, chunk.records[position:], header, from_offset=chunk.offset)
+                self._after = header.next_offset
                 if self._key_deserializer is not None or self._value_deserializer is not None:
-                    self._records = [self._deserialized(record) for record in self._records]
+                    self._deserialize(chunk, position, header)
                 self._records_read += len(self._records)
                 if self._interceptors is not None:
                     self._records = self._interceptors.on_consume(self._records)
@@ -435,6 +444,7 @@ class ConsumerBase(ClientBase):
                 if self._records:
                     self._bytes_read += header.size_bytes
                     self._batches_read += 1
+                if self._records or self._chunk is not chunk:  # what could not be deserialized is next
                     return True
         except BadBatch as error:
             raise self._corrupt(chunk, error) from error
@@ -447,6 +457,19 @@ class ConsumerBase(ClientBase):
         self._forget_current()
         self._fetcher.move(chunk.reading.where, at)
         return CorruptRecords(f"{topic}-{partition} at offset {at}: {error}")
+
+    def _deserialize(self, chunk: Chunk, position: int, header: BatchHeader) -> None:
+        """Those of a batch before one for which it raises are handed out; then that one is the next, until the user moves."""
+        records, self._records = self._records, []
+        try:
+            for record in records:
+                self._records.append(self._deserialized(record))
+        except Exception:
+            self._after = records[len(self._records)].offset
+            self._chunk = chunk._replace(offset=self._after)
+            self._batches = chain([(position, header)], self._batches)
+            if not self._records:
+                raise
 
     def _deserialized(self, record: Record) -> Record:
         key, value = record.key, record.value

@@ -200,21 +200,23 @@ class Fetcher:
     def _drop_stale(self) -> None:
         self.chunks = deque(chunk for chunk in self.chunks if chunk.generation == chunk.reading.generation)
 
-    async def next_chunk(self, deadline_s: float) -> Chunk | None:
+    async def next_chunk(self, deadline_s: float, holds_some: bool = False) -> Chunk | None:
         """The next fetched bytes, or None if none come in time, or if the reader is interrupted.
 
-        Raises the error of a partition that failed."""
+        Raises the error of a partition that failed, unless the reader holds records that it has to hand out first."""
         await until(self.ready, lambda: self.interrupted or self.chunks or self.failed or self.ended or None, deadline_s)
-        chunk = None if self.interrupted else self._take_chunk()
+        chunk = None if self.interrupted else self._take_chunk(holds_some)
         if chunk is not None:
             self._wake()
         return chunk
 
-    def _take_chunk(self) -> Chunk | None:
+    def _take_chunk(self, holds_some: bool) -> Chunk | None:
         if self.ended is not None and not self.failed:
             raise self.ended  # before the lock: after a fork somebody may hold it for ever
         with self.ready:
             if self.failed:
+                if holds_some:
+                    return None
                 error = self.failed.popleft().error
                 if error is not None:
                     raise error

@@ -244,9 +244,7 @@ class Membership(ABC):
         return self._in_flight is request
 
     def wake_at(self) -> float:
-        """When to ask for the next request at the latest."""
-        if self.phase is Phase.OVER:
-            return NEVER
+        """When to ask for the next request at the latest, unless it is over."""
         wake_s = self._polled_s + self.options.max_poll_interval if self.identity.generation >= 0 else NEVER
         if self._in_flight is not None:
             return wake_s

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from zafka.client.cluster import Target
-from zafka.client.core import Core, check_count
+from zafka.client.core import Answer, Core, check_count
 from zafka.client.errors import BrokerRefused, ConfigError, ConnectionLost, RequestTimedOut, error_name, is_retriable
 from zafka.client.group import COORDINATOR_ERRORS, Identity
 from zafka.client.records import OffsetAndMetadata, Offsets, TopicPartition
@@ -19,6 +20,7 @@ from zafka.transport.kafka.api_keys import ApiKey
 from zafka.transport.kafka.errors import ErrorCode
 from zafka.transport.kafka.messages import (
     FindCoordinatorRequest,
+    FindCoordinatorResponse,
     OffsetCommitRequest,
     OffsetCommitResponse,
     OffsetDeleteRequest,
@@ -45,6 +47,7 @@ class Coordinators:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._known: dict[str, int] = {}
+        self._asked: dict[str, Answer] = {}  # by `known`
 
     async def find(self, group_id: str, deadline_s: float) -> int:
         """The broker that coordinates a group."""
@@ -52,30 +55,44 @@ class Coordinators:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 raise RequestTimedOut(f"no coordinator of group {group_id!r} was found in time")
-            request = FindCoordinatorRequest(key=group_id, coordinator_keys=[group_id])
+            attempt_s = min(left_s, ATTEMPT_S)
             try:
-                answer = await self._core.ask(Target.ANY, ApiKey.FIND_COORDINATOR, request, min(left_s, ATTEMPT_S))
+                answer = await self._core.ask(Target.ANY, ApiKey.FIND_COORDINATOR, _find_request(group_id), attempt_s)
             except (ConnectionLost, RequestTimedOut):
                 continue
-            found = answer.coordinators[0] if answer.coordinators else answer
-            if not found.error_code:
-                self._known[group_id] = found.node_id
-            elif not is_retriable(found.error_code):
-                raise BrokerRefused(f"group {group_id!r}", found.error_code, found.error_message or None)
-            else:
+            if not self._take(group_id, answer):
                 await self._core.sleep(RETRY_S)
         return known
 
     def known(self, group_id: str) -> int:
-        """Without asking; -1 if that is not known."""
+        """Without waiting: -1 if it has to be asked for. Then it is, so that a later call may know it."""
+        if group_id not in self._known:
+            asked = self._asked.get(group_id)
+            if asked is None:
+                request = _find_request(group_id)
+                self._asked[group_id] = self._core.begin_ask(Target.ANY, ApiKey.FIND_COORDINATOR, request, ATTEMPT_S)
+            elif asked.done:
+                del self._asked[group_id]
+                with suppress(BrokerRefused):  # another time, perhaps
+                    if asked.error is None:
+                        self._take(group_id, asked.message)
         return self._known.get(group_id, -1)
+
+    def _take(self, group_id: str, answer: FindCoordinatorResponse) -> bool:
+        """False if there may be a coordinator later. Raises BrokerRefused."""
+        found = answer.coordinators[0] if answer.coordinators else answer
+        if not found.error_code:
+            self._known[group_id] = found.node_id
+        elif not is_retriable(found.error_code):
+            raise BrokerRefused(f"group {group_id!r}", found.error_code, found.error_message or None)
+        return not found.error_code
 
     def forget(self, group_id: str) -> None:
         self._known.pop(group_id, None)
 
     async def ask(self, group_id: str, api_key: ApiKey, message: Any, errors: Errors, deadline_s: float) -> Any:
         """The first answer that is a coordinator's. errors: its codes."""
-        problem = "no answer"
+        problem = "no time is left to ask again"
         while True:
             broker = await self.find(group_id, deadline_s)
             left_s = deadline_s - time.monotonic()
@@ -92,6 +109,10 @@ class Coordinators:
                 problem = error_name(lost[0])
             self.forget(group_id)
             await self._core.sleep(RETRY_S)
+
+
+def _find_request(group_id: str) -> FindCoordinatorRequest:
+    return FindCoordinatorRequest(key=group_id, coordinator_keys=[group_id])
 
 
 # -- committed offsets -------------------------------------------------------------------------------

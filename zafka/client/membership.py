@@ -24,10 +24,8 @@ from zafka.client.cluster import NEVER
 from zafka.client.core import Answer, Core
 from zafka.client.errors import (
     BrokerRefused,
-    ClientClosed,
     CommitFailed,
     ConfigError,
-    RequestTimedOut,
     ZafkaError,
     error_name,
 )
@@ -168,7 +166,7 @@ class GroupMember:
         finally:
             self._core.io.call(session.leave)
         await until(self._fetcher.ready, lambda: session.is_over or self._core.ended or None, time.monotonic() + LEAVE_S)
-        session.membership = self._membership = None
+        self._membership = None
 
     def begin_leaving(self) -> Callable[[], bool]:
         """Sign off without the reader. Returns what says whether that is done; it holds on to nothing of the reader's."""
@@ -256,8 +254,7 @@ class GroupMember:
                     self._coordinators, self.options.group_id, partitions, deadline_s, identity)
                 return {where: committed.offset for where, committed in found.items()}
             except BrokerRefused as refused:
-                is_passing = refused.code in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH)
-                if not is_passing or time.monotonic() >= deadline_s:
+                if refused.code not in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.STALE_MEMBER_EPOCH):
                     raise
             await self._core.sleep(RETRY_S)
         return None
@@ -346,13 +343,11 @@ class GroupMember:
             identity = self._identity()
             request = commit_request(group_id, left, identity, instance_id if identity is not NOBODY else None)
             answer = await self._coordinators.ask(group_id, ApiKey.OFFSET_COMMIT, request, commit_errors, deadline_s)
-            left = self._take_commit(answer, left, identity)
-            if left and time.monotonic() >= deadline_s:
-                raise RequestTimedOut(f"offsets of {len(left)} partitions were not committed in time: the group is busy")
+            left = self._take_commit(answer, left)
             if left:
                 await self._core.sleep(RETRY_S)
 
-    def _take_commit(self, answer: Any, offsets: Offsets, identity: Identity) -> dict[TopicPartition, OffsetAndMetadata]:
+    def _take_commit(self, answer: Any, offsets: Offsets) -> dict[TopicPartition, OffsetAndMetadata]:
         """Note what is committed; returns what may be tried again. Raises CommitFailed, BrokerRefused."""
         again: dict[TopicPartition, OffsetAndMetadata] = {}
         for where, code in read_commit(answer).items():
@@ -360,9 +355,7 @@ class GroupMember:
                 self._committed[where] = offsets[where].offset
             elif code in FENCED:
                 # A cooperative member keeps partitions while its generation changes; then it commits in the new one.
-                membership = self._membership
-                goes_on = membership is not None and membership.identity.life == identity.life == self._life
-                if code not in BEHIND or not goes_on:
+                if code not in BEHIND or self._membership is None:
                     raise CommitFailed(
                         f"group {self.options.group_id!r} went on without this consumer ({error_name(code)}): "
                         f"what was not committed comes again, perhaps to another member")
@@ -380,17 +373,17 @@ class GroupMember:
         """Before partitions change hands: nobody is there who could do anything about an error."""
         try:
             await self.commit(self.uncommitted(positions))
-        except ClientClosed:
-            raise
         except ZafkaError as error:
             logger.warning("group %s: positions were not committed, records come again: %s", self.options.group_id, error)
 
     def _commit_by_the_way(self, positions: Positions) -> None:
         """Begin to commit; if that cannot be done now, the next time will do."""
         offsets = self.uncommitted(positions)
-        known = self._coordinators.known(self.options.group_id)
-        broker = known if self._membership is None else self._membership.coordinator
-        if self._pending is None and offsets and broker >= 0:
+        if self._pending is not None or not offsets:
+            return
+        membership = self._membership
+        broker = self._coordinators.known(self.options.group_id) if membership is None else membership.coordinator
+        if broker >= 0:
             with suppress(CommitFailed):
                 self._begin_commit(broker, offsets)
 

@@ -50,11 +50,10 @@ class Signal:
             listener()
 
     def wait(self, seen: int, timeout_s: float) -> None:
-        """Return once `count` is not `seen` any more, or after `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
+        """Return once `count` is not `seen` any more, or after `timeout_s`; also after a step, to be called again."""
         with self._condition:
-            while self.count == seen and (left_s := deadline_s - time.monotonic()) > 0:
-                self._condition.wait(min(STEP_S, left_s))
+            if self.count == seen:
+                self._condition.wait(min(STEP_S, timeout_s))
 
 
 class Pause:
