@@ -134,7 +134,7 @@ DESCRIBE = [
     case("transactions, odd numbers", kafka.ListTransactionsRequest([], [-1, 0, 2**63 - 1])),
     case("pages beyond, and of none", pages("read", cursor=cursor_at("read", 2)), pages("read", cursor=cursor_at("read", 9)),
          pages("read", "read", limit=1), pages(cursor=cursor_at("read", 1), limit=1)),
-    case("no topics by id", kafka.DeleteTopicsRequest([kafka.DeleteTopicState(None, UNKNOWN_ID), kafka.DeleteTopicState("", bytes(16))], [], 1),
+    case("no topics by id", kafka.DeleteTopicsRequest([kafka.DeleteTopicState(None, UNKNOWN_ID), kafka.DeleteTopicState("", bytes(16))], [], 30_000),
          versions=range(6, 9)),
 ]
 
