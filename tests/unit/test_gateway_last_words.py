@@ -155,6 +155,14 @@ def test_a_client_that_hung_up_says_nothing_more(bench: Groups, client: Client) 
     assert bench.asked() == []
 
 
+def test_nor_one_that_hung_up_when_it_was_asked(bench: Groups, client: Client) -> None:
+    bench.down(GROUP_TOPIC, G)
+    client.send(*LEAVE)
+    bench.serve(GROUP_TOPIC, G, epoch=1)
+    client.close()
+    assert is_clean(bench)
+
+
 def test_a_coordinator_whose_disk_has_failed_is_not_waited_for(bench: Groups, client: Client) -> None:
     bench.down(GROUP_TOPIC, G)
     client.send(*COMMIT)
